@@ -1,0 +1,161 @@
+"""SemanticLLMCache: LangChain's BaseCache over a SemanticCache."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.caches import BaseCache
+from langchain_core.outputs import Generation
+from semcache_core import (
+    CacheOptions,
+    CacheStats,
+    Request,
+    SemanticCache,
+    SemcacheError,
+    Splitter,
+    digest,
+    split_question,
+)
+from typing_extensions import Unpack
+
+from langchain_semcache.generations import (
+    calls_tools,
+    dump_generations,
+    is_storable,
+    load_generations,
+)
+from langchain_semcache.identity import CallingModels, calling_model, read_llm_string
+from langchain_semcache.messages import read_prompt
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+
+
+class SemanticLLMCache(BaseCache):
+    """For `set_llm_cache(SemanticLLMCache())`, or one model's `cache=`.
+
+    Takes the keyword arguments of `SemanticCache`, or `cache=` an open one to share (then only
+    `namespace` may be given too). `split` finds the question inside a user text.
+
+    It fails open: an error of the cache is a miss, counted in `stats().failures` and logged once.
+    A response that was cut short, refused or is empty is not stored; one that calls tools is
+    served to the very same conversation only. `clear` forgets this cache's namespace.
+    """
+
+    def __init__(
+        self,
+        *,
+        cache: SemanticCache | None = None,
+        split: Splitter = split_question,
+        embedder: object | None = None,
+        chroma_client: "ClientAPI | None" = None,
+        **options: Unpack[CacheOptions],
+    ) -> None:
+        self._split = split
+        self._calling = CallingModels()
+        if cache is None:
+            self.cache = SemanticCache(embedder=embedder, chroma_client=chroma_client, **options)
+        elif embedder is not None or chroma_client is not None or set(options) - {"namespace"}:
+            given = sorted(set(options) - {"namespace"}) or ["embedder or chroma_client"]
+            raise SemcacheError(
+                f"cache= was given together with {', '.join(given)}; pass these to SemanticCache"
+            )
+        else:
+            self.cache = cache
+        self._namespace = options.get("namespace", self.cache.settings.namespace)
+        Request("", namespace=self._namespace)  # a namespace of a wrong type shows here
+
+    def lookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
+        """The stored generations, as new objects with fresh ids, or None."""
+        return self._lookup(prompt, llm_string, self._asking_model(llm_string))
+
+    def update(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
+        """Store generations, unless they must not be repeated."""
+        self._update(prompt, llm_string, self._asking_model(llm_string), return_val)
+
+    def clear(self, **kwargs: Any) -> None:
+        """Forget everything in this cache's namespace."""
+        with self.cache.failing_open("clear"):
+            self.cache.clear(namespace=self._namespace)
+
+    async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
+        """See `lookup`."""
+        model = self._asking_model(llm_string)  # here: a thread has another stack
+        with self.cache.failing_open("lookup"):
+            return await self.cache.in_thread(self._lookup, prompt, llm_string, model)
+        return None
+
+    async def aupdate(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
+        """See `update`."""
+        model = self._asking_model(llm_string)
+        with self.cache.failing_open("update"):
+            await self.cache.in_thread(self._update, prompt, llm_string, model, return_val)
+
+    async def aclear(self, **kwargs: Any) -> None:
+        """See `clear`."""
+        with self.cache.failing_open("clear"):
+            await self.cache.in_thread(self.clear)
+
+    def stats(self) -> CacheStats:
+        """Counts since this process opened the cache."""
+        return self.cache.stats()
+
+    # -- what sync and async share -----------------------------------------------------------------
+
+    def _lookup(self, prompt: str, llm_string: str, model: str | None) -> list[Generation] | None:
+        with self.cache.failing_open("lookup"):
+            request = self._request(prompt, model)
+            hit = None if request is None else self.cache.lookup(request)
+            return None if hit is None else load_generations(hit.response)
+        return None
+
+    def _update(
+        self,
+        prompt: str,
+        llm_string: str,
+        model: str | None,
+        generations: Sequence[Generation],
+    ) -> None:
+        with self.cache.failing_open("update"):
+            request = self._request(prompt, model)
+            if request is None or not is_storable(generations):
+                return
+            if calls_tools(generations):
+                request = replace(request, exact_only=True)
+            self.cache.update(request, dump_generations(generations))
+
+    def _request(self, prompt: str, model: str | None) -> Request | None:
+        if model is None:
+            return None
+        read = read_prompt(prompt, self._split)
+        return Request(
+            question=read.question,
+            scope=digest([model, read.rest]),
+            namespace=self._namespace,
+            exact_only=read.exact_only,
+        )
+
+    def _asking_model(self, llm_string: str) -> str | None:
+        """A digest of the model and its parameters; None when it cannot be known: not cached."""
+        with self.cache.failing_open("identify"):
+            known = read_llm_string(llm_string)
+            if not known.stable:
+                self.cache.warn_once(
+                    "unstable " + known.digest,
+                    "a call argument shows only a class name or an address to the cache, so its "
+                    "fields could change unseen; calls with it are not cached. With "
+                    "with_structured_output, method='function_calling' shows the schema.",
+                )
+                return None
+            if known.named:
+                return known.digest
+            model = calling_model()
+            if model is None:
+                return None
+            self.cache.warn_once(
+                "unnamed " + type(model).__name__,
+                f"{type(model).__name__} does not tell LangChain's cache which model it is; "
+                "its fields are compared instead, so that two models never share an answer",
+            )
+            return digest([known.digest, self._calling.identify(model)])
+        return None

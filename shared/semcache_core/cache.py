@@ -1,0 +1,498 @@
+"""SemanticCache: what it does with a question, top to bottom."""
+
+import asyncio
+import contextvars
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from typing_extensions import Self, Unpack
+
+from semcache_core.embedding import checked_unit_rows
+from semcache_core.errors import RequestError, SemcacheError
+from semcache_core.explanation import CacheStats, Explanation
+from semcache_core.ledger import NewEntry
+from semcache_core.parts import Parts, open_parts
+from semcache_core.request import Key, key_of
+from semcache_core.settings import CacheOptions, settings_from
+from semcache_core.single_flight import AsyncSingleFlight, SingleFlight
+from semcache_core.telemetry import Telemetry
+from semcache_core.types import (
+    Candidate,
+    Clock,
+    Entry,
+    Hit,
+    Request,
+    Vector,
+    check_namespace,
+    check_tags,
+)
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+
+log = logging.getLogger("semcache")
+T = TypeVar("T")
+
+ASYNC_THREADS = 32
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """How a lookup ended, and the nearest entries (id, similarity) where it came to those."""
+
+    hit: Hit | None
+    reason: str
+    nearest: Sequence[tuple[int, float]] = ()
+
+
+class SemanticCache:
+    """Remembers answers and serves them for the same question in other words.
+
+    The keyword arguments are the fields of `CacheSettings`; each can also be set in the
+    environment as SEMCACHE_<NAME>. `embedder` replaces the shipped model (a sentence-transformers
+    name or model, LangChain or LlamaIndex embeddings, or any `Embedder`) and needs an `artefact`
+    calibrated for it, without which only exact repeats are served. `chroma_client` puts the vector
+    index on a Chroma server. `clock` gives the time in seconds since the epoch.
+
+    Methods raise SemcacheError and nothing else; `get_or_create` and the adapters for LangChain
+    fail open instead: they count and log the error and call the model. Safe to use from many
+    threads, from asyncio (the a* methods), from forked children and from several processes.
+    """
+
+    def __init__(
+        self,
+        *,
+        embedder: object | None = None,
+        chroma_client: "ClientAPI | None" = None,
+        clock: Clock = time.time,
+        **options: Unpack[CacheOptions],
+    ) -> None:
+        self.settings = settings_from(options)
+        self._embedder = embedder
+        self._chroma_client = chroma_client
+        self._clock = clock
+        self._telemetry = Telemetry()
+        self._counts: Counter[str] = Counter()
+        self._warned: set[str] = set()
+        self._closed = False
+        self._finalizer: weakref.finalize[..., Any] | None = None
+        self._inherited: object = None
+        self._parts: Parts | None = None
+        self._forget_process()
+        self._use()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_in_child(weakref.ref(self)))
+
+    # -- the main job --------------------------------------------------------------------------
+
+    def lookup(self, request: Request) -> Hit | None:
+        """The remembered answer to this question, or None."""
+        started = time.perf_counter()
+        parts = self._use()
+        hit = self._decide(parts, request).hit
+        if hit is not None:
+            parts.touches.add(hit.entry_id, self._clock())
+        result = "miss" if hit is None else hit.kind
+        self._count(result)
+        self._telemetry.looked_up(result, time.perf_counter() - started)
+        return hit
+
+    def _decide(self, parts: Parts, request: Request) -> _Decision:
+        key, now = self._key(request), self._clock()
+        if (entry := parts.ledger.find(key.exact, now)) is not None:
+            return _Decision(self._hit("exact", entry, 1.0, 1.0, now), "the question is the same")
+        if reason := self._why_not_by_meaning(parts, request):
+            return _Decision(None, reason)
+        if not parts.ledger.has_vectors(key.partition, parts.embedder.fingerprint, now):
+            return _Decision(None, "nothing is stored for this namespace and scope")
+        if not self._reads(parts, request.question):
+            return _Decision(None, _UNREADABLE)
+        vector = self._embed(parts, request.question)
+        return self._decide_by_meaning(parts, key, vector, now)
+
+    def _decide_by_meaning(self, parts: Parts, key: Key, vector: Vector, now: float) -> _Decision:
+        nearest = parts.retrieval.nearest(key.partition, vector, now)
+        if not nearest:
+            return _Decision(None, "everything stored here has expired")
+        assert parts.calibration is not None and parts.threshold is not None
+        entry_id, similarity = nearest[0]
+        probability = parts.calibration.probability(similarity)
+        if probability < parts.threshold:
+            return _Decision(None, "the nearest stored question is not near enough", nearest)
+        entry = parts.ledger.get(entry_id, key.partition, now)
+        if entry is None:  # deleted by someone else since it was found
+            return _Decision(None, "the nearest entry was deleted just now", nearest)
+        hit = self._hit("semantic", entry, probability, similarity, now)
+        return _Decision(hit, "the nearest stored question is near enough", nearest)
+
+    def update(
+        self,
+        request: Request,
+        response: str,
+        ttl: float | None = None,
+        tags: Sequence[str] = (),
+        cost: float | None = None,
+    ) -> int:
+        """Remember `response` as the answer; returns the entry's id.
+
+        Durable, and visible to every lookup on this path, when it returns. An older answer to the
+        same request is replaced. `ttl` is in seconds (None: the cache's own); `cost` is what the
+        answer cost to make, in any unit you like.
+        """
+        if not isinstance(response, str):
+            raise RequestError(f"response must be a str, got {response!r}; serialise it first")
+        if ttl is not None and not ttl > 0:
+            raise RequestError(f"ttl must be above 0 seconds, got {ttl!r}; None keeps the default")
+        check_tags(tags)
+        parts = self._use()
+        new = self._new_entry(parts, request, response, ttl, (*request.tags, *tags), cost)
+        if self.settings.max_entries is not None:
+            parts.touches.flush(parts.ledger)  # eviction goes by last use
+        entry_id = parts.ledger.insert(new, self.settings.max_entries)
+        parts.upkeep.written += 1
+        self._count("update")
+        return entry_id
+
+    def _new_entry(
+        self,
+        parts: Parts,
+        request: Request,
+        response: str,
+        ttl: float | None,
+        tags: tuple[str, ...],
+        cost: float | None,
+    ) -> NewEntry:
+        key, now = self._key(request), self._clock()
+        ttl = self.settings.ttl if ttl is None else ttl
+        vector = None
+        by_meaning = not self._why_not_by_meaning(parts, request)
+        if by_meaning and self._reads(parts, request.question):
+            vector = self._embed(parts, request.question)
+        return NewEntry(
+            exact=key.exact,
+            partition=key.partition,
+            namespace=key.namespace,
+            scope=request.scope,
+            exact_only=request.exact_only,
+            question=request.question,
+            response=response,
+            created=now,
+            expires=None if ttl is None else now + ttl,
+            cost=cost,
+            tags=tags,
+            fingerprint=parts.embedder.fingerprint,
+            vector=vector,
+        )
+
+    def get_or_create(self, request: Request, compute: Callable[[], str]) -> str:
+        """The remembered answer, else `compute()`'s, which is then remembered.
+
+        Identical requests at the same time are computed once (single-flight). An error of
+        `compute` reaches every caller as itself and nothing is stored. The cache fails open: its
+        own errors are counted and logged, and `compute` is called.
+        """
+
+        def create() -> str:
+            # again: the flight before this one may have ended between our lookup and now
+            if (hit := self._open_lookup(request)) is not None:
+                return hit.response
+            response = compute()
+            with self.failing_open("update"):
+                self.update(request, response)
+            return response
+
+        hit = self._open_lookup(request)
+        if hit is not None:
+            return hit.response
+        return self._flights.run(self._key(request).exact, create)
+
+    def explain(self, request: Request) -> Explanation:
+        """Why a lookup of this request would hit or miss. Counts nothing, changes nothing."""
+        parts = self._use()
+        decision = self._decide(parts, request)
+        key, now = self._key(request), self._clock()
+        candidates = [
+            Candidate(entry, similarity, parts.calibration.probability(similarity))
+            for entry_id, similarity in decision.nearest
+            if parts.calibration and (entry := parts.ledger.get(entry_id, key.partition, now))
+        ]
+        return Explanation(
+            question=request.question,
+            hit=decision.hit,
+            reason=decision.reason,
+            threshold=parts.threshold,
+            max_error_rate=self.settings.max_error_rate,
+            candidates=tuple(candidates),
+        )
+
+    # -- housekeeping --------------------------------------------------------------------------
+
+    def clear(self, namespace: str | None = None, *, all_namespaces: bool = False) -> int:
+        """Forget one namespace (None: this cache's own), or all; returns how many entries went."""
+        check_namespace(namespace, optional=True)
+        own = self.settings.namespace if namespace is None else namespace
+        return self._use().ledger.clear(None if all_namespaces else own)
+
+    def invalidate(
+        self,
+        tags: Sequence[str] | None = None,
+        namespace: str | None = None,
+        older_than: float | None = None,
+    ) -> int:
+        """Forget entries of a namespace (None: this cache's own) that meet all conditions given.
+
+        `tags`: entries with any of them; `older_than`: entries stored more seconds ago than that.
+        Returns how many went. With no condition at all it is RequestError: use `clear`.
+        """
+        if tags is None and older_than is None:
+            raise RequestError("invalidate needs tags or older_than; to forget all, use clear()")
+        check_namespace(namespace, optional=True)
+        if tags is not None:
+            check_tags(tags)
+        before = None if older_than is None else self._clock() - older_than
+        own = self.settings.namespace if namespace is None else namespace
+        return self._use().ledger.invalidate(tags, own, before)
+
+    def rebuild(self) -> int:
+        """Make the vector index anew from the ledger; returns how many entries were re-embedded.
+
+        Entries without a vector of the present model (stored under another one) get theirs.
+        """
+        parts = self._use()
+        return parts.rebuild(lambda question: self._vector_for_rebuild(parts, question))
+
+    def stats(self) -> CacheStats:
+        """Counts of this process since it opened the cache, and the size of the ledger."""
+        parts = self._use()
+        counts = Counter(self._counts)
+        failed = {n.removeprefix("failed "): c for n, c in counts.items() if n.startswith("failed")}
+        return CacheStats(
+            entries=parts.ledger.count(now=self._clock()),
+            exact_hits=counts["exact"],
+            semantic_hits=counts["semantic"],
+            misses=counts["miss"],
+            updates=counts["update"],
+            failures=failed,
+            max_error_rate=self.settings.max_error_rate,
+            threshold=parts.threshold,
+            indexed_scopes=len(parts.retrieval.indexed),
+        )
+
+    def close(self) -> None:
+        """Write what is pending and let go of the files. Closing twice does nothing."""
+        with self._opening:
+            self._closed = True
+            self._parts = None
+        self._threads.shutdown(wait=False)
+        if self._finalizer is not None:
+            self._finalizer()
+
+    @contextmanager
+    def failing_open(self, operation: str) -> Iterator[None]:
+        """Swallow any error of the cache, count it in `stats().failures`, log each kind once.
+
+        The one boundary behind which an error cannot reach the app; adapters use it too.
+        """
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001
+            self._count(f"failed {operation}")
+            self._telemetry.failed(operation)
+            self.warn_once(
+                f"{operation} {type(error).__name__}",
+                f"{operation} failed, the app goes on without it: {error!r}",
+            )
+
+    def warn_once(self, about: str, text: str) -> None:
+        """Log a warning, once per `about` in the life of this cache."""
+        if about not in self._warned:
+            self._warned.add(about)
+            log.warning("semcache: %s", text)
+
+    # -- helpers -------------------------------------------------------------------------------
+
+    def _use(self) -> Parts:
+        """What the cache works with, opened at first use and again in a forked child."""
+        parts = self._parts
+        if parts is None:
+            with self._opening:
+                if self._closed:
+                    raise SemcacheError("this cache is closed; open a new SemanticCache")
+                if self._parts is None:
+                    self._parts = open_parts(
+                        self.settings, self._embedder, self._chroma_client, self._clock
+                    )
+                    # also when the cache is dropped, or the interpreter ends, without close()
+                    self._finalizer = weakref.finalize(self, self._parts.close)
+                parts = self._parts
+            if parts.threshold is None:
+                self.warn_once("exact only", parts.why_exact_only)
+        parts.upkeep.start()
+        return parts
+
+    def _forget_process(self) -> None:
+        """Begin anew: when the cache is made, and in a forked child.
+
+        A child has none of its parent's threads, may have inherited held locks, and must not
+        touch the parent's SQLite or Chroma. What it inherited is kept and never closed: closing
+        a connection that another process made is what corrupts it.
+        """
+        if self._finalizer is not None:
+            self._inherited = self._finalizer.detach()
+        self._parts = None
+        self._opening = threading.Lock()
+        self._counting = threading.Lock()
+        self._threads = ThreadPoolExecutor(ASYNC_THREADS, "semcache")
+        self._flights: SingleFlight[str] = SingleFlight()
+        self._async_flights: AsyncSingleFlight[str] = AsyncSingleFlight()
+
+    def _key(self, request: Request) -> Key:
+        return key_of(request, self.settings.namespace)
+
+    def _why_not_by_meaning(self, parts: Parts, request: Request) -> str:
+        """Why this request is only matched exactly; empty when it may be matched by meaning."""
+        if request.exact_only:
+            return "this request asks for an exact match only"
+        if not request.question.strip():
+            return "an empty question is never matched by meaning"
+        return "" if parts.threshold is not None else parts.why_exact_only
+
+    def _reads(self, parts: Parts, question: str) -> bool:
+        assert parts.calibration is not None
+        return parts.embedder.reads(question, parts.calibration.max_tokens)
+
+    def _embed(self, parts: Parts, question: str) -> Vector:
+        rows = parts.embedder.embed([question])
+        vector: Vector = checked_unit_rows(rows, 1, parts.embedder.dimension)[0]
+        return vector
+
+    def _vector_for_rebuild(self, parts: Parts, question: str) -> Vector | None:
+        if self._why_not_by_meaning(parts, Request(question)) or not self._reads(parts, question):
+            return None
+        return self._embed(parts, question)
+
+    def _hit(
+        self, kind: Any, entry: Entry, probability: float, similarity: float, now: float
+    ) -> Hit:
+        return Hit(
+            response=entry.response,
+            kind=kind,
+            probability=probability,
+            similarity=similarity,
+            question=entry.question,
+            entry_id=entry.id,
+            age_s=max(0.0, now - entry.created),
+        )
+
+    def _open_lookup(self, request: Request) -> Hit | None:
+        with self.failing_open("lookup"):
+            return self.lookup(request)
+        return None
+
+    def _count(self, what: str) -> None:
+        with self._counting:
+            self._counts[what] += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- async twins: the same, on threads, so that the event loop never waits for a disk ---------
+
+    async def in_thread(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run `call` on one of the cache's threads, with the caller's context variables."""
+        context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, lambda: context.run(call, *args, **kwargs))
+
+    async def alookup(self, request: Request) -> Hit | None:
+        """See `lookup`."""
+        return await self.in_thread(self.lookup, request)
+
+    async def aupdate(
+        self,
+        request: Request,
+        response: str,
+        ttl: float | None = None,
+        tags: Sequence[str] = (),
+        cost: float | None = None,
+    ) -> int:
+        """See `update`."""
+        return await self.in_thread(self.update, request, response, ttl, tags, cost)
+
+    async def aget_or_create(self, request: Request, compute: Callable[[], Awaitable[str]]) -> str:
+        """See `get_or_create`. A cancelled caller harms no other that waits for the same."""
+
+        async def create() -> str:
+            if (hit := await self.in_thread(self._open_lookup, request)) is not None:
+                return hit.response
+            response = await compute()
+            with self.failing_open("update"):
+                await self.aupdate(request, response)
+            return response
+
+        hit = await self.in_thread(self._open_lookup, request)
+        if hit is not None:
+            return hit.response
+        return await self._async_flights.run(self._key(request).exact, create)
+
+    async def aexplain(self, request: Request) -> Explanation:
+        """See `explain`."""
+        return await self.in_thread(self.explain, request)
+
+    async def aclear(self, namespace: str | None = None, *, all_namespaces: bool = False) -> int:
+        """See `clear`."""
+        return await self.in_thread(self.clear, namespace, all_namespaces=all_namespaces)
+
+    async def ainvalidate(
+        self,
+        tags: Sequence[str] | None = None,
+        namespace: str | None = None,
+        older_than: float | None = None,
+    ) -> int:
+        """See `invalidate`."""
+        return await self.in_thread(self.invalidate, tags, namespace, older_than)
+
+    async def arebuild(self) -> int:
+        """See `rebuild`."""
+        return await self.in_thread(self.rebuild)
+
+    async def astats(self) -> CacheStats:
+        """See `stats`."""
+        return await self.in_thread(self.stats)
+
+    async def aclose(self) -> None:
+        """See `close`."""
+        await asyncio.to_thread(self.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+def _in_child(reference: "weakref.ref[SemanticCache]") -> Callable[[], None]:
+    """A fork hook cannot be unregistered: it must not keep the cache alive."""
+
+    def begin_anew() -> None:
+        if (cache := reference()) is not None:
+            cache._forget_process()
+
+    return begin_anew
+
+
+_UNREADABLE = (
+    "the question is longer than what was calibrated, or has characters the model has no token for"
+)

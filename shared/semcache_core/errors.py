@@ -1,0 +1,33 @@
+"""Every error semcache raises on purpose. Its text says what was wrong, the value and the fix."""
+
+
+class SemcacheError(Exception):
+    """Base class: catch this to catch everything semcache raises."""
+
+
+class SettingsError(SemcacheError):
+    """A setting or a constructor argument is unusable."""
+
+
+class RequestError(SemcacheError):
+    """A request or a response handed to the cache has a wrong type or value."""
+
+
+class ArtefactError(SemcacheError):
+    """An artefact directory is incomplete, malformed, or belongs to another model."""
+
+
+class EmbedderError(SemcacheError):
+    """An embedder is missing, failed, or returned something that is not a unit vector."""
+
+
+class LedgerError(SemcacheError):
+    """The ledger cannot be opened, read or written."""
+
+
+class IndexUnavailableError(SemcacheError):
+    """The vector index cannot answer; lookups scan the ledger instead."""
+
+
+class TrainingError(SemcacheError):
+    """Training, export or calibration was asked for something that cannot be done."""

@@ -1,0 +1,65 @@
+"""What a cache tells about itself: why a lookup ended as it did, and its counts."""
+
+from dataclasses import dataclass
+
+from semcache_core.types import Candidate, Hit
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a request hits or misses; `print` it to read it.
+
+    `threshold` is the probability that `max_error_rate` asks for, None when only exact repeats
+    are served. `candidates` are the nearest live entries, best first; empty where the lookup
+    ended before it came to them.
+    """
+
+    question: str
+    hit: Hit | None
+    reason: str
+    threshold: float | None
+    max_error_rate: float
+    candidates: tuple[Candidate, ...]
+
+    def __str__(self) -> str:
+        verdict = "miss" if self.hit is None else f"{self.hit.kind} hit"
+        lines = [f'"{self.question}"', f"  {verdict}: {self.reason}"]
+        if self.threshold is not None:
+            lines.append(
+                f"  served at P(same answer) >= {self.threshold:.3f}, "
+                f"for at most {self.max_error_rate:.1%} wrong"
+            )
+        for candidate in self.candidates[:3]:
+            lines.append(
+                f"  {candidate.probability:.3f} (similarity {candidate.similarity:.3f}) "
+                f'"{candidate.entry.question}"'
+            )
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class CacheStats:
+    """Counts since this process opened the cache; `entries` is the live ones on its path.
+
+    `failures` maps an operation to how often it failed open. `indexed_scopes` is how many scopes
+    are searched through Chroma rather than scanned.
+    """
+
+    entries: int
+    exact_hits: int
+    semantic_hits: int
+    misses: int
+    updates: int
+    failures: dict[str, int]
+    max_error_rate: float
+    threshold: float | None
+    indexed_scopes: int
+
+    @property
+    def lookups(self) -> int:
+        return self.exact_hits + self.semantic_hits + self.misses
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of lookups that were hits; 0 before the first."""
+        return (self.exact_hits + self.semantic_hits) / self.lookups if self.lookups else 0.0

@@ -1,0 +1,203 @@
+"""The vector index: Chroma, one collection per large partition, rebuildable from the ledger."""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from semcache_core.errors import IndexUnavailableError
+from semcache_core.types import Matrix, Vector
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+
+log = logging.getLogger("semcache")
+
+MAX_BATCH = 300  # Chroma Cloud's quota on records per write
+PROBE_SECONDS = 120
+
+
+class ChromaIndex:
+    """A collection per partition, so that no scope can crowd out another's candidates.
+
+    A `where` filter on one shared collection was rejected: at 100k entries it takes 100 to 300 ms
+    (every matching id is listed first), and over-fetching without a filter misses small scopes.
+    Ledger id and model fingerprint are part of a collection's name: vectors of two ledgers or two
+    models never meet. Every failure of Chroma becomes an IndexUnavailableError.
+    """
+
+    def __init__(self, client: "ClientAPI", ledger_id: int, fingerprint: str) -> None:
+        self._client = client
+        self._prefix = f"semcache-{ledger_id:016x}-{fingerprint[:12]}-"
+        self._collections: dict[bytes, Any] = {}
+
+    def add(self, partition: bytes, ids: Sequence[int], vectors: Matrix) -> None:
+        """Add or replace vectors (float32 [n, d], unit rows) in batches."""
+        with _as_unavailable("add to"):
+            collection = self._collection(partition)
+            for start in range(0, len(ids), MAX_BATCH):
+                chunk = slice(start, start + MAX_BATCH)
+                collection.upsert(ids=[str(i) for i in ids[chunk]], embeddings=vectors[chunk])
+
+    def nearest(self, partition: bytes, vector: Vector, k: int) -> list[tuple[int, float]]:
+        with _as_unavailable("query"):
+            found = self._collection(partition).query(
+                query_embeddings=vector[None, :], n_results=k, include=["distances"]
+            )
+            pairs = zip(found["ids"][0], found["distances"][0], strict=True)
+            return [(int(entry_id), 1.0 - float(distance)) for entry_id, distance in pairs]
+
+    def remove(self, partition: bytes, ids: Sequence[int]) -> None:
+        with _as_unavailable("delete from"):
+            self._collection(partition).delete(ids=[str(i) for i in ids])
+
+    def drop(self, partition: bytes) -> None:
+        with _as_unavailable("drop"):
+            self._collections.pop(partition, None)
+            if self._name(partition) in {c.name for c in self._client.list_collections()}:
+                self._client.delete_collection(self._name(partition))
+
+    def count(self, partition: bytes) -> int:
+        with _as_unavailable("count"):
+            return int(self._collection(partition).count())
+
+    def close(self) -> None:
+        self._collections.clear()
+        with _as_unavailable("close"):
+            close = getattr(self._client, "close", None)  # clients before 1.3 have none
+            if close is not None:
+                close()
+
+    def _name(self, partition: bytes) -> str:
+        return self._prefix + partition.hex()[:24]  # 63 characters, the most Chroma allows
+
+    def _collection(self, partition: bytes) -> Any:
+        collection = self._collections.get(partition)
+        if collection is None:
+            collection = self._client.get_or_create_collection(
+                self._name(partition),
+                configuration={"hnsw": {"space": "cosine"}},
+                embedding_function=None,
+            )
+            # get_or_create keeps an older collection's distance without a word
+            space = ((collection.configuration_json or {}).get("hnsw") or {}).get("space")
+            if space != "cosine":
+                raise IndexUnavailableError(
+                    f"collection {collection.name} measures {space!r}, not cosine; delete it, "
+                    "it is rebuilt from the ledger"
+                )
+            self._collections[partition] = collection
+        return collection
+
+
+@contextmanager
+def _as_unavailable(action: str) -> Iterator[None]:
+    try:
+        yield
+    except IndexUnavailableError:
+        raise
+    # Chroma raises errors of its Rust core, SQLite, HTTP client and server, without a common base
+    except Exception as error:
+        raise IndexUnavailableError(f"cannot {action} the vector index: {error!r}") from error
+
+
+class IndexHome:
+    """The directory of an embedded index. One process owns it: two on one path lose vectors.
+
+    The lock is on the real path, so `dir` and `./dir` are the same index. After an unclean stop
+    the index is first opened in a subprocess, because a torn file can crash the process that
+    opens it, which no `except` catches.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        directory = directory.resolve()
+        self._chroma = directory / "chroma"
+        self._open_marker = directory / "index.open"
+        self._lock = FileLock(directory / "index.lock", timeout=0, thread_local=False)
+
+    def acquire(self) -> bool:
+        """Become the owner; False when another process (or cache) is."""
+        try:
+            self._lock.acquire()
+        except Timeout:
+            return False
+        return True
+
+    def open(self) -> "ClientAPI":
+        """A client on the directory, set aside and begun anew first where it is broken."""
+        if self._open_marker.exists() and not _probe(self._chroma):
+            self.set_aside()
+        self._open_marker.touch(mode=0o600)
+        with _as_unavailable("open"):
+            return _persistent_client(self._chroma)
+
+    def set_aside(self) -> None:
+        """Move the directory out of the way as `chroma.broken`, in place of an older one."""
+        if not self._chroma.exists():
+            return
+        kept = self._chroma.with_name("chroma.broken")
+        shutil.rmtree(kept, ignore_errors=True)
+        self._chroma.rename(kept)
+        log.warning("semcache: the vector index is rebuilt; the old one is kept as %s", kept)
+
+    def release(self, clean: bool) -> None:
+        """Stop being the owner; `clean` when the client was closed without an error."""
+        if clean:
+            self._open_marker.unlink(missing_ok=True)
+        self._lock.release()
+
+
+def _persistent_client(directory: Path) -> "ClientAPI":
+    import chromadb
+    from chromadb.config import Settings
+
+    return chromadb.PersistentClient(
+        path=str(directory), settings=Settings(anonymized_telemetry=False)
+    )
+
+
+def memory_client() -> "ClientAPI":
+    """A Chroma client without a directory, for a cache that is kept in memory."""
+    import chromadb
+    from chromadb.config import Settings
+
+    with _as_unavailable("open"):
+        return chromadb.EphemeralClient(settings=Settings(anonymized_telemetry=False))
+
+
+def _probe(directory: Path) -> bool:
+    """Whether a subprocess can open and query every collection of the index."""
+    if not directory.exists():
+        return True
+    command = [sys.executable, "-m", "semcache_core.index", str(directory)]
+    path = os.pathsep.join(p for p in sys.path if p)
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            timeout=PROBE_SECONDS,
+            env={**os.environ, "PYTHONPATH": path},
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def _query_all(directory: Path) -> None:
+    for collection in _persistent_client(directory).list_collections():
+        some = collection.get(limit=1, include=["embeddings"])["embeddings"]
+        if some is not None and len(some):
+            collection.query(query_embeddings=np.asarray(some), n_results=1)
+
+
+if __name__ == "__main__":
+    _query_all(Path(sys.argv[1]))

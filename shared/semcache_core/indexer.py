@@ -1,0 +1,180 @@
+"""Keeps the vector index level with the ledger; the only place that opens it."""
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from semcache_core.errors import IndexUnavailableError
+from semcache_core.index import MAX_BATCH, ChromaIndex, IndexHome, memory_client
+from semcache_core.ledger import Ledger
+from semcache_core.retrieval import Retrieval
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+
+log = logging.getLogger("semcache")
+
+RETRY_SECONDS = 10.0
+# A write of one vector takes Chroma about as long as one of a hundred; fewer are scanned meanwhile.
+WORTH_WRITING = 100
+COUNT_EVERY = 1000
+
+
+class Indexer:
+    """Indexes the partitions that are too large to scan.
+
+    Through the user's own `client` (a Chroma server serves many processes); else in `home`, the
+    embedded index, which one process owns while the others scan; else in memory. Methods are
+    called by one thread at a time: the upkeep's, or `rebuild` while it holds the upkeep's turn.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        retrieval: Retrieval,
+        scan_limit: int,
+        home: IndexHome | None,
+        client: "ClientAPI | None",
+    ) -> None:
+        self._ledger = ledger
+        self._retrieval = retrieval
+        self._fingerprint = retrieval.fingerprint
+        self._scan_limit = scan_limit
+        self._home = home
+        self._client = client
+        self._index: ChromaIndex | None = None
+        self._owner = home is None
+        self._told = False
+        self._retry_at = 0.0
+        self._last_count = -COUNT_EVERY
+        self._large: list[bytes] = []
+
+    def step(self, written: int, stopping: threading.Event) -> None:
+        """One round: open the index if a partition needs it, add what is new, drop what is gone.
+
+        `written` is how many entries this process has stored so far; partitions are counted anew
+        now and then as it grows. A failure is logged; later rounds try again.
+        """
+        if written - self._last_count >= COUNT_EVERY or self._retrieval.found_large.is_set():
+            self._last_count = written
+            self._retrieval.found_large.clear()
+            self._large = self._ledger.large_partitions(self._fingerprint, self._scan_limit)
+        if time.monotonic() < self._retry_at:
+            return
+        try:
+            if self._index is not None and self._retrieval.index is None:
+                raise IndexUnavailableError("a lookup found it broken")
+            wanted = self._ledger.all_indexed(self._fingerprint)
+            wanted = {**dict.fromkeys(self._large, 0), **wanted}
+            if not wanted or not self._open():
+                return
+            for partition, through in wanted.items():
+                self._catch_up(partition, through, stopping)
+            for partition, gone in self._ledger.take_removed(MAX_BATCH).items():
+                self._opened.remove(partition, gone)
+        except IndexUnavailableError as error:
+            self._abandon(str(error))
+
+    def begin_anew(self) -> None:
+        """Throw the index away; the next step builds it from the ledger."""
+        if not self._own():
+            raise IndexUnavailableError(
+                "another process owns the index of this path; rebuild there, or stop it first"
+            )
+        if self._home is not None:
+            self._close_index()
+            self._home.set_aside()
+        else:
+            self._open()
+            for partition in self._ledger.all_indexed(self._fingerprint):
+                self._opened.drop(partition)
+        self._retrieval.indexed = {}
+        self._ledger.forget_indexed(self._fingerprint)
+        self._last_count = -COUNT_EVERY
+        self._retry_at = 0.0
+
+    def close(self) -> None:
+        """Let go of the index: an owned client is closed, the user's own is left alone."""
+        clean = self._close_index()
+        if self._home is not None and self._owner:
+            self._home.release(clean)
+            self._owner = False
+
+    @property
+    def _opened(self) -> ChromaIndex:
+        if self._index is None:
+            raise IndexUnavailableError("the vector index is closed")
+        return self._index
+
+    def _new_client(self) -> "ClientAPI":
+        if self._client is not None:
+            return self._client
+        return memory_client() if self._home is None else self._home.open()
+
+    def _own(self) -> bool:
+        if not self._owner and self._home is not None:
+            self._owner = self._home.acquire()
+            if not self._owner and not self._told:
+                self._told = True
+                log.warning(
+                    "semcache: another process owns the vector index of this path; "
+                    "this one answers by exact keys and scans"
+                )
+        return self._owner
+
+    def _open(self) -> bool:
+        if self._index is not None:
+            return True
+        if not self._own():
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+            return False
+        index = ChromaIndex(self._new_client(), self._ledger.id, self._fingerprint)
+        indexed = self._ledger.all_indexed(self._fingerprint)
+        for partition, through in list(indexed.items()):
+            expected = self._ledger.count_vectors(partition, self._fingerprint, through)
+            if index.count(partition) < expected:
+                log.warning("semcache: the vector index lost entries; adding them again")
+                self._ledger.forget_indexed(self._fingerprint, partition)
+                del indexed[partition]
+        self._index = self._retrieval.index = index
+        self._retrieval.indexed = indexed
+        return True
+
+    def _catch_up(self, partition: bytes, through: int, stopping: threading.Event) -> None:
+        while not stopping.is_set():
+            ids, vectors = self._ledger.vectors_after(
+                partition, self._fingerprint, through, MAX_BATCH
+            )
+            if len(ids) < (WORTH_WRITING if through else 1):
+                # Only now do lookups hear of it: until a partition is first complete they scan
+                # all of it, rather than copy a shrinking rest at every batch.
+                self._retrieval.indexed[partition] = through
+                return
+            self._opened.add(partition, [int(i) for i in ids], vectors)
+            # After the vectors: what the ledger does not name as indexed is scanned, so a crash
+            # in between costs a second write of the same vectors and never a missed entry.
+            through = int(ids[-1])
+            self._ledger.set_indexed(partition, self._fingerprint, through)
+
+    def _abandon(self, why: str) -> None:
+        log.warning("semcache: the vector index failed (%s); scanning until it is rebuilt", why)
+        self._close_index()
+        self._retry_at = time.monotonic() + RETRY_SECONDS
+        if self._home is not None:
+            self._home.set_aside()
+            self._ledger.forget_indexed(self._fingerprint)
+
+    def _close_index(self) -> bool:
+        """Whether the index was closed without an error (or was not open)."""
+        index, self._index = self._index, None
+        self._retrieval.index = None
+        self._retrieval.indexed = {}
+        if index is None or self._client is not None:
+            return True
+        try:
+            index.close()
+        except IndexUnavailableError as error:
+            log.warning("semcache: %s", error)
+            return False
+        return True

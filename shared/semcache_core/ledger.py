@@ -1,0 +1,488 @@
+"""The truth: every answer, its vector, expiry and use, in SQLite through SQLAlchemy Core."""
+
+import os
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from semcache_core.errors import LedgerError
+from semcache_core.schema import (
+    entries,
+    indexed,
+    meta,
+    migrate,
+    refuse_unusable,
+    removed,
+    tags,
+    vectors,
+)
+from semcache_core.types import Entry, Matrix, Vector
+
+FILE_NAME = "ledger.sqlite3"
+BUSY_SECONDS = 5
+_ID_CHUNK = 500  # below SQLite's limit on bound parameters, 999 before 3.32
+
+
+@dataclass(frozen=True)
+class NewEntry:
+    """What `Ledger.insert` writes. Without a `vector` the entry only matches exactly."""
+
+    exact: bytes
+    partition: bytes
+    namespace: str
+    scope: str
+    exact_only: bool
+    question: str
+    response: str
+    created: float
+    expires: float | None
+    cost: float | None
+    tags: tuple[str, ...]
+    fingerprint: str
+    vector: Vector | None
+
+
+class Ledger:
+    """All reads and writes of one ledger. Every method raises LedgerError when SQLite fails.
+
+    Reads need no transaction (each is one statement); writes are one immediate transaction each,
+    durable against a killed process when the method returns (WAL, synchronous NORMAL).
+    """
+
+    def __init__(self, url: sa.URL, file: Path | None) -> None:
+        self.file = file
+        self._write_lock = threading.Lock()
+        with _as_ledger_error(file):
+            if file is not None:
+                _make_private(file)
+                refuse_unusable(file)
+            self._engine = _engine(url)
+            # held open for the ledger's life: a memory database dies with its last connection
+            self._anchor = self._engine.connect()
+            with self._write() as connection:
+                migrate(connection)
+            self.id = int(self._read(_LEDGER_ID, {})[0][0])
+
+    @classmethod
+    def open(cls, directory: Path | None, url: str | None) -> "Ledger":
+        """The ledger at `url`, else the file under `directory`, else one in memory."""
+        if url is not None:
+            return cls(*_checked_url(url))
+        if directory is not None:
+            file = directory / FILE_NAME
+            return cls(sa.URL.create("sqlite", database=str(file)), file)
+        # SQLite's memdb lets several connections share one memory database with file-like locks
+        name = f"file:/semcache-{uuid.uuid4().hex}"
+        return cls(sa.make_url(f"sqlite:///{name}?vfs=memdb&uri=true"), None)
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def find(self, exact: bytes, now: float) -> Entry | None:
+        """The live entry with this exact key."""
+        rows = self._read(_FIND, {"exact": exact, "now": now})
+        return _entry(rows[0]) if rows else None
+
+    def has_vectors(self, partition: bytes, fingerprint: str, now: float) -> bool:
+        """Whether any live entry of this partition can be matched by meaning."""
+        found = {"partition": partition, "fingerprint": fingerprint, "now": now}
+        return bool(self._read(_HAS_VECTORS, found))
+
+    def vectors_after(
+        self, partition: bytes, fingerprint: str, after: int, limit: int = -1
+    ) -> tuple[NDArray[np.int64], Matrix]:
+        """Ids (ascending) and vectors [n, d] written after entry id `after`, live or not."""
+        rows = self._read(
+            _VECTORS_AFTER,
+            {"partition": partition, "fingerprint": fingerprint, "after": after, "limit": limit},
+        )
+        ids = np.array([row[0] for row in rows], dtype=np.int64)
+        matrix = np.frombuffer(b"".join(row[1] for row in rows), dtype=np.float32)
+        return ids, matrix.reshape(len(rows), -1) if rows else matrix.reshape(0, 0)
+
+    def get(self, entry_id: int, partition: bytes, now: float) -> Entry | None:
+        """The entry with this id, if it is live and of this partition."""
+        rows = self._read(_GET, {"id": entry_id, "partition": partition, "now": now})
+        return _entry(rows[0]) if rows else None
+
+    def live(
+        self, ids: Sequence[int], partition: bytes, fingerprint: str, now: float
+    ) -> list[tuple[int, Vector]]:
+        """The live ones among `ids` with their vectors; never one of another partition."""
+        found = []
+        of = {"partition": partition, "fingerprint": fingerprint, "now": now}
+        for start in range(0, len(ids), _ID_CHUNK):
+            chunk = [int(i) for i in ids[start : start + _ID_CHUNK]]
+            for row in self._read(_LIVE, {"ids": chunk, **of}):
+                found.append((int(row[0]), np.frombuffer(row[1], dtype=np.float32)))
+        return found
+
+    def count(self, namespace: str | None = None, now: float | None = None) -> int:
+        """Entries, of one namespace or all; only the live ones when `now` is given."""
+        query = sa.select(sa.func.count()).select_from(entries)
+        if namespace is not None:
+            query = query.where(entries.c.namespace == namespace)
+        if now is not None:
+            query = query.where(_is_live(now))
+        return int(self._read(query, {})[0][0])
+
+    def large_partitions(self, fingerprint: str, above: int) -> list[bytes]:
+        """Partitions with more than `above` vectors."""
+        query = (
+            sa.select(vectors.c.partition)
+            .where(vectors.c.fingerprint == fingerprint)
+            .group_by(vectors.c.partition)
+            .having(sa.func.count() > above)
+        )
+        return [row[0] for row in self._read(query, {})]
+
+    def unembedded(self, fingerprint: str, after: int, limit: int) -> list[tuple[int, str]]:
+        """Up to `limit` (id, question) whose vector is missing or of another model."""
+        query = (
+            sa.select(entries.c.id, entries.c.question)
+            .outerjoin(vectors, vectors.c.entry_id == entries.c.id)
+            .where(entries.c.id > after, ~entries.c.exact_only)
+            .where(vectors.c.fingerprint.is_distinct_from(fingerprint))
+            .order_by(entries.c.id)
+            .limit(limit)
+        )
+        return [(row.id, row.question) for row in self._read(query, {})]
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def insert(self, new: NewEntry, max_entries: int | None = None) -> int:
+        """Store an entry in place of an older one with its exact key; returns its new id.
+
+        Ids only ever grow and are never used twice, so "everything after id n" is complete.
+        With `max_entries`, the least recently used entries beyond it are evicted.
+        """
+        with self._write() as connection:
+            _delete(connection, entries.c.exact == new.exact)
+            entry_id = _insert(connection, new)
+            if max_entries is not None:
+                _evict(connection, max_entries)
+        return entry_id
+
+    def replace_vectors(self, rows: Sequence[tuple[int, str, Vector]]) -> None:
+        """Give entries (id, fingerprint, vector) a new vector; entries gone since are skipped."""
+        with self._write() as connection:
+            for entry_id, fingerprint, vector in rows:
+                connection.execute(sa.delete(vectors).where(vectors.c.entry_id == entry_id))
+                connection.execute(
+                    sa.insert(vectors).from_select(
+                        ["entry_id", "partition", "fingerprint", "vector"],
+                        sa.select(
+                            entries.c.id,
+                            entries.c.partition,
+                            sa.literal(fingerprint),
+                            sa.literal(vector.tobytes()),
+                        ).where(entries.c.id == entry_id),
+                    )
+                )
+
+    def touch(self, used: dict[int, tuple[int, float]]) -> None:
+        """Add hits: entry id -> (how many, when last)."""
+        if not used:
+            return
+        rows = [{"entry": i, "more": n, "at": at} for i, (n, at) in used.items()]
+        with self._write() as connection:
+            connection.execute(_TOUCH, rows)
+
+    def delete_expired(self, now: float) -> int:
+        return self._delete_where(entries.c.expires <= now)
+
+    def clear(self, namespace: str | None = None) -> int:
+        """Delete one namespace, or everything; returns how many entries went."""
+        return self._delete_where(
+            sa.true() if namespace is None else entries.c.namespace == namespace
+        )
+
+    def invalidate(
+        self,
+        any_tag: Sequence[str] | None,
+        namespace: str | None,
+        created_before: float | None,
+    ) -> int:
+        """Delete the entries that meet every condition given; returns how many went."""
+        conditions: list[sa.ColumnElement[bool]] = []
+        if any_tag is not None:
+            tagged = sa.select(tags.c.entry_id).where(tags.c.tag.in_(list(any_tag)))
+            conditions.append(entries.c.id.in_(tagged))
+        if namespace is not None:
+            conditions.append(entries.c.namespace == namespace)
+        if created_before is not None:
+            conditions.append(entries.c.created < created_before)
+        return self._delete_where(sa.and_(sa.true(), *conditions))
+
+    # -- what the index has --------------------------------------------------------------------
+
+    def indexed_through(self, partition: bytes, fingerprint: str) -> int:
+        """The last entry id of this partition that the index holds; 0 when it holds none."""
+        rows = self._read(_INDEXED_THROUGH, {"partition": partition, "fingerprint": fingerprint})
+        return int(rows[0][0]) if rows else 0
+
+    def all_indexed(self, fingerprint: str) -> dict[bytes, int]:
+        """Partition -> last indexed id, for every partition in the index of this model."""
+        query = sa.select(indexed.c.partition, indexed.c.through)
+        rows = self._read(query.where(indexed.c.fingerprint == fingerprint), {})
+        return {row.partition: row.through for row in rows}
+
+    def set_indexed(self, partition: bytes, fingerprint: str, through: int) -> None:
+        with self._write() as connection:
+            _forget_indexed(connection, partition, fingerprint)
+            connection.execute(
+                sa.insert(indexed),
+                {"partition": partition, "fingerprint": fingerprint, "through": through},
+            )
+
+    def forget_indexed(self, fingerprint: str, partition: bytes | None = None) -> None:
+        """Note that the index holds nothing of this partition, or nothing at all."""
+        with self._write() as connection:
+            _forget_indexed(connection, partition, fingerprint)
+
+    def count_vectors(self, partition: bytes, fingerprint: str, through: int) -> int:
+        query = sa.select(sa.func.count()).where(
+            vectors.c.partition == partition,
+            vectors.c.fingerprint == fingerprint,
+            vectors.c.entry_id <= through,
+        )
+        return int(self._read(query, {})[0][0])
+
+    def take_removed(self, limit: int = 300) -> dict[bytes, list[int]]:
+        """Take up to `limit` deleted entries off the list of those still in the index."""
+        query = sa.select(removed.c.partition, removed.c.entry_id).limit(limit)
+        if not (rows := self._read(query, {})):
+            return {}
+        with self._write() as connection:
+            taken = [row.entry_id for row in rows]
+            connection.execute(sa.delete(removed).where(removed.c.entry_id.in_(taken)))
+        by_partition: dict[bytes, list[int]] = {}
+        for row in rows:
+            by_partition.setdefault(row.partition, []).append(row.entry_id)
+        return by_partition
+
+    def close(self) -> None:
+        self._anchor.close()
+        self._engine.dispose()
+
+    # -- the two ways in -----------------------------------------------------------------------
+
+    def _read(self, query: Any, parameters: dict[str, Any]) -> Sequence[Any]:
+        with _as_ledger_error(self.file), self._engine.connect() as connection:
+            return connection.execute(query, parameters).all()
+
+    @contextmanager
+    def _write(self) -> Iterator[sa.Connection]:
+        # threads queue here: SQLite's own busy wait sleeps up to 100 ms between tries
+        with (
+            _as_ledger_error(self.file),
+            self._write_lock,
+            self._engine.connect() as connection,
+        ):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+            connection.commit()
+
+    def _delete_where(self, condition: sa.ColumnElement[bool]) -> int:
+        with self._write() as connection:
+            return _delete(connection, condition)
+
+
+def _is_live(now: Any) -> sa.ColumnElement[bool]:
+    return sa.or_(entries.c.expires.is_(None), entries.c.expires > now)
+
+
+# Built once: SQLAlchemy then finds their compiled form in its cache by identity.
+_NOW: sa.BindParameter[float] = sa.bindparam("now", type_=sa.Float)
+_ENTRY = (
+    entries.c.id,
+    entries.c.question,
+    entries.c.response,
+    entries.c.created,
+    entries.c.expires,
+)
+_LEDGER_ID = sa.select(meta.c.value).where(meta.c.name == "ledger_id")
+_FIND = sa.select(*_ENTRY).where(entries.c.exact == sa.bindparam("exact"), _is_live(_NOW))
+_OF_PARTITION = sa.and_(
+    vectors.c.partition == sa.bindparam("partition"),
+    vectors.c.fingerprint == sa.bindparam("fingerprint"),
+)
+_GET = sa.select(*_ENTRY).where(
+    entries.c.id == sa.bindparam("id"),
+    entries.c.partition == sa.bindparam("partition"),
+    _is_live(_NOW),
+)
+_LIVE = (
+    sa.select(vectors.c.entry_id, vectors.c.vector)
+    .join(entries, vectors.c.entry_id == entries.c.id)
+    .where(entries.c.id.in_(sa.bindparam("ids", expanding=True)), _OF_PARTITION, _is_live(_NOW))
+)
+_HAS_VECTORS = (
+    sa.select(sa.literal(1))
+    .select_from(vectors.join(entries, entries.c.id == vectors.c.entry_id))
+    .where(_OF_PARTITION, _is_live(_NOW))
+    .limit(1)
+)
+_VECTORS_AFTER = (
+    sa.select(vectors.c.entry_id, vectors.c.vector)
+    .where(_OF_PARTITION, vectors.c.entry_id > sa.bindparam("after"))
+    .order_by(vectors.c.entry_id)
+    .limit(sa.bindparam("limit", type_=sa.Integer))
+)
+_INDEXED_THROUGH = sa.select(indexed.c.through).where(
+    indexed.c.partition == sa.bindparam("partition"),
+    indexed.c.fingerprint == sa.bindparam("fingerprint"),
+)
+_TOUCH = (
+    sa.update(entries)
+    .where(entries.c.id == sa.bindparam("entry"))
+    .values(
+        hits=entries.c.hits + sa.bindparam("more"),
+        # max: two processes flush in any order, and a clock may be set back
+        used=sa.func.max(entries.c.used, sa.bindparam("at")),
+    )
+)
+
+
+def _entry(row: Any) -> Entry:
+    return Entry(row.id, row.question, row.response, row.created, row.expires)
+
+
+def _insert(connection: sa.Connection, new: NewEntry) -> int:
+    row = {
+        "exact": new.exact,
+        "partition": new.partition,
+        "namespace": new.namespace,
+        "scope": new.scope,
+        "exact_only": new.exact_only,
+        "created": new.created,
+        "expires": new.expires,
+        "used": new.created,
+        "hits": 0,
+        "cost": new.cost,
+        "question": new.question,
+        "response": new.response,
+    }
+    key: Any = connection.execute(sa.insert(entries), row).inserted_primary_key
+    entry_id = int(key[0])
+    if new.vector is not None:
+        connection.execute(
+            sa.insert(vectors),
+            {
+                "entry_id": entry_id,
+                "partition": new.partition,
+                "fingerprint": new.fingerprint,
+                "vector": new.vector.astype(np.float32).tobytes(),
+            },
+        )
+    if new.tags:
+        rows = [{"entry_id": entry_id, "tag": tag} for tag in dict.fromkeys(new.tags)]
+        connection.execute(sa.insert(tags), rows)
+    return entry_id
+
+
+def _delete(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> int:
+    """Delete entries with their vectors and tags, noting which of them the index still holds."""
+    doomed = sa.select(entries.c.id).where(condition)
+    in_index = (
+        sa.select(vectors.c.partition, vectors.c.entry_id)
+        .join(
+            indexed,
+            sa.and_(
+                indexed.c.partition == vectors.c.partition,
+                indexed.c.fingerprint == vectors.c.fingerprint,
+                indexed.c.through >= vectors.c.entry_id,
+            ),
+        )
+        .where(vectors.c.entry_id.in_(doomed))
+    )
+    connection.execute(sa.insert(removed).from_select(["partition", "entry_id"], in_index))
+    for table in (vectors, tags):
+        connection.execute(sa.delete(table).where(table.c.entry_id.in_(doomed)))
+    return connection.execute(sa.delete(entries).where(condition)).rowcount
+
+
+def _evict(connection: sa.Connection, max_entries: int) -> None:
+    surplus = connection.execute(sa.select(sa.func.count()).select_from(entries)).scalar_one()
+    if (surplus := surplus - max_entries) > 0:
+        oldest = sa.select(entries.c.id).order_by(entries.c.used, entries.c.id).limit(surplus)
+        _delete(connection, entries.c.id.in_(oldest))
+
+
+def _forget_indexed(connection: sa.Connection, partition: bytes | None, fingerprint: str) -> None:
+    query = sa.delete(indexed).where(indexed.c.fingerprint == fingerprint)
+    if partition is not None:
+        query = query.where(indexed.c.partition == partition)
+    connection.execute(query)
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    # isolation_level None: the driver begins nothing by itself, so a read is one bare statement
+    engine = sa.create_engine(
+        url,
+        poolclass=sa.QueuePool,
+        pool_size=8,
+        max_overflow=-1,
+        pool_use_lifo=True,
+        connect_args={
+            "timeout": BUSY_SECONDS,
+            "check_same_thread": False,
+            "isolation_level": None,
+        },
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: object) -> None:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+    return engine
+
+
+def _checked_url(url: str) -> tuple[sa.URL, Path | None]:
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        raise LedgerError(
+            f"ledger_url {url!r} is not an SQLAlchemy URL; write sqlite:////absolute/file.sqlite3"
+        ) from None
+    if parsed.get_backend_name() != "sqlite":
+        shown = parsed.render_as_string(hide_password=True)
+        raise LedgerError(f"ledger_url {shown} is not SQLite, the one database supported so far")
+    return parsed, Path(parsed.database) if parsed.database else None
+
+
+def _make_private(file: Path) -> None:
+    """Directory 0700 and file 0600 when they are new: answers are nobody else's to read."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+@contextmanager
+def _as_ledger_error(file: Path | None) -> Iterator[None]:
+    where = "the ledger in memory" if file is None else f"the ledger {file}"
+    try:
+        yield
+    except OSError as error:
+        raise LedgerError(
+            f"{where} cannot be opened: {error.strerror or error}; "
+            "pass a path that this user can write, or path=None to keep everything in memory"
+        ) from error
+    except sa.exc.SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error
+        raise LedgerError(f"{where} failed: {cause}; {_fix(str(cause))}") from error
+
+
+def _fix(cause: str) -> str:
+    if "not a database" in cause or "malformed" in cause:
+        return "move the file away to start anew, or restore it from a backup"
+    if "locked" in cause:
+        return f"another process held it for over {BUSY_SECONDS} s"
+    return "see that the directory can be written and the disk is not full"

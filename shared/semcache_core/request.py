@@ -1,0 +1,92 @@
+"""From a prompt to a request: which text is the question, and a digest of everything else."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from semcache_core.types import Request
+
+
+@dataclass(frozen=True)
+class Split:
+    """A user text taken apart: `question` may be matched by meaning, `frame` must be equal."""
+
+    question: str
+    frame: str
+
+
+Splitter: TypeAlias = Callable[[str], Split | None]
+"""Takes a user text apart, or gives None when it can only be matched whole and exactly."""
+
+_MARKER = re.compile(
+    r"(?:^|(?<=[\s>*#]))(?:user(?:'s)?\s+)?(?:question|query)\s*:[ \t]*", re.IGNORECASE
+)
+_BLANK = "\x00question\x00"
+
+
+def split_question(text: str) -> Split | None:
+    """Find the question inside a user text.
+
+    Retrieval chains put their documents and the question into one user message. Embedding all of
+    it would let one document set's answer serve another's, so:
+
+    - one `Question:` or `Query:` marker: the rest of its line is the question, all else the frame
+      (which must be equal, documents included);
+    - a single line without a marker: all of it is the question;
+    - anything else (several lines, several markers) cannot be taken apart safely: None.
+
+    >>> split_question("Context: Basel is a city.\\n\\nQuestion: Where is Basel?").question
+    'Where is Basel?'
+    """
+    text = text.strip()
+    markers = list(_MARKER.finditer(text))
+    if len(markers) == 1:
+        start = markers[0].end()
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        question = text[start:end].strip()
+        return Split(question, text[:start] + _BLANK + text[end:]) if question else None
+    if markers or "\n" in text or "\r" in text:
+        return None
+    return Split(text, "")
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) over the canonical JSON of `value`: key order does not matter.
+
+    Only this digest is stored, never the value: it may hold headers, keys and documents.
+    """
+    canonical = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Key:
+    """The ledger's two keys of a request: its partition, and the exact entry within it."""
+
+    namespace: str
+    partition: bytes
+    exact: bytes
+
+
+def key_of(request: Request, default_namespace: str) -> Key:
+    """SHA-256 keys. Every part is preceded by its length, so no two requests share one by joining.
+
+    A request that is `exact_only` and one that is not share the exact key: the answer is the same.
+    """
+    namespace = default_namespace if request.namespace is None else request.namespace
+    partition = hashlib.sha256()
+    for part in (namespace, request.scope):
+        _feed(partition, part)
+    exact = partition.copy()
+    _feed(exact, request.question)
+    return Key(namespace, partition.digest(), exact.digest())
+
+
+def _feed(hasher: "hashlib._Hash", text: str) -> None:
+    data = text.encode("utf-8", "surrogatepass")
+    hasher.update(len(data).to_bytes(8, "big"))
+    hasher.update(data)

@@ -1,0 +1,152 @@
+"""Tables of the ledger and their versions."""
+
+import secrets
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from semcache_core.errors import LedgerError
+
+metadata = sa.MetaData()
+
+
+class AnyText(sa.types.TypeDecorator[str]):
+    """Text kept as bytes: lone surrogates and NUL survive, which no database's text type allows."""
+
+    impl = sa.LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Any) -> bytes | None:
+        return None if value is None else value.encode("utf-8", "surrogatepass")
+
+    def process_result_value(self, value: bytes | None, dialect: Any) -> str | None:
+        return None if value is None else bytes(value).decode("utf-8", "surrogatepass")
+
+
+meta = sa.Table(
+    "semcache_meta",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("value", sa.BigInteger, nullable=False),
+)
+
+entries = sa.Table(
+    "semcache_entries",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("exact", sa.LargeBinary(32), nullable=False, unique=True),
+    sa.Column("partition", sa.LargeBinary(32), nullable=False),
+    sa.Column("namespace", AnyText, nullable=False, index=True),
+    sa.Column("scope", AnyText, nullable=False),
+    sa.Column("exact_only", sa.Boolean, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("expires", sa.Float, index=True),
+    sa.Column("used", sa.Float, nullable=False, index=True),
+    sa.Column("hits", sa.Integer, nullable=False),
+    sa.Column("cost", sa.Float),
+    sa.Column("question", AnyText, nullable=False),
+    sa.Column("response", AnyText, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# Apart from the entries, so that counting a hit does not rewrite a vector, and a scan of vectors
+# does not read past responses.
+vectors = sa.Table(
+    "semcache_vectors",
+    metadata,
+    sa.Column("entry_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("partition", sa.LargeBinary(32), nullable=False),
+    sa.Column("fingerprint", sa.String, nullable=False),
+    sa.Column("vector", sa.LargeBinary, nullable=False),
+    sa.Index("semcache_vectors_partition", "partition", "fingerprint", "entry_id"),
+)
+
+tags = sa.Table(
+    "semcache_tags",
+    metadata,
+    sa.Column("entry_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("tag", AnyText, primary_key=True, index=True),
+)
+
+# What the vector index holds: per partition and model, every vector up to `through` ...
+indexed = sa.Table(
+    "semcache_indexed",
+    metadata,
+    sa.Column("partition", sa.LargeBinary(32), primary_key=True),
+    sa.Column("fingerprint", sa.String, primary_key=True),
+    sa.Column("through", sa.Integer, nullable=False),
+)
+
+# ... and of these the ones deleted since, for the index's owner to remove.
+removed = sa.Table(
+    "semcache_removed",
+    metadata,
+    sa.Column("entry_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("partition", sa.LargeBinary(32), nullable=False),
+)
+
+
+def _create(connection: sa.Connection) -> None:
+    metadata.create_all(connection)
+    # Names this ledger's collections: two ledgers that share a Chroma server count their entries
+    # from 1 each, and must never take each other's vectors for their own.
+    identity = secrets.randbits(63)
+    connection.execute(sa.insert(meta), {"name": "ledger_id", "value": identity})
+
+
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_create,)
+"""Migration n takes a ledger from version n to n + 1; they run in one transaction."""
+
+
+def migrate(
+    connection: sa.Connection,
+    migrations: tuple[Callable[[sa.Connection], None], ...] = MIGRATIONS,
+) -> None:
+    """Bring the ledger to the newest version; LedgerError if it is newer than this program."""
+    version = _version(connection)
+    if version > len(migrations):
+        raise LedgerError(
+            f"the ledger has schema version {version}, this program knows up to "
+            f"{len(migrations)}; upgrade semcache-core, or use another path"
+        )
+    if version == len(migrations):
+        return
+    for step in migrations[version:]:
+        step(connection)
+    connection.execute(sa.delete(meta).where(meta.c.name == "schema_version"))
+    connection.execute(sa.insert(meta), {"name": "schema_version", "value": len(migrations)})
+
+
+def _version(connection: sa.Connection) -> int:
+    if not sa.inspect(connection).has_table(meta.name):
+        return 0
+    query = sa.select(meta.c.value).where(meta.c.name == "schema_version")
+    return int(connection.execute(query).scalar() or 0)
+
+
+def refuse_unusable(file: Path) -> None:
+    """LedgerError for a file that is not ours, before anything is written to it.
+
+    An empty file is a new ledger. Checked before switching to WAL, which would change the file.
+    (Not opened read-only: after a crash SQLite must recover the WAL before it can read.)
+    """
+    if not file.exists() or file.stat().st_size == 0:
+        return
+    connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=5)
+    try:
+        names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.DatabaseError as error:
+        raise LedgerError(
+            f"{file} is not a usable ledger ({error}); move it away to start anew, "
+            "or restore it from a backup"
+        ) from None
+    finally:
+        connection.close()
+    if names and meta.name not in names:
+        raise LedgerError(
+            f"{file} is a database of another program (it has {', '.join(sorted(names)[:3])}); "
+            "pass another path"
+        )

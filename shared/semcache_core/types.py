@@ -1,0 +1,139 @@
+"""Frozen records that travel through a lookup, and the protocols of what can be swapped."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcache_core.errors import RequestError
+
+Vector: TypeAlias = NDArray[np.float32]
+Matrix: TypeAlias = NDArray[np.float32]
+
+Clock: TypeAlias = Callable[[], float]
+"""Seconds since the epoch; `time.time` unless a test brings its own."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of the cache.
+
+    `question` may be matched by meaning. `scope` stands for everything that must be equal before
+    an answer can be reused (system prompt, history, documents, tools, model and parameters);
+    adapters pass a digest of it. `namespace` is the tenant, None for the cache's own.
+    With `exact_only` the question too must be equal. `tags` label the entry for invalidation.
+
+    Raises RequestError for a field of a wrong type: a bad namespace must never become a shared one.
+    """
+
+    question: str
+    scope: str = ""
+    namespace: str | None = None
+    exact_only: bool = False
+    tags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, value in (("question", self.question), ("scope", self.scope)):
+            if not isinstance(value, str):
+                raise RequestError(f"{name} must be a str, got {value!r}; convert it first")
+        check_namespace(self.namespace, optional=True)
+        check_tags(self.tags)
+
+
+def check_namespace(namespace: object, *, optional: bool = False) -> None:
+    """Raise RequestError unless `namespace` is a non-empty str (or None where `optional`)."""
+    if namespace is None and optional:
+        return
+    if not isinstance(namespace, str) or not namespace:
+        raise RequestError(
+            f"namespace must be a non-empty str, got {namespace!r}; "
+            "pass the tenant's id as text, or leave it out for the default namespace"
+        )
+
+
+def check_tags(tags: object) -> None:
+    """Raise RequestError unless `tags` is a sequence of str (and not one bare str)."""
+    if isinstance(tags, str) or not isinstance(tags, Sequence):
+        raise RequestError(f"tags must be a sequence of str, got {tags!r}; write ('{tags}',)")
+    for tag in tags:
+        if not isinstance(tag, str):
+            raise RequestError(f"a tag must be a str, got {tag!r}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One remembered answer, as the ledger holds it. Times are seconds since the epoch."""
+
+    id: int
+    question: str
+    response: str
+    created: float
+    expires: float | None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A live entry that may answer a question: cosine similarity and P(same answer)."""
+
+    entry: Entry
+    similarity: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An answer served from the cache. `question` is the stored one, `age_s` seconds old."""
+
+    response: str
+    kind: Literal["exact", "semantic"]
+    probability: float
+    similarity: float
+    question: str
+    entry_id: int
+    age_s: float
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Turns questions into vectors.
+
+    `fingerprint` names the exact weights: vectors of two fingerprints never meet.
+    """
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    def embed(self, texts: list[str]) -> Matrix:
+        """Float32 [n, dimension], each row of length 1."""
+        ...
+
+    def reads(self, text: str, max_tokens: int) -> bool:
+        """False when part of `text` is invisible to the model.
+
+        That is text longer than `max_tokens`, or with characters that it has no token for:
+        two different texts would then get the same vector, so they are only matched exactly.
+        """
+        ...
+
+
+class VectorIndex(Protocol):
+    """A rebuildable nearest-neighbour index with one collection per partition."""
+
+    def add(self, partition: bytes, ids: Sequence[int], vectors: Matrix) -> None: ...
+
+    def nearest(self, partition: bytes, vector: Vector, k: int) -> list[tuple[int, float]]:
+        """At most `k` (entry id, cosine similarity), best first."""
+        ...
+
+    def remove(self, partition: bytes, ids: Sequence[int]) -> None: ...
+
+    def drop(self, partition: bytes) -> None: ...
+
+    def count(self, partition: bytes) -> int: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,102 @@
+"""What happens behind a cache's back: counting hits, dropping the expired, feeding the index."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from semcache_core.errors import SemcacheError
+from semcache_core.indexer import Indexer
+from semcache_core.ledger import Ledger
+from semcache_core.types import Clock
+
+log = logging.getLogger("semcache")
+
+INTERVAL_SECONDS = 1.0
+
+
+class Touches:
+    """Hits not yet written to the ledger, so that a lookup never waits for a write."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pending: dict[int, tuple[int, float]] = {}
+
+    def add(self, entry_id: int, at: float) -> None:
+        with self._lock:
+            count, last = self._pending.get(entry_id, (0, at))
+            self._pending[entry_id] = (count + 1, max(last, at))
+
+    def flush(self, ledger: Ledger) -> None:
+        with self._lock:
+            pending, self._pending = self._pending, {}
+        ledger.touch(pending)
+
+
+class Upkeep:
+    """One background thread per cache, started at its first use.
+
+    Nothing here is needed for a right answer: a lookup checks expiry itself and scans what the
+    index lacks. So an error is logged (once per text) and the next round tries again.
+    """
+
+    def __init__(self, ledger: Ledger, touches: Touches, indexer: Indexer, clock: Clock) -> None:
+        self._ledger = ledger
+        self._touches = touches
+        self._indexer = indexer
+        self._clock = clock
+        self._turn = threading.Lock()
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._last_problem = ""
+        self.written = 0
+        """Entries this process has stored; the indexer counts partitions anew as it grows."""
+
+    def start(self) -> None:
+        if self._thread is None and self._turn.acquire(blocking=False):
+            try:
+                if self._thread is None and not self._stopping.is_set():
+                    self._thread = threading.Thread(
+                        target=self._run, name="semcache-upkeep", daemon=True
+                    )
+                    self._thread.start()
+            finally:
+                self._turn.release()
+
+    def stop(self) -> None:
+        """End the thread, write the last hits, and let go of the index."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        with self._turn:
+            try:
+                self._touches.flush(self._ledger)
+            except SemcacheError as error:
+                log.warning("semcache: the last hits were not counted: %s", error)
+            self._indexer.close()
+
+    @contextmanager
+    def paused(self) -> Iterator[Indexer]:
+        """The indexer for the caller's own use, while the thread waits."""
+        with self._turn:
+            yield self._indexer
+
+    def round(self) -> None:
+        """One round of upkeep, as the thread does every second."""
+        with self._turn:
+            try:
+                self._touches.flush(self._ledger)
+                self._ledger.delete_expired(self._clock())
+                self._indexer.step(self.written, self._stopping)
+            except SemcacheError as error:
+                if str(error) != self._last_problem:
+                    log.warning("semcache: upkeep failed, trying again: %s", error)
+                self._last_problem = str(error)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self.round()
+            self._wake.wait(INTERVAL_SECONDS)
+            self._wake.clear()
