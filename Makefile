@@ -1,12 +1,15 @@
 PYTHON ?= python3
+# What is installed and tested: the working tree, or a built wheel (`make test PACKAGE=dist/x.whl`).
+PACKAGE ?= -e .
 BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test lint clean
 
 demo: .venv/demo.stamp
 	$(BIN)/semcache demo
 
-test: .venv/test.stamp lint
+test: lint
 	$(BIN)/pytest
 
 lint: .venv/test.stamp
@@ -16,15 +19,15 @@ lint: .venv/test.stamp
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv dist build
+	rm -rf .venv dist
 
 .venv/demo.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[langchain]'
+	$(PIP) $(PACKAGE)"[langchain]"
 	touch $@
 
 # pip 25.1 is the first that reads [dependency-groups]
 .venv/test.stamp: .venv/demo.stamp
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt 'pip>=25.1'
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --group dev -e '.[all]'
+	$(PIP) "pip>=25.1"
+	$(PIP) --group dev $(PACKAGE)"[all]"
 	touch $@

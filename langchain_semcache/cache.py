@@ -9,6 +9,7 @@ from langchain_core.outputs import Generation
 from semcache_core import (
     CacheOptions,
     CacheStats,
+    Explanation,
     Request,
     SemanticCache,
     SemcacheError,
@@ -95,6 +96,20 @@ class SemanticLLMCache(BaseCache):
         """See `clear`."""
         with self.cache.failing_open("clear"):
             await self.cache.in_thread(self.clear)
+
+    def explain(self, prompt: str, llm_string: str) -> Explanation:
+        """Why `lookup` would hit or miss: `prompt` is `dumps(messages)`, or a text model's prompt.
+
+        Raises SemcacheError when the cache cannot tell which model `llm_string` belongs to, or
+        cannot be read: an explanation of nothing would mislead.
+        """
+        request = self._request(prompt, self._asking_model(llm_string))
+        if request is None:
+            raise SemcacheError(
+                "this call is not cached: its llm_string does not tell which model asks, "
+                f"or shows an argument only as an object ({len(llm_string)} characters)"
+            )
+        return self.cache.explain(request)
 
     def stats(self) -> CacheStats:
         """Counts since this process opened the cache."""

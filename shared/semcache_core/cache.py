@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import Self, Unpack
 
-from semcache_core.embedding import checked_unit_rows
 from semcache_core.errors import RequestError, SemcacheError
 from semcache_core.explanation import CacheStats, Explanation
 from semcache_core.ledger import NewEntry
@@ -116,7 +115,7 @@ class SemanticCache:
             return _Decision(None, "nothing is stored for this namespace and scope")
         if not self._reads(parts, request.question):
             return _Decision(None, _UNREADABLE)
-        vector = self._embed(parts, request.question)
+        vector = parts.recent.embed(parts.embedder, request.question)
         return self._decide_by_meaning(parts, key, vector, now)
 
     def _decide_by_meaning(self, parts: Parts, key: Key, vector: Vector, now: float) -> _Decision:
@@ -176,7 +175,7 @@ class SemanticCache:
         vector = None
         by_meaning = not self._why_not_by_meaning(parts, request)
         if by_meaning and self._reads(parts, request.question):
-            vector = self._embed(parts, request.question)
+            vector = parts.recent.embed(parts.embedder, request.question)
         return NewEntry(
             exact=key.exact,
             partition=key.partition,
@@ -287,6 +286,17 @@ class SemanticCache:
             indexed_scopes=len(parts.retrieval.indexed),
         )
 
+    def sizes(self) -> dict[str, int]:
+        """What the ledger holds over all namespaces: how many of them, hits ever, bytes on disk."""
+        ledger = self._use().ledger
+        folder = None if ledger.file is None else ledger.file.parent
+        files = [] if folder is None else [f for f in folder.rglob("*") if f.is_file()]
+        return {
+            "namespaces": ledger.namespaces(),
+            "hits_ever": ledger.hits_ever(),
+            "bytes": sum(file.stat().st_size for file in files),
+        }
+
     def close(self) -> None:
         """Write what is pending and let go of the files. Closing twice does nothing."""
         with self._opening:
@@ -370,15 +380,10 @@ class SemanticCache:
         assert parts.calibration is not None
         return parts.embedder.reads(question, parts.calibration.max_tokens)
 
-    def _embed(self, parts: Parts, question: str) -> Vector:
-        rows = parts.embedder.embed([question])
-        vector: Vector = checked_unit_rows(rows, 1, parts.embedder.dimension)[0]
-        return vector
-
     def _vector_for_rebuild(self, parts: Parts, question: str) -> Vector | None:
         if self._why_not_by_meaning(parts, Request(question)) or not self._reads(parts, question):
             return None
-        return self._embed(parts, question)
+        return parts.recent.embed(parts.embedder, question)
 
     def _hit(
         self, kind: Any, entry: Entry, probability: float, similarity: float, now: float

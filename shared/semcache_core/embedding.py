@@ -2,13 +2,14 @@
 
 import hashlib
 import threading
+from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from semcache_core.errors import ArtefactError, EmbedderError
-from semcache_core.types import Embedder, Matrix
+from semcache_core.types import Embedder, Matrix, Vector
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -245,6 +246,31 @@ class _Call:
             self.result = encode(self.texts)
         except Exception as error:  # noqa: BLE001
             self.error = error
+
+
+class RecentVectors:
+    """The last questions' vectors: a miss is looked up, answered and then stored, and the second
+    embedding of the same text would double what a miss costs.
+    """
+
+    def __init__(self, size: int = 256) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._vectors: OrderedDict[str, Vector] = OrderedDict()
+
+    def embed(self, embedder: Embedder, text: str) -> Vector:
+        """The unit vector of `text`; EmbedderError if the embedder returns something else."""
+        with self._lock:
+            known = self._vectors.get(text)
+        if known is not None:
+            return known
+        rows = checked_unit_rows(embedder.embed([text]), 1, embedder.dimension)
+        vector: Vector = rows[0]
+        with self._lock:
+            self._vectors[text] = vector
+            if len(self._vectors) > self._size:
+                self._vectors.popitem(last=False)
+        return vector
 
 
 def checked_unit_rows(rows: Any, n: int, dimension: int | None) -> Matrix:

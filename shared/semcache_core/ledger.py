@@ -133,6 +133,15 @@ class Ledger:
             query = query.where(_is_live(now))
         return int(self._read(query, {})[0][0])
 
+    def hits_ever(self) -> int:
+        """Hits written so far, of the entries still here."""
+        query = sa.select(sa.func.coalesce(sa.func.sum(entries.c.hits), 0))
+        return int(self._read(query, {})[0][0])
+
+    def namespaces(self) -> int:
+        query = sa.select(sa.func.count(sa.distinct(entries.c.namespace)))
+        return int(self._read(query, {})[0][0])
+
     def large_partitions(self, fingerprint: str, above: int) -> list[bytes]:
         """Partitions with more than `above` vectors."""
         query = (

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from semcache_core.embedding import DEFAULT_ARTEFACT, OnnxEmbedder, as_embedder
+from semcache_core.embedding import DEFAULT_ARTEFACT, OnnxEmbedder, RecentVectors, as_embedder
 from semcache_core.errors import ArtefactError
 from semcache_core.index import IndexHome
 from semcache_core.indexer import Indexer
@@ -26,6 +26,7 @@ class Parts:
     """The working parts of an open cache. `threshold` None means: exact repeats only."""
 
     embedder: Embedder
+    recent: RecentVectors
     calibration: Calibration | None
     threshold: float | None
     why_exact_only: str
@@ -80,6 +81,7 @@ def open_parts(
     upkeep = Upkeep(ledger, touches, indexer, clock)
     return Parts(
         embedder=model,
+        recent=RecentVectors(),
         calibration=calibration,
         threshold=threshold,
         why_exact_only=uncalibrated
