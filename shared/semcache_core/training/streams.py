@@ -1,0 +1,176 @@
+"""What a cache sees: each question against a store, the nearest stored one served or not."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcache_core.embedding import checked_unit_rows
+from semcache_core.errors import TrainingError
+from semcache_core.training.pairs import Pair
+from semcache_core.types import Embedder, Matrix
+
+SEEDS = tuple(range(16))
+# questions compared with the store at once: bounds the memory for stores of many thousands
+_BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Questions of one field: which have the same answer, which are asked, which may be stored.
+
+    `texts` are distinct; `answers[i]` identifies the right answer of `texts[i]`. With `store_size`
+    a stream stores a random choice of so many, else all that `storable` marks.
+    """
+
+    name: str
+    texts: tuple[str, ...]
+    answers: NDArray[np.int64]
+    asked: NDArray[np.bool_]
+    storable: NDArray[np.bool_]
+    store_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What became of every question asked in one or several streams of a domain; all are [n].
+
+    `similarity` is that of the nearest stored question, `right` whether its answer is right,
+    `answerable` whether any stored one is, `question` which text was asked.
+    """
+
+    domain: str
+    similarity: NDArray[np.float64]
+    right: NDArray[np.bool_]
+    answerable: NDArray[np.bool_]
+    question: NDArray[np.int64]
+
+
+def domain_from_pairs(name: str, pairs: Sequence[Pair]) -> Domain:
+    """Prompts asked of a store of all `other` questions.
+
+    Questions joined by positive pairs, directly or through others, have the same answer; a
+    question in no positive pair is only a look-alike in the store. Two that have the same answer
+    without the pairs saying so are counted as wrong, so the error can only come out too high.
+    """
+    texts = tuple(dict.fromkeys(text for pair in pairs for text in (pair.prompt, pair.other)))
+    row = {text: index for index, text in enumerate(texts)}
+    parent = list(range(len(texts)))
+    asked, storable = np.zeros(len(texts), np.bool_), np.zeros(len(texts), np.bool_)
+    for pair in pairs:
+        storable[row[pair.other]] = True
+        if pair.positive:
+            asked[row[pair.prompt]] = True
+            parent[_root(parent, row[pair.prompt])] = _root(parent, row[pair.other])
+    answers = np.array([_root(parent, index) for index in range(len(texts))], np.int64)
+    return Domain(name, texts, answers, asked, storable)
+
+
+def _root(parent: list[int], index: int) -> int:
+    while parent[index] != index:
+        parent[index] = index = parent[parent[index]]
+    return index
+
+
+def domain_from_labels(
+    name: str, texts: Sequence[str], labels: Sequence[str], store_size: int
+) -> Domain:
+    """Questions with an intent each: the same intent has the same answer.
+
+    All are asked, `store_size` random ones are stored; a question never meets itself. A text that
+    occurs twice keeps its first label. Raises TrainingError when there are not more questions
+    than are to be stored.
+    """
+    label_of: dict[str, str] = {}
+    for text, label in zip(texts, labels, strict=True):
+        label_of.setdefault(text, label)
+    if not 0 < store_size < len(label_of):
+        raise TrainingError(
+            f"store_size is {store_size}, but {name!r} has {len(label_of)} different questions; "
+            "store at least one and fewer than there are"
+        )
+    _, answers = np.unique(list(label_of.values()), return_inverse=True)
+    everything = np.ones(len(label_of), np.bool_)
+    return Domain(
+        name, tuple(label_of), answers.astype(np.int64), everything, everything, store_size
+    )
+
+
+def embed_texts(embedder: Embedder, texts: Sequence[str], batch: int = 256) -> Matrix:
+    """Float32 [texts, dimension] unit rows; EmbedderError if the embedder returns others."""
+    rows = [np.zeros((0, embedder.dimension), np.float32)]
+    for start in range(0, len(texts), batch):
+        some = list(texts[start : start + batch])
+        rows.append(checked_unit_rows(embedder.embed(some), len(some), embedder.dimension))
+    return np.concatenate(rows)
+
+
+def run_streams(
+    domain: Domain, vectors: Matrix, *, missing: float, seeds: Iterable[int] = SEEDS
+) -> Outcomes:
+    """One stream per seed, pooled. `vectors` are the unit rows [texts, dimension] of the domain.
+
+    `missing` is the share (0 to below 1) of the answers asked for, chosen at random, that are
+    taken out of the store: a cache mostly meets questions it cannot answer, and a stream in which
+    every question has its answer stored flatters every method.
+    """
+    return _pooled(domain.name, [_stream(domain, vectors, missing, seed) for seed in seeds])
+
+
+def _stream(domain: Domain, vectors: Matrix, missing: float, seed: int) -> Outcomes:
+    asked = np.flatnonzero(domain.asked)
+    stored = _store(domain, missing, np.random.default_rng(seed))
+    blocks = [
+        _ask(domain, vectors, asked[start : start + _BLOCK], stored)
+        for start in range(0, len(asked), _BLOCK)
+    ]
+    return _pooled(domain.name, blocks)
+
+
+def _ask(
+    domain: Domain, vectors: Matrix, asked: NDArray[np.int64], stored: NDArray[np.int64]
+) -> Outcomes:
+    similarity = vectors[asked] @ vectors[stored].T
+    same_text = asked[:, None] == stored[None, :]
+    # the very same text is an exact repeat, which is served without asking for a similarity
+    similarity[same_text] = -np.inf
+    nearest = similarity.argmax(axis=1)
+    right = domain.answers[stored][None, :] == domain.answers[asked][:, None]
+    row = np.arange(len(asked))
+    return Outcomes(
+        domain=domain.name,
+        similarity=similarity[row, nearest].astype(np.float64),
+        right=right[row, nearest],
+        answerable=(right & ~same_text).any(axis=1),
+        question=asked,
+    )
+
+
+def _pooled(name: str, parts: Sequence[Outcomes]) -> Outcomes:
+    return Outcomes(
+        domain=name,
+        similarity=np.concatenate([part.similarity for part in parts]),
+        right=np.concatenate([part.right for part in parts]),
+        answerable=np.concatenate([part.answerable for part in parts]),
+        question=np.concatenate([part.question for part in parts]),
+    )
+
+
+def _store(domain: Domain, missing: float, chooser: np.random.Generator) -> NDArray[np.int64]:
+    """Which texts are stored, as indices."""
+    storable = domain.storable.copy()
+    if missing:
+        wanted = np.unique(domain.answers[domain.asked])
+        gone = chooser.permutation(wanted)[: math.ceil(missing * len(wanted))]
+        storable &= ~np.isin(domain.answers, gone)
+    stored = np.flatnonzero(storable)
+    if domain.store_size is not None:
+        stored = chooser.permutation(stored)[: domain.store_size]
+    if len(stored) < 2:
+        raise TrainingError(
+            f"a stream of {domain.name!r} would store {len(stored)} questions; give more pairs "
+            "(those with same_answer 0 too: their questions are the look-alikes in the store)"
+        )
+    return stored

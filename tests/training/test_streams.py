@@ -1,0 +1,151 @@
+"""Streams drawn from pairs and from intents: who is asked, what is stored, what is right."""
+
+import numpy as np
+import pytest
+from semcache_core.errors import TrainingError
+from semcache_core.training import streams
+from semcache_core.training.pairs import Pair
+from semcache_core.training.streams import (
+    domain_from_labels,
+    domain_from_pairs,
+    embed_texts,
+    run_streams,
+)
+
+
+def plane(*degrees: float) -> np.ndarray:
+    """Unit rows in the plane, so that similarities are cosines of differences of angles."""
+    radians = np.radians(degrees)
+    return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
+
+
+def test_questions_joined_through_a_third_have_the_same_answer():
+    domain = domain_from_pairs("d", [Pair("a", "b", 1), Pair("c", "b", 1), Pair("a", "x", 0)])
+    answer = dict(zip(domain.texts, domain.answers.tolist(), strict=True))
+    assert answer["a"] == answer["b"] == answer["c"] != answer["x"]
+
+
+def test_prompts_of_positive_pairs_are_asked_and_all_others_stored():
+    domain = domain_from_pairs("d", [Pair("a", "b", 1), Pair("a", "x", 0), Pair("n", "y", 0)])
+    texts = np.array(domain.texts)
+    assert set(texts[domain.asked]) == {"a"}
+    assert set(texts[domain.storable]) == {"b", "x", "y"}
+
+
+def test_the_nearest_stored_question_is_served_and_judged_by_its_answer():
+    # a is nearest to its own b (10 degrees), c nearer to the look-alike x (5) than to its d (40)
+    pairs = [Pair("a", "b", 1), Pair("c", "d", 1), Pair("c", "x", 0)]
+    domain = domain_from_pairs("d", pairs)
+    assert domain.texts == ("a", "b", "c", "d", "x")
+    result = run_streams(domain, plane(0, 10, 90, 130, 95), missing=0, seeds=[0])
+    assert result.question.tolist() == [0, 2]
+    assert result.right.tolist() == [True, False]
+    assert result.answerable.tolist() == [True, True]
+    np.testing.assert_allclose(result.similarity, np.cos(np.radians([10, 5])), atol=1e-6)
+
+
+def test_a_question_never_meets_its_own_text():
+    # "a" is stored as well, because it is the other of a pair
+    pairs = [Pair("a", "b", 1), Pair("c", "a", 0)]
+    domain = domain_from_pairs("d", pairs)
+    result = run_streams(domain, plane(0, 60, 90), missing=0, seeds=[0])
+    np.testing.assert_allclose(result.similarity, [0.5], atol=1e-6)
+
+
+def test_half_missing_takes_out_the_right_answers_of_half_of_the_questions():
+    pairs = [Pair(f"p{i}", f"o{i}", 1) for i in range(10)]
+    pairs += [Pair(f"p{i}", f"x{i}", 0) for i in range(10)]
+    domain = domain_from_pairs("d", pairs)
+    vectors = plane(*range(0, 3 * len(domain.texts), 3))
+    complete = run_streams(domain, vectors, missing=0, seeds=[1])
+    halved = run_streams(domain, vectors, missing=0.5, seeds=[1])
+    assert complete.answerable.sum() == 10
+    assert len(halved.answerable) == 10
+    assert halved.answerable.sum() == 5
+    assert not halved.right[~halved.answerable].any()
+    fewer = run_streams(domain, vectors, missing=0.75, seeds=[1])
+    assert fewer.answerable.sum() == 2
+
+
+def test_a_seed_repeats_its_streams_and_another_draws_others():
+    pairs = [Pair(f"p{i}", f"o{i}", 1) for i in range(20)]
+    domain = domain_from_pairs("d", pairs)
+    vectors = plane(*range(40))
+    first, again, other = (
+        run_streams(domain, vectors, missing=0.5, seeds=[seed]).answerable.tolist()
+        for seed in (3, 3, 4)
+    )
+    assert first == again != other
+
+
+def test_seeds_are_pooled_in_their_order():
+    pairs = [Pair(f"p{i}", f"o{i}", 1) for i in range(6)]
+    domain = domain_from_pairs("d", pairs)
+    vectors = plane(*range(12))
+    pooled = run_streams(domain, vectors, missing=0.5, seeds=[5, 6])
+    alone = [run_streams(domain, vectors, missing=0.5, seeds=[seed]) for seed in (5, 6)]
+    for field in ("similarity", "right", "answerable", "question"):
+        np.testing.assert_array_equal(
+            getattr(pooled, field), np.concatenate([getattr(one, field) for one in alone])
+        )
+
+
+def test_questions_asked_in_blocks_come_out_as_in_one(monkeypatch):
+    pairs = [Pair(f"p{i}", f"o{i}", 1) for i in range(7)]
+    domain = domain_from_pairs("d", pairs)
+    vectors = plane(*range(14))
+    whole = run_streams(domain, vectors, missing=0.5, seeds=[0])
+    monkeypatch.setattr(streams, "_BLOCK", 3)
+    blocks = run_streams(domain, vectors, missing=0.5, seeds=[0])
+    np.testing.assert_array_equal(whole.question, blocks.question)
+    np.testing.assert_allclose(whole.similarity, blocks.similarity, atol=1e-6)
+    np.testing.assert_array_equal(whole.right, blocks.right)
+
+
+def test_intents_are_stored_up_to_the_store_size_and_half_of_them_not_at_all():
+    texts = [f"{label}{i}" for label in "abcd" for i in range(10)]
+    domain = domain_from_labels("bank", texts, [text[0] for text in texts], store_size=12)
+    result = run_streams(domain, plane(*range(40)), missing=0.5, seeds=[0])
+    answerable = {texts[index][0] for index in result.question[result.answerable]}
+    lost = {texts[index][0] for index in result.question[~result.answerable]}
+    assert len(answerable) == 2
+    assert len(lost) == 2
+    assert len(result.question) == 40
+
+
+def test_a_text_that_occurs_twice_keeps_its_first_label():
+    domain = domain_from_labels("bank", ["a", "b", "a"], ["x", "y", "y"], store_size=1)
+    assert domain.texts == ("a", "b")
+    assert domain.answers[0] != domain.answers[1]
+
+
+@pytest.mark.parametrize("store_size", [0, 2, 3])
+def test_a_store_that_leaves_nothing_to_ask_is_an_error(store_size):
+    with pytest.raises(TrainingError, match=f"store_size is {store_size}, but 'bank' has 2"):
+        domain_from_labels("bank", ["a", "b"], ["x", "y"], store_size=store_size)
+
+
+def test_a_stream_whose_store_would_be_empty_is_an_error():
+    domain = domain_from_pairs("tiny", [Pair("a", "b", 1)])
+    with pytest.raises(TrainingError, match="'tiny' would store 0"):
+        run_streams(domain, plane(0, 10), missing=0.5, seeds=[0])
+
+
+def test_texts_are_embedded_in_batches_in_their_order():
+    class Angles:
+        fingerprint, dimension = "angles", 2
+
+        def __init__(self) -> None:
+            self.sizes: list[int] = []
+
+        def embed(self, texts: list[str]) -> np.ndarray:
+            self.sizes.append(len(texts))
+            return plane(*map(float, texts))
+
+        def reads(self, text: str, max_tokens: int) -> bool:
+            return True
+
+    embedder = Angles()
+    rows = embed_texts(embedder, ["0", "30", "60", "90", "45"], batch=2)
+    np.testing.assert_allclose(rows, plane(0, 30, 60, 90, 45), atol=1e-6)
+    assert embedder.sizes == [2, 2, 1]
