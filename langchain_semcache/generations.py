@@ -1,8 +1,10 @@
 """Generations as text and back; which may be stored; and what must be new in each hit."""
 
 import json
+import re
 import uuid
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any
 
 from langchain_core.load import dumps, loads
@@ -23,26 +25,28 @@ _ALLOWED: list[Any] = [
     AIMessage,
     AIMessageChunk,
 ]
-_CUT_SHORT = {
-    "length",
-    "max_tokens",
-    "max_output_tokens",
-    "model_length",
-    "content_filter",
-    "refusal",
-    "safety",
-    "recitation",
-    "error",
-    "incomplete",
-}
-_REASONS = ("finish_reason", "stop_reason", "done_reason", "status")
+# Parts of a finish reason, of any provider, that say the answer is not all there. An answer with
+# a reason unknown to both sides is stored.
+_CUT_SHORT = re.compile(
+    "length|max_|max-|_limit|exceed|insufficient|incomplete|pause|truncat"
+    "|filter|safety|recitation|refus|block|prohibited|spii|guardrail|interven|sensitive|toxic"
+    "|error|fail|malformed|invalid|unexpected|cancel|abort|timeout|in_progress|queued"
+)
+_REASONS = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason", "status")
+_CALL_BLOCKS = {"tool_use", "tool_call", "tool_call_chunk", "mcp_approval_request"}
 _CALL_IDS = ("id", "call_id", "tool_use_id")
+_ARGUMENTS = ("args", "arguments", "input", "function")  # the app's data, whatever it looks like
 _ZERO_USAGE = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
 
 
 def dump_generations(generations: Sequence[Generation]) -> str:
-    """JSON text. One `dumps` an item: a list holding a pydantic `parsed` could not be read back."""
-    return json.dumps([dumps(generation) for generation in generations])
+    """JSON text. One `dumps` an item: a list holding a pydantic `parsed` could not be read back.
+
+    Raises what `load_generations` would: better to store nothing than what never can be served.
+    """
+    text = json.dumps([dumps(generation) for generation in generations])
+    load_generations(text)
+    return text
 
 
 def load_generations(text: str) -> list[Generation]:
@@ -74,31 +78,45 @@ def calls_tools(generations: Sequence[Generation]) -> bool:
 
 def _is_complete(generation: Generation) -> bool:
     message = _message(generation)
+    if message is None and isinstance(generation, ChatGeneration):
+        return False  # no answer of a model: it could not be read back
     said = [generation.generation_info or {}]
     if message is not None:
         said += [message.response_metadata, message.additional_kwargs]
         if message.additional_kwargs.get("refusal") or message.invalid_tool_calls:
             return False
-    reasons = {str(info[key]).lower() for info in said for key in _REASONS if info.get(key)}
-    if reasons & _CUT_SHORT:
+        if any(kind in ("refusal", "invalid_tool_call") for kind in _block_types(message)):
+            return False
+    reasons = [info.get(key) for info in said for key in _REASONS]
+    if any(_CUT_SHORT.search(str(reason).lower()) for reason in reasons if _is_word(reason)):
         return False
     return bool(generation.text.strip()) or bool(
         message is not None and (_has_calls(message) or _has_blocks(message))
     )
 
 
+def _is_word(reason: object) -> bool:
+    return isinstance(reason, str | Enum)
+
+
 def _has_blocks(message: AIMessage) -> bool:
     """Content that is not text, such as an image: an answer too."""
-    return isinstance(message.content, list) and any(
-        isinstance(block, dict) and block.get("type") not in ("text", "reasoning", "thinking")
-        for block in message.content
-    )
+    return any(kind not in ("text", "reasoning", "thinking") for kind in _block_types(message))
 
 
 def _has_calls(message: AIMessage | None) -> bool:
     if message is None:
         return False
-    return bool(message.tool_calls or message.additional_kwargs.get("function_call"))
+    return bool(message.tool_calls or message.additional_kwargs.get("function_call")) or any(
+        kind in _CALL_BLOCKS or kind.endswith("_call") for kind in _block_types(message)
+    )
+
+
+def _block_types(message: AIMessage) -> list[str]:
+    """The types of the blocks of its content, also of a block that LangChain has wrapped."""
+    blocks = [block for block in message.content if isinstance(block, dict)]
+    wrapped = [block["value"] for block in blocks if isinstance(block.get("value"), dict)]
+    return [str(block.get("type")) for block in (*blocks, *wrapped)]
 
 
 def _message(generation: Generation) -> AIMessage | None:
@@ -127,11 +145,17 @@ def _freshen(generation: Generation) -> None:
 
 
 def _with_ids(value: Any, ids: dict[str, str]) -> Any:
+    """`value` with call ids replaced where an id belongs, and as keys (Gemini's signatures)."""
     if isinstance(value, list):
         return [_with_ids(item, ids) for item in value]
     if isinstance(value, dict):
-        return {
-            k: ids.get(v, v) if k in _CALL_IDS and isinstance(v, str) else _with_ids(v, ids)
-            for k, v in value.items()
-        }
+        return {ids.get(k, k): _with_id(k, v, ids) for k, v in value.items()}
     return value
+
+
+def _with_id(name: str, value: Any, ids: dict[str, str]) -> Any:
+    if name in _ARGUMENTS:
+        return value
+    if isinstance(value, str):
+        return ids.get(value, value) if name in _CALL_IDS else value
+    return _with_ids(value, ids)

@@ -7,11 +7,15 @@ import sys
 import threading
 import uuid
 import weakref
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
 from functools import lru_cache
+from types import FunctionType
 from typing import Any
 
 from langchain_core.language_models import BaseLanguageModel
+from pydantic import BaseModel
 from semcache_core import digest
 
 # Cannot change an answer, but often differ between two places that ask the same model.
@@ -32,25 +36,14 @@ _IRRELEVANT = {
     "timeout",
     "verbose",
 }
-# Said about a call, not about a model: with nothing else, two models look the same.
-_CALL_ARGUMENTS = {
-    "_type",
-    "format",
-    "function_call",
-    "functions",
-    "ls_structured_output_format",
-    "max_tokens",
-    "parallel_tool_calls",
-    "response_format",
-    "seed",
-    "stop",
-    "strict",
-    "temperature",
-    "tool_choice",
-    "tools",
-    "top_p",
-}
 _MODEL_NAMES = ("model", "model_name", "model_id", "deployment_name", "azure_deployment")
+# Whole numbers and lists that steer the answer; any other on a model may be its counter or log.
+_PARAMETERS = {
+    *("max_new_tokens", "max_output_tokens", "max_tokens", "mirostat", "n", "num_ctx"),
+    *("num_predict", "repeat_last_n", "seed", "stop", "temperature", "thinking_budget", "top_k"),
+}
+# Modules whose objects show all they are in their repr; a client's, say, may be long or secret.
+_SHOWN = {"builtins", "datetime", "decimal", "fractions", "pathlib", "re", "uuid"}
 _OBJECT = re.compile(r"<class '|<[^<>]* at 0x[0-9a-fA-F]+>")
 
 
@@ -58,20 +51,25 @@ _OBJECT = re.compile(r"<class '|<[^<>]* at 0x[0-9a-fA-F]+>")
 class Model:
     """`digest` is equal for equal models and parameters.
 
-    `named` is False when LangChain's text fits several models; `stable` is False when it shows
-    only the name of a class or the address of an object, which says nothing about its fields.
+    `whole` is False when LangChain's text may leave out what tells two models apart, and `named`
+    when it does not even say which model it is. `stable` is False when it shows only the name of
+    a class or the address of an object, which says nothing about its fields. `told` is what a
+    serialisable model of class `kind` was built with, by that text.
     """
 
     digest: str
     named: bool
+    whole: bool
     stable: bool
+    kind: tuple[str, ...] = ()
+    told: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @lru_cache(maxsize=128)
 def read_llm_string(llm_string: str) -> Model:
     """Read `llm_string`: JSON of the model and its call arguments, or only the arguments.
 
-    It holds headers and, for some models, keys in plain text, so only a digest leaves here.
+    It holds headers and, for some models, keys in plain text: only a digest may be stored.
     """
     try:
         constructor, end = json.JSONDecoder().raw_decode(llm_string)
@@ -79,16 +77,44 @@ def read_llm_string(llm_string: str) -> Model:
         constructor, end = None, 0
     arguments = llm_string[end:]
     if isinstance(constructor, dict) and constructor.get("type") == "constructor":
-        content = {"id": constructor.get("id"), "kwargs": _relevant(constructor.get("kwargs"))}
-        return Model(digest([content, arguments]), named=True, stable=_is_stable(arguments))
-    named = not arguments.startswith("[(") or bool(_argument_names(arguments) - _CALL_ARGUMENTS)
-    return Model(digest(llm_string), named=named, stable=_is_stable(llm_string))
+        told = _relevant(constructor.get("kwargs"))
+        whole = not _hides_an_object(told)
+        return Model(
+            digest([constructor.get("id"), told, arguments]),
+            named=whole or _names_a_model(told),
+            whole=whole,
+            stable=_is_stable(arguments),
+            kind=tuple(map(str, constructor.get("id") or ())),
+            told=told,
+        )
+    # A model that is not serialisable shows its call arguments and what it chose to add.
+    arguments_only = arguments.startswith("[(")
+    return Model(
+        digest(llm_string),
+        named=not arguments_only or not _arguments(arguments).isdisjoint(_MODEL_NAMES),
+        whole=not arguments_only,
+        stable=_is_stable(llm_string),
+    )
 
 
-def _relevant(kwargs: Any) -> Any:
+def _relevant(kwargs: Any) -> dict[str, Any]:
     if not isinstance(kwargs, dict):
-        return kwargs
+        return {}
     return {name: value for name, value in kwargs.items() if name not in _IRRELEVANT}
+
+
+def _hides_an_object(told: Any) -> bool:
+    """An object that is not serialisable, such as a wrapped model, shows only its class here."""
+    if isinstance(told, dict):
+        if told.get("lc") == 1 and told.get("type") == "not_implemented":
+            # an iterator is used up by its model: it is no setting of it
+            return not str(told.get("id")).endswith("iterator']")
+        return any(_hides_an_object(value) for value in told.values())
+    return isinstance(told, list) and any(_hides_an_object(item) for item in told)
+
+
+def _names_a_model(told: dict[str, Any]) -> bool:
+    return any(isinstance(told.get(name), str) for name in _MODEL_NAMES)
 
 
 def _is_stable(arguments: str) -> bool:
@@ -97,7 +123,7 @@ def _is_stable(arguments: str) -> bool:
     return _literal(arguments.removeprefix("---")) is not None  # the match was inside a text
 
 
-def _argument_names(arguments: str) -> set[str]:
+def _arguments(arguments: str) -> set[str]:
     pairs = _literal(arguments)
     if pairs is None:  # objects among the values; a name at the start of a pair is still a name
         return set(re.findall(r"\('([A-Za-z_]\w*)', ", arguments))
@@ -115,30 +141,69 @@ class CallingModels:
     """Tells apart models whose `llm_string` is the same, such as every ChatOllama's.
 
     LangChain gives a cache no other way to know the model (langchain#14590, #25712): the calling
-    method's `self` is found on the stack. A model with a name is known by its fields as they were
-    first seen (so that a counter among them does no harm) and by its present parameters; one
-    without is known as this very object, so its answers are reused by it alone.
+    method's `self` is found on the stack. A model that says what it is, by a name or by
+    identifying parameters, is known by its class and fields; one that does not, as this very
+    object, so its answers are reused by it alone. Whole numbers and lists may be counters and
+    logs of the model's own: except for known parameters they count as they were first seen.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._seen: dict[int, tuple[weakref.ref[Any], str]] = {}
+        self._lock = threading.RLock()  # a model may hold another one
+        self._seen: dict[int, tuple[weakref.ref[Any], str, set[str]]] = {}
 
     def identify(self, model: BaseLanguageModel[Any]) -> str:
+        """Equal for models that give the same answers, as far as can be seen."""
+        present = self._fields(model)
         with self._lock:
             known = self._seen.get(id(model))
             if known is None or known[0]() is not model:  # an id is reused after its object's death
                 place = id(model)
                 ref = weakref.ref(model, lambda _: self._seen.pop(place, None))
-                known = self._seen[place] = (ref, _first_sight(model))
-        return digest([known[1], _fields(model, _PARAMETERS)])
+                known = self._seen[place] = (ref, *_first_sight(model, present))
+        _, first, frozen = known
+        return digest([first, {k: v for k, v in present.items() if k not in frozen}])
 
+    def unsaid(self, model: BaseLanguageModel[Any], known: Model) -> dict[str, Any]:
+        """What `model` has otherwise than LangChain says.
 
-_PARAMETERS = {
-    *_MODEL_NAMES,
-    *("base_url", "format", "max_tokens", "num_ctx", "num_predict", "reasoning", "seed"),
-    *("stop", "system", "temperature", "top_k", "top_p"),
-}
+        Its text about a serialisable model is made once, and even `model_copy` carries it along:
+        a copy with another temperature, or a field set later, would go unseen.
+        """
+        if tuple(model.lc_id()) != known.kind:
+            return {}
+        now = _relevant(model.to_json().get("kwargs"))
+        plain = {name: self._described(value) for name, value in now.items() if _is_plain(value)}
+        differs = {name: value for name, value in plain.items() if value != known.told.get(name)}
+        return differs | {name: None for name in known.told if name not in now}
+
+    def _fields(self, model: BaseModel) -> dict[str, Any]:
+        names = set(type(model).model_fields) - _IRRELEVANT
+        return {name: self._described(getattr(model, name, None)) for name in sorted(names)}
+
+    def _described(self, value: Any) -> Any:
+        """`value` as JSON; an object that shows nothing of itself as its class."""
+        if isinstance(value, Enum):
+            return self._described(value.value)
+        if value is None or isinstance(value, str | int | float | bool):
+            return value
+        if isinstance(value, dict):
+            return {str(name): self._described(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._described(item) for item in value]
+        if isinstance(value, set | frozenset):
+            return sorted(repr(item) for item in value)
+        if isinstance(value, BaseLanguageModel):
+            return self.identify(value)
+        if isinstance(value, BaseModel):
+            return [_kind(value), self._fields(value)]
+        if is_dataclass(value) and not isinstance(value, type):
+            inner = {each.name: getattr(value, each.name, None) for each in fields(value)}
+            return [_kind(value), self._described(inner)]
+        if isinstance(value, type | FunctionType):
+            return f"{value.__module__}.{value.__qualname__}"
+        if type(value).__module__ in _SHOWN and not _OBJECT.search(shown := repr(value)):
+            return shown
+        return _kind(value)
 
 
 def calling_model() -> BaseLanguageModel[Any] | None:
@@ -154,17 +219,20 @@ def calling_model() -> BaseLanguageModel[Any] | None:
     return None
 
 
-def _first_sight(model: BaseLanguageModel[Any]) -> str:
-    kind = f"{type(model).__module__}.{type(model).__qualname__}"
-    if not any(isinstance(getattr(model, name, None), str) for name in _MODEL_NAMES):
-        return digest([kind, uuid.uuid4().hex])
-    return digest([kind, _fields(model, set(type(model).model_fields) - _IRRELEVANT)])
+def _first_sight(model: BaseLanguageModel[Any], seen: dict[str, Any]) -> tuple[str, set[str]]:
+    """Who this is for good, and the fields whose later values do not count."""
+    says_what_it_is = _names_a_model(seen) or model._identifying_params
+    frozen = {
+        name
+        for name, value in seen.items()
+        if name not in _PARAMETERS and type(value) in (int, list)
+    }
+    first = {name: seen[name] for name in frozen}
+    return digest([_kind(model), first if says_what_it_is else uuid.uuid4().hex]), frozen
 
 
-def _fields(model: BaseLanguageModel[Any], names: set[str]) -> dict[str, Any]:
-    """The named fields that are plain data; clients and other objects say nothing comparable."""
-    values = {name: getattr(model, name, None) for name in sorted(names)}
-    return {name: value for name, value in values.items() if _is_plain(value)}
+def _kind(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def _is_plain(value: Any) -> bool:

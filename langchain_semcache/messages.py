@@ -13,10 +13,26 @@ _VOLATILE = {
     "usage_metadata",
     "artifact",
     "example",
-    "invalid_tool_calls",
     "tool_call_chunks",
     "chunk_position",
 }
+# The same among an answer's additional_kwargs. All else there may reach the provider again.
+_VOLATILE_EXTRA = {
+    "__gemini_function_call_thought_signatures__",
+    "__openai_function_call_ids__",
+    "finish_reason",
+    "generation_id",
+    "logprobs",
+    "model_id",
+    "model_name",
+    "parsed",
+    "stop_reason",
+    "token_count",
+    "token_usage",
+    "usage",
+}
+_TEXT_BLOCKS = {"text", "output_text", "reasoning", "thinking", "redacted_thinking"}
+_CALLS = ("tool_calls", "invalid_tool_calls")
 _CALL_BLOCKS = {
     "tool_use",
     "tool_call",
@@ -34,12 +50,14 @@ _CALL_IDS = {"id", "call_id", "tool_use_id", "tool_call_id"}
 class Prompt:
     """`question` may be matched by meaning unless `exact_only`; `rest` is JSON and must be equal.
 
-    `rest` holds everything else of the conversation, with the question's place marked.
+    `rest` holds everything else of the conversation, with the question's place marked. `stable`
+    is False when an object in a message shows only its class or address, not its fields.
     """
 
     question: str
     rest: Any
     exact_only: bool
+    stable: bool = True
 
 
 def read_prompt(prompt: str, split: Splitter) -> Prompt:
@@ -54,11 +72,12 @@ def read_prompt(prompt: str, split: Splitter) -> Prompt:
         return Prompt(question, ["text", frame], exact_only)
     ids: dict[str, str] = {}
     canonical = [_message(message, ids) for message in messages]
+    stable = not ('"not_implemented"' in prompt and _hides_an_object(canonical))
     last = canonical[-1]
     if last["type"] != "human":
-        return Prompt("", canonical, exact_only=True)
+        return Prompt("", canonical, True, stable)
     question, last["content"], exact_only = _split_content(last["content"], split)
-    return Prompt(question, canonical, exact_only)
+    return Prompt(question, canonical, exact_only, stable)
 
 
 def _parse(prompt: str) -> list[dict[str, Any]] | None:
@@ -74,35 +93,39 @@ def _parse(prompt: str) -> list[dict[str, Any]] | None:
         return None
     if not isinstance(messages, list) or not messages:
         return None
-    if not all(isinstance(m, dict) and isinstance(m.get("kwargs"), dict) for m in messages):
-        return None
-    return messages
+    return messages if all(map(_is_message, messages)) else None
+
+
+def _is_message(message: Any) -> bool:
+    return (
+        isinstance(message, dict)
+        and message.get("type") == "constructor"
+        and isinstance(message.get("id"), list)
+        and isinstance(message.get("kwargs"), dict)
+    )
 
 
 def _message(message: dict[str, Any], ids: dict[str, str]) -> dict[str, Any]:
     """One message without what is volatile; call ids become `call-0`, `call-1` ... in order."""
     fields = {k: v for k, v in message["kwargs"].items() if k not in _VOLATILE}
-    constructor = message.get("id")
-    name = str(constructor[-1]) if isinstance(constructor, list) and constructor else ""
+    name = str(message["id"][-1]) if message["id"] else ""
     kind = str(fields.get("type") or name).removesuffix("MessageChunk").lower()
-    fields["type"] = kind
-    if kind in ("ai", "tool"):
-        # The provider's own record of an answer; what it says is in content and tool_calls.
-        # A legacy function_call is only here.
-        extra = fields.pop("additional_kwargs", None) or {}
-        if "function_call" in extra:
-            fields["function_call"] = extra["function_call"]
-    if not fields.get("additional_kwargs"):
-        fields.pop("additional_kwargs", None)
-    if fields.get("tool_calls"):
-        fields["tool_calls"] = [_renumber(call, ids) for call in fields["tool_calls"]]
+    extra = fields.get("additional_kwargs")
+    if kind == "ai" and isinstance(extra, dict):
+        said_twice = _CALLS if any(fields.get(calls) for calls in _CALLS) else ()
+        fields["additional_kwargs"] = {
+            k: v
+            for k, v in extra.items()
+            if v is not None and k not in _VOLATILE_EXTRA and k not in said_twice
+        }
+    for calls in _CALLS:
+        if isinstance(fields.get(calls), list):
+            fields[calls] = [_renumber(call, ids) for call in fields[calls]]
     if "tool_call_id" in fields:
         fields = _renumber(fields, ids)
-    fields["content"] = _content(fields.get("content"), kind, ids)
-    return {k: v for k, v in fields.items() if v not in (None, [], {})} | {
-        "type": kind,
-        "content": fields["content"],
-    }
+    content = _content(fields.get("content"), kind, ids)
+    stated = {k: v for k, v in fields.items() if v not in (None, [], {})}
+    return stated | {"type": kind, "content": content}
 
 
 def _content(content: Any, kind: str, ids: dict[str, str]) -> Any:
@@ -119,11 +142,14 @@ def _block(block: Any, kind: str, ids: dict[str, str]) -> Any:
         return {"type": "text", "text": block}
     if not isinstance(block, dict):
         return block
-    if block.get("type") in _CALL_BLOCKS:
+    what = str(block.get("type"))
+    if what in _CALL_BLOCKS:
         return _renumber({k: v for k, v in block.items() if k != "index"}, ids)
-    if kind == "ai":
-        return {k: v for k, v in block.items() if k not in ("id", "index")}
-    return block
+    # LangChain gives a block a new "lc_..." id each time it is made; a provider's own may be a
+    # reference to an image or a file.
+    new_each_time = what in _TEXT_BLOCKS or str(block.get("id")).startswith("lc_")
+    volatile = [*(["id"] if new_each_time else []), *(["index"] if kind == "ai" else [])]
+    return {k: v for k, v in block.items() if k not in volatile}
 
 
 def _renumber(call: Any, ids: dict[str, str]) -> Any:
@@ -158,3 +184,12 @@ def _split_text(text: str, split: Splitter) -> tuple[str, str, bool]:
     if parts is None:
         return text, "", True
     return parts.question, parts.frame, False
+
+
+def _hides_an_object(value: Any) -> bool:
+    """Something in a message that is not serialisable: its repr need not tell all of it."""
+    if isinstance(value, dict):
+        if value.get("lc") == 1 and value.get("type") == "not_implemented":
+            return True
+        return any(_hides_an_object(item) for item in value.values())
+    return isinstance(value, list) and any(_hides_an_object(item) for item in value)

@@ -32,7 +32,9 @@ class WordEmbedder:
     def _one(self, text: str) -> np.ndarray:
         total = np.full(WORDS, 1e-3)
         for word in text.lower().replace("?", "").split():
-            seed = int.from_bytes(hashlib.sha256(word.encode("utf-8", "replace")).digest()[:4])
+            seed = int.from_bytes(
+                hashlib.sha256(word.encode("utf-8", "replace")).digest()[:4], "big"
+            )
             total += np.random.default_rng(seed).normal(size=WORDS)
         return (total / np.linalg.norm(total)).astype(np.float32)
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import logging
+import math
 import os
 import threading
 import time
@@ -10,15 +11,15 @@ import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import Self, Unpack
 
-from semcache_core.errors import RequestError, SemcacheError
+from semcache_core.errors import LedgerError, RequestError, SemcacheError
 from semcache_core.explanation import CacheStats, Explanation
-from semcache_core.ledger import NewEntry
+from semcache_core.ledger import Ledger, NewEntry
 from semcache_core.parts import Parts, open_parts
 from semcache_core.request import Key, key_of
 from semcache_core.settings import CacheOptions, settings_from
@@ -32,6 +33,8 @@ from semcache_core.types import (
     Request,
     Vector,
     check_namespace,
+    check_request,
+    check_seconds,
     check_tags,
 )
 
@@ -42,6 +45,9 @@ log = logging.getLogger("semcache")
 T = TypeVar("T")
 
 ASYNC_THREADS = 32
+
+_INHERITED: list[object] = []
+"""What a forked child must never close, and so never drop."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +90,10 @@ class SemanticCache:
         self._warned: set[str] = set()
         self._closed = False
         self._finalizer: weakref.finalize[..., Any] | None = None
-        self._inherited: object = None
         self._parts: Parts | None = None
         self._forget_process()
         self._use()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_in_child(weakref.ref(self)))
+        _watch_forks(weakref.ref(self))
 
     # -- the main job --------------------------------------------------------------------------
 
@@ -128,8 +132,8 @@ class SemanticCache:
         if probability < parts.threshold:
             return _Decision(None, "the nearest stored question is not near enough", nearest)
         entry = parts.ledger.get(entry_id, key.partition, now)
-        if entry is None:  # deleted by someone else since it was found
-            return _Decision(None, "the nearest entry was deleted just now", nearest)
+        if entry is None:  # deleted or replaced by someone else since: look at what is there now
+            return self._decide_by_meaning(parts, key, vector, now)
         hit = self._hit("semantic", entry, probability, similarity, now)
         return _Decision(hit, "the nearest stored question is near enough", nearest)
 
@@ -149,8 +153,9 @@ class SemanticCache:
         """
         if not isinstance(response, str):
             raise RequestError(f"response must be a str, got {response!r}; serialise it first")
-        if ttl is not None and not ttl > 0:
-            raise RequestError(f"ttl must be above 0 seconds, got {ttl!r}; None keeps the default")
+        if ttl is not None:
+            check_seconds("ttl", ttl, above=0)
+        check_request(request)
         check_tags(tags)
         parts = self._use()
         new = self._new_entry(parts, request, response, ttl, (*request.tags, *tags), cost)
@@ -257,6 +262,8 @@ class SemanticCache:
         check_namespace(namespace, optional=True)
         if tags is not None:
             check_tags(tags)
+        if older_than is not None:
+            check_seconds("older_than", older_than, above=-math.inf)
         before = None if older_than is None else self._clock() - older_than
         own = self.settings.namespace if namespace is None else namespace
         return self._use().ledger.invalidate(tags, own, before)
@@ -272,10 +279,13 @@ class SemanticCache:
     def stats(self) -> CacheStats:
         """Counts of this process since it opened the cache, and the size of the ledger."""
         parts = self._use()
+        entries: int | None = None
+        with suppress(LedgerError):  # what failed matters most when the ledger is broken
+            entries = parts.ledger.count(now=self._clock())
         counts = Counter(self._counts)
         failed = {n.removeprefix("failed "): c for n, c in counts.items() if n.startswith("failed")}
         return CacheStats(
-            entries=parts.ledger.count(now=self._clock()),
+            entries=entries,
             exact_hits=counts["exact"],
             semantic_hits=counts["semantic"],
             misses=counts["miss"],
@@ -336,7 +346,7 @@ class SemanticCache:
         if parts is None:
             with self._opening:
                 if self._closed:
-                    raise SemcacheError("this cache is closed; open a new SemanticCache")
+                    raise SemcacheError(_CLOSED)
                 if self._parts is None:
                     self._parts = open_parts(
                         self.settings, self._embedder, self._chroma_client, self._clock
@@ -356,8 +366,8 @@ class SemanticCache:
         touch the parent's SQLite or Chroma. What it inherited is kept and never closed: closing
         a connection that another process made is what corrupts it.
         """
-        if self._finalizer is not None:
-            self._inherited = self._finalizer.detach()
+        if self._finalizer is not None and (detached := self._finalizer.detach()) is not None:
+            _INHERITED.append(detached[1])
         self._parts = None
         self._opening = threading.Lock()
         self._counting = threading.Lock()
@@ -366,6 +376,7 @@ class SemanticCache:
         self._async_flights: AsyncSingleFlight[str] = AsyncSingleFlight()
 
     def _key(self, request: Request) -> Key:
+        check_request(request)
         return key_of(request, self.settings.namespace)
 
     def _why_not_by_meaning(self, parts: Parts, request: Request) -> str:
@@ -419,6 +430,8 @@ class SemanticCache:
         """Run `call` on one of the cache's threads, with the caller's context variables."""
         context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
+        if self._closed:
+            raise SemcacheError(_CLOSED)  # the threads would raise a bare RuntimeError
         return await loop.run_in_executor(self._threads, lambda: context.run(call, *args, **kwargs))
 
     async def alookup(self, request: Request) -> Hit | None:
@@ -439,15 +452,20 @@ class SemanticCache:
     async def aget_or_create(self, request: Request, compute: Callable[[], Awaitable[str]]) -> str:
         """See `get_or_create`. A cancelled caller harms no other that waits for the same."""
 
+        async def open_lookup() -> Hit | None:
+            with self.failing_open("lookup"):
+                return await self.alookup(request)
+            return None
+
         async def create() -> str:
-            if (hit := await self.in_thread(self._open_lookup, request)) is not None:
+            if (hit := await open_lookup()) is not None:
                 return hit.response
             response = await compute()
             with self.failing_open("update"):
                 await self.aupdate(request, response)
             return response
 
-        hit = await self.in_thread(self._open_lookup, request)
+        hit = await open_lookup()
         if hit is not None:
             return hit.response
         return await self._async_flights.run(self._key(request).exact, create)
@@ -488,16 +506,37 @@ class SemanticCache:
         await self.aclose()
 
 
-def _in_child(reference: "weakref.ref[SemanticCache]") -> Callable[[], None]:
-    """A fork hook cannot be unregistered: it must not keep the cache alive."""
+def _watch_forks(reference: "weakref.ref[SemanticCache]") -> None:
+    """Fork hooks cannot be unregistered: they must not keep the cache alive."""
 
-    def begin_anew() -> None:
+    forking = threading.Lock()
+    left: list[Ledger] = []
+
+    def before() -> None:
+        forking.acquire()
+        if (cache := reference()) is not None and (parts := cache._parts) is not None:
+            left.append(parts.ledger)
+            parts.ledger.before_fork()
+
+    def in_parent() -> None:
+        while left:
+            left.pop().after_fork()
+        forking.release()
+
+    def in_child() -> None:
+        forking.release()
+        _INHERITED.extend(left)
+        left.clear()
         if (cache := reference()) is not None:
             cache._forget_process()
+            _INHERITED.append(cache._chroma_client)
+            cache._chroma_client = None
 
-    return begin_anew
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
 
 
+_CLOSED = "this cache is closed; open a new SemanticCache"
 _UNREADABLE = (
     "the question is longer than what was calibrated, or has characters the model has no token for"
 )

@@ -147,8 +147,7 @@ def _chat_model(name: str | None, delay_ms: float) -> "BaseChatModel":
     if name is None:
         from semcache_core.demo import StandInModel, sample_questions
 
-        intents = {arrival.question: arrival.intent for arrival in sample_questions()}
-        return StandInModel(intents=intents, delay_s=delay_ms / 1e3)
+        return StandInModel.knowing(sample_questions(), delay_ms / 1e3)
     try:
         from langchain.chat_models import init_chat_model
     except ImportError:

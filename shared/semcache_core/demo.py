@@ -17,6 +17,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.load import dumps
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.outputs import ChatGeneration, ChatResult, Generation
+from pydantic import PrivateAttr
 
 from langchain_semcache import SemanticLLMCache
 from semcache_core import Explanation, SemcacheError
@@ -59,9 +60,15 @@ class StandInModel(BaseChatModel):
     because they come with the sample.
     """
 
-    intents: dict[str, str]
     delay_s: float
     model: str = "stand-in"
+    _intents: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def knowing(cls, questions: Sequence[Arrival], delay_s: float) -> "StandInModel":
+        model = cls(delay_s=delay_s)
+        model._intents = {arrival.question: arrival.intent for arrival in questions}
+        return model
 
     @property
     def _llm_type(self) -> str:
@@ -79,7 +86,7 @@ class StandInModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         time.sleep(self.delay_s)
-        intent = self.intents.get(str(messages[-1].content), "something else")
+        intent = self._intents.get(str(messages[-1].content), "something else")
         text = f"This is about {intent.replace('_', ' ')}. A colleague has sent you the steps."
         return ChatResult(generations=[ChatGeneration(message=AIMessage(text))])
 
@@ -169,7 +176,7 @@ def run_demo(
             progress(done, len(tally.hits_s), tally.wrong)
     finally:
         set_llm_cache(before)
-    return _result(stream, cache, tally, time.perf_counter() - started, seed)
+    return _result(stream, cache, model, tally, time.perf_counter() - started, seed)
 
 
 def demo_cache(path: str | None, max_error_rate: float) -> SemanticLLMCache:
@@ -193,7 +200,12 @@ def _ask(arrival: Arrival, cache: _TimedCache, model: BaseChatModel, tally: _Tal
 
 
 def _result(
-    stream: Sequence[Arrival], cache: _TimedCache, tally: _Tally, seconds: float, seed: int
+    stream: Sequence[Arrival],
+    cache: _TimedCache,
+    model: BaseChatModel,
+    tally: _Tally,
+    seconds: float,
+    seed: int,
 ) -> DemoResult:
     stats = cache.stats()
     hit_p50, hit_p95 = _percentiles_ms(tally.hits_s)
@@ -216,7 +228,7 @@ def _result(
         seed=seed,
         failures=stats.failures,
         explained=tuple(
-            cache.explain(dumps([SYSTEM, HumanMessage(question)]), cache.llm_string)
+            cache.explain(dumps([SYSTEM, HumanMessage(question)]), cache.llm_string, model)
             for question in OWN_QUESTIONS
         ),
     )

@@ -1,6 +1,7 @@
 """Embedders: ONNX Runtime by default, or a model the user brings. Heavy imports happen on use."""
 
 import hashlib
+import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semcache_core.errors import ArtefactError, EmbedderError
+from semcache_core.errors import ArtefactError, EmbedderError, SemcacheError
 from semcache_core.types import Embedder, Matrix, Vector
 
 if TYPE_CHECKING:
@@ -39,13 +40,16 @@ class OnnxEmbedder:
     """The artefact's int8 model on ONNX Runtime, one intra-op thread, one question at a time.
 
     On a CPU the int8 model is faster one question at a time than in padded batches, and callers on
-    several threads run side by side, so nothing is coalesced here. The session is opened at the
-    first question; a cache that only sees exact repeats never pays for it.
+    several threads run side by side, so nothing is coalesced here. No more of them run at once
+    than there are cores: more would only fight for the interpreter's lock, which halved the
+    throughput of 32 threads and stalled the event loop. The session is opened at the first
+    question; a cache that only sees exact repeats never pays for it.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.fingerprint = fingerprint_files(directory)
+        self._cores = threading.Semaphore(_usable_cores())
         self._opening = threading.Lock()
         self._opened: tuple[onnxruntime.InferenceSession, Tokenizer, int | None] | None = None
 
@@ -63,7 +67,8 @@ class OnnxEmbedder:
     def embed(self, texts: list[str]) -> Matrix:
         """Float32 [n, dimension] unit rows. Text beyond the model's reach is cut off."""
         session, tokenizer, _ = self._open()
-        rows = [self._embed_one(session, tokenizer, text) for text in texts]
+        with self._cores:
+            rows = [self._embed_one(session, tokenizer, text) for text in texts]
         return np.stack(rows) if rows else np.zeros((0, self.dimension), np.float32)
 
     def count_tokens(self, text: str) -> int:
@@ -93,6 +98,12 @@ class OnnxEmbedder:
 
 
 _MODEL_REACH = 256
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _open_model(
@@ -148,11 +159,21 @@ class CustomEmbedder:
         return checked_unit_rows(self._raw(texts), len(texts), self.dimension)
 
     def reads(self, text: str, max_tokens: int) -> bool:
-        # the tokens are the provider's secret; a word is rarely more than two of them
-        return 2 * len(text.split()) <= max_tokens
+        if text != _readable(text) or len(text) > 64 * max_tokens:
+            return False
+        # The tokens are the provider's secret; a word is rarely more than two of them, and a long
+        # or non-Latin one (Chinese writes no spaces) than one for every three bytes.
+        return sum(max(2, len(w.encode()) // 3) for w in text.split()) <= max_tokens
 
-    def _raw(self, texts: list[str]) -> Matrix:
-        return np.array([self._embed_query(text) for text in texts], dtype=np.float32)
+    def _raw(self, texts: list[str]) -> list[Any]:
+        rows = []
+        for text in texts:
+            try:
+                rows.append(self._embed_query(text))
+            # whatever the provider's client raises: network, quota, credentials
+            except Exception as error:
+                raise EmbedderError(f"the embedder failed: {error!r}") from error
+        return rows
 
 
 class SentenceTransformerEmbedder:
@@ -172,8 +193,10 @@ class SentenceTransformerEmbedder:
         return self._coalesced(texts)
 
     def reads(self, text: str, max_tokens: int) -> bool:
+        if text != _readable(text) or len(text) > 64 * max_tokens:
+            return False
         tokenizer = self._model.tokenizer
-        ids = tokenizer(_readable(text), truncation=False)["input_ids"]
+        ids = tokenizer(text, truncation=False)["input_ids"]
         reach = min(max_tokens, self._model.max_seq_length or max_tokens)
         return len(ids) <= reach and tokenizer.unk_token_id not in ids
 
@@ -208,13 +231,13 @@ class Coalescer:
             self._waiting.append(call)
         with self._turn:
             while call.result is None and call.error is None:
-                self._run_batch()
+                self._run_batch(call)
         if call.error is not None:
             raise call.error
         assert call.result is not None
         return call.result
 
-    def _run_batch(self) -> None:
+    def _run_batch(self, own: "_Call") -> None:
         with self._guard:
             batch, self._waiting = (
                 self._waiting[: self._max_batch],
@@ -229,6 +252,11 @@ class Coalescer:
             for call in batch:
                 call.run(self._encode)
             return
+        except BaseException:
+            # an interrupt is this thread's own; the others run their part themselves
+            with self._guard:
+                self._waiting = [call for call in batch if call is not own] + self._waiting
+            raise
         start = 0
         for call in batch:
             call.result = rows[start : start + len(call.texts)]
@@ -264,8 +292,13 @@ class RecentVectors:
             known = self._vectors.get(text)
         if known is not None:
             return known
-        rows = checked_unit_rows(embedder.embed([text]), 1, embedder.dimension)
-        vector: Vector = rows[0]
+        try:
+            rows = embedder.embed([text])
+        except SemcacheError:
+            raise
+        except Exception as error:  # whatever the model or the user's own code raises
+            raise EmbedderError(f"the embedder failed: {error!r}") from error
+        vector: Vector = checked_unit_rows(rows, 1, embedder.dimension)[0]
         with self._lock:
             self._vectors[text] = vector
             if len(self._vectors) > self._size:
@@ -275,7 +308,13 @@ class RecentVectors:
 
 def checked_unit_rows(rows: Any, n: int, dimension: int | None) -> Matrix:
     """`rows` scaled to length 1; EmbedderError for a wrong shape, NaN, infinity or a zero row."""
-    matrix = np.asarray(rows, dtype=np.float32)
+    try:
+        matrix = np.asarray(rows, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise EmbedderError(
+            f"the embedder returned what is no matrix of numbers ({error}); "
+            "return one vector of the same length per text"
+        ) from None
     if matrix.ndim != 2 or len(matrix) != n or (dimension and matrix.shape[1] != dimension):
         wanted = f"[{n}, {dimension or 'dimension'}]"
         raise EmbedderError(

@@ -39,13 +39,14 @@ class Explanation:
 
 @dataclass(frozen=True)
 class CacheStats:
-    """Counts since this process opened the cache; `entries` is the live ones on its path.
+    """Counts since this process opened the cache; `entries` is the live ones on its path, None
+    when the ledger cannot be read.
 
     `failures` maps an operation to how often it failed open. `indexed_scopes` is how many scopes
     are searched through Chroma rather than scanned.
     """
 
-    entries: int
+    entries: int | None
     exact_hits: int
     semantic_hits: int
     misses: int

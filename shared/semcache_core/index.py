@@ -65,6 +65,14 @@ class ChromaIndex:
             if self._name(partition) in {c.name for c in self._client.list_collections()}:
                 self._client.delete_collection(self._name(partition))
 
+    def drop_all(self) -> None:
+        """Drop what this ledger has for this model, also what cannot be used."""
+        with _as_unavailable("drop"):
+            self._collections.clear()
+            for collection in self._client.list_collections():
+                if collection.name.startswith(self._prefix):
+                    self._client.delete_collection(collection.name)
+
     def count(self, partition: bytes) -> int:
         with _as_unavailable("count"):
             return int(self._collection(partition).count())
@@ -98,6 +106,26 @@ class ChromaIndex:
         return collection
 
 
+def usable_here() -> bool:
+    """False in a process forked from one that had Chroma open: its locks hang in the child."""
+    return not _inherited_chroma
+
+
+_inherited_chroma = False
+
+
+def _in_forked_child() -> None:
+    global _inherited_chroma
+    clients: Any = sys.modules.get("chromadb.api.shared_system_client")
+    # Chroma keeps one system per path for the whole process, and hands it out again
+    if clients is not None and clients.SharedSystemClient._identifier_to_system:
+        _inherited_chroma = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_forked_child)
+
+
 @contextmanager
 def _as_unavailable(action: str) -> Iterator[None]:
     try:
@@ -126,17 +154,20 @@ class IndexHome:
     def acquire(self) -> bool:
         """Become the owner; False when another process (or cache) is."""
         try:
-            self._lock.acquire()
-        except Timeout:
-            return False
+            with _as_unavailable("lock"):
+                self._lock.acquire()
+        except IndexUnavailableError as error:
+            if isinstance(error.__cause__, Timeout):
+                return False
+            raise
         return True
 
     def open(self) -> "ClientAPI":
         """A client on the directory, set aside and begun anew first where it is broken."""
         if self._open_marker.exists() and not _probe(self._chroma):
             self.set_aside()
-        self._open_marker.touch(mode=0o600)
         with _as_unavailable("open"):
+            self._open_marker.touch(mode=0o600)
             return _persistent_client(self._chroma)
 
     def set_aside(self) -> None:
@@ -144,8 +175,12 @@ class IndexHome:
         if not self._chroma.exists():
             return
         kept = self._chroma.with_name("chroma.broken")
-        shutil.rmtree(kept, ignore_errors=True)
-        self._chroma.rename(kept)
+        with _as_unavailable("set aside"):
+            if kept.is_dir() and not kept.is_symlink():
+                shutil.rmtree(kept)
+            else:
+                kept.unlink(missing_ok=True)
+            self._chroma.rename(kept)
         log.warning("semcache: the vector index is rebuilt; the old one is kept as %s", kept)
 
     def release(self, clean: bool) -> None:

@@ -5,8 +5,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from semcache_core.errors import IndexUnavailableError
-from semcache_core.index import MAX_BATCH, ChromaIndex, IndexHome, memory_client
+from semcache_core.errors import IndexUnavailableError, SemcacheError
+from semcache_core.index import MAX_BATCH, ChromaIndex, IndexHome, memory_client, usable_here
 from semcache_core.ledger import Ledger
 from semcache_core.retrieval import Retrieval
 
@@ -56,19 +56,20 @@ class Indexer:
         `written` is how many entries this process has stored so far; partitions are counted anew
         now and then as it grows. A failure is logged; later rounds try again.
         """
+        if time.monotonic() < self._retry_at:
+            return
         if written - self._last_count >= COUNT_EVERY or self._retrieval.found_large.is_set():
             self._last_count = written
             self._retrieval.found_large.clear()
             self._large = self._ledger.large_partitions(self._fingerprint, self._scan_limit)
-        if time.monotonic() < self._retry_at:
-            return
         try:
             if self._index is not None and self._retrieval.index is None:
                 raise IndexUnavailableError("a lookup found it broken")
-            wanted = self._ledger.all_indexed(self._fingerprint)
-            wanted = {**dict.fromkeys(self._large, 0), **wanted}
-            if not wanted or not self._open():
+            needed = self._large or self._ledger.all_indexed(self._fingerprint)
+            if not needed or not self._open():
                 return
+            # read after opening, which may have found that the index lost some of it
+            wanted = dict.fromkeys(self._large, 0) | self._ledger.all_indexed(self._fingerprint)
             for partition, through in wanted.items():
                 self._catch_up(partition, through, stopping)
             for partition, gone in self._ledger.take_removed(MAX_BATCH).items():
@@ -86,10 +87,11 @@ class Indexer:
             self._close_index()
             self._home.set_aside()
         else:
-            self._open()
-            for partition in self._ledger.all_indexed(self._fingerprint):
-                self._opened.drop(partition)
-        self._retrieval.indexed = {}
+            self._close_index()  # first: lookups must not take an emptied collection for the whole
+            index = ChromaIndex(self._new_client(), self._ledger.id, self._fingerprint)
+            index.drop_all()
+            if self._client is None:
+                index.close()
         self._ledger.forget_indexed(self._fingerprint)
         self._last_count = -COUNT_EVERY
         self._retry_at = 0.0
@@ -113,15 +115,19 @@ class Indexer:
         return memory_client() if self._home is None else self._home.open()
 
     def _own(self) -> bool:
+        if self._client is None and not usable_here():
+            self._tell("this process was forked from one with a vector index open;")
+            return False
         if not self._owner and self._home is not None:
             self._owner = self._home.acquire()
-            if not self._owner and not self._told:
-                self._told = True
-                log.warning(
-                    "semcache: another process owns the vector index of this path; "
-                    "this one answers by exact keys and scans"
-                )
+            if not self._owner:
+                self._tell("another process owns the vector index of this path;")
         return self._owner
+
+    def _tell(self, why: str) -> None:
+        if not self._told:
+            self._told = True
+            log.warning("semcache: %s this one answers by exact keys and scans", why)
 
     def _open(self) -> bool:
         if self._index is not None:
@@ -129,7 +135,18 @@ class Indexer:
         if not self._own():
             self._retry_at = time.monotonic() + RETRY_SECONDS
             return False
-        index = ChromaIndex(self._new_client(), self._ledger.id, self._fingerprint)
+        index = self._index = ChromaIndex(self._new_client(), self._ledger.id, self._fingerprint)
+        try:
+            self._retrieval.indexed = self._check(index)
+        except SemcacheError:
+            # closed before it is set aside: Chroma gives an open system out again by its path
+            self._close_index()
+            raise
+        self._retrieval.index = index
+        return True
+
+    def _check(self, index: ChromaIndex) -> dict[bytes, int]:
+        """What the ledger says the index holds, less what it has lost."""
         indexed = self._ledger.all_indexed(self._fingerprint)
         for partition, through in list(indexed.items()):
             expected = self._ledger.count_vectors(partition, self._fingerprint, through)
@@ -137,9 +154,7 @@ class Indexer:
                 log.warning("semcache: the vector index lost entries; adding them again")
                 self._ledger.forget_indexed(self._fingerprint, partition)
                 del indexed[partition]
-        self._index = self._retrieval.index = index
-        self._retrieval.indexed = indexed
-        return True
+        return indexed
 
     def _catch_up(self, partition: bytes, through: int, stopping: threading.Event) -> None:
         while not stopping.is_set():
@@ -149,7 +164,8 @@ class Indexer:
             if len(ids) < (WORTH_WRITING if through else 1):
                 # Only now do lookups hear of it: until a partition is first complete they scan
                 # all of it, rather than copy a shrinking rest at every batch.
-                self._retrieval.indexed[partition] = through
+                if through:
+                    self._retrieval.indexed[partition] = through
                 return
             self._opened.add(partition, [int(i) for i in ids], vectors)
             # After the vectors: what the ledger does not name as indexed is scanned, so a crash

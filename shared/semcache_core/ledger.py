@@ -4,7 +4,7 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from semcache_core.errors import LedgerError
+from semcache_core.fork_gate import ForkGate
 from semcache_core.schema import (
     entries,
     indexed,
@@ -60,23 +61,30 @@ class Ledger:
     def __init__(self, url: sa.URL, file: Path | None) -> None:
         self.file = file
         self._write_lock = threading.Lock()
+        self._fork_gate = ForkGate()
         with _as_ledger_error(file):
             if file is not None:
                 _make_private(file)
                 refuse_unusable(file)
             self._engine = _engine(url)
             # held open for the ledger's life: a memory database dies with its last connection
-            self._anchor = self._engine.connect()
-            with self._write() as connection:
-                migrate(connection)
-            self.id = int(self._read(_LEDGER_ID, {})[0][0])
+            self._anchor: sa.Connection | None = self._engine.connect()
+            try:
+                with self._write() as connection:
+                    migrate(connection)
+                self.id = int(self._read(_LEDGER_ID, {})[0][0])
+            except BaseException:
+                self.close()  # the last one to close removes SQLite's side files again
+                raise
 
     @classmethod
     def open(cls, directory: Path | None, url: str | None) -> "Ledger":
         """The ledger at `url`, else the file under `directory`, else one in memory."""
         if url is not None:
-            return cls(*_checked_url(url))
-        if directory is not None:
+            parsed, file = _checked_url(url)
+            if file is not None:
+                return cls(parsed, file)
+        elif directory is not None:
             file = directory / FILE_NAME
             return cls(sa.URL.create("sqlite", database=str(file)), file)
         # SQLite's memdb lets several connections share one memory database with file-like locks
@@ -173,10 +181,11 @@ class Ledger:
         With `max_entries`, the least recently used entries beyond it are evicted.
         """
         with self._write() as connection:
-            _delete(connection, entries.c.exact == new.exact)
+            if connection.execute(_SAME, {"exact": new.exact}).first() is not None:
+                _delete(connection, entries.c.exact == new.exact)
             entry_id = _insert(connection, new)
             if max_entries is not None:
-                _evict(connection, max_entries)
+                _evict(connection, max_entries, spare=entry_id)
         return entry_id
 
     def replace_vectors(self, rows: Sequence[tuple[int, str, Vector]]) -> None:
@@ -278,13 +287,35 @@ class Ledger:
         return by_partition
 
     def close(self) -> None:
-        self._anchor.close()
+        if self._anchor is not None:
+            self._anchor.close()
         self._engine.dispose()
+
+    def before_fork(self) -> None:
+        """Leave nothing of SQLite open in a child, until `after_fork` in the parent.
+
+        A child's connections would count on file locks that only its parent holds: when the parent
+        then closes the ledger, SQLite finds itself alone and deletes the log that the child writes.
+        """
+        if self._fork_gate.shut() and self.file is not None:
+            self.close()
+            self._anchor = None
+
+    def after_fork(self) -> None:
+        if self._anchor is None:
+            # whoever reads or writes next meets the same error, and reports it
+            with suppress(sa.exc.SQLAlchemyError):
+                self._anchor = self._engine.connect()
+        self._fork_gate.open()
 
     # -- the two ways in -----------------------------------------------------------------------
 
     def _read(self, query: Any, parameters: dict[str, Any]) -> Sequence[Any]:
-        with _as_ledger_error(self.file), self._engine.connect() as connection:
+        with (
+            _as_ledger_error(self.file),
+            self._fork_gate,
+            self._engine.connect() as connection,
+        ):
             return connection.execute(query, parameters).all()
 
     @contextmanager
@@ -292,6 +323,7 @@ class Ledger:
         # threads queue here: SQLite's own busy wait sleeps up to 100 ms between tries
         with (
             _as_ledger_error(self.file),
+            self._fork_gate,
             self._write_lock,
             self._engine.connect() as connection,
         ):
@@ -323,6 +355,7 @@ _OF_PARTITION = sa.and_(
     vectors.c.partition == sa.bindparam("partition"),
     vectors.c.fingerprint == sa.bindparam("fingerprint"),
 )
+_SAME = sa.select(entries.c.id).where(entries.c.exact == sa.bindparam("exact"))
 _GET = sa.select(*_ENTRY).where(
     entries.c.id == sa.bindparam("id"),
     entries.c.partition == sa.bindparam("partition"),
@@ -399,7 +432,14 @@ def _insert(connection: sa.Connection, new: NewEntry) -> int:
 
 def _delete(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> int:
     """Delete entries with their vectors and tags, noting which of them the index still holds."""
-    doomed = sa.select(entries.c.id).where(condition)
+    # Listed once: a condition on tags would find nothing any more once the tags are deleted.
+    doomed = connection.execute(sa.select(entries.c.id).where(condition)).scalars().all()
+    for start in range(0, len(doomed), _ID_CHUNK):
+        _delete_ids(connection, doomed[start : start + _ID_CHUNK])
+    return len(doomed)
+
+
+def _delete_ids(connection: sa.Connection, doomed: Sequence[int]) -> None:
     in_index = (
         sa.select(vectors.c.partition, vectors.c.entry_id)
         .join(
@@ -413,15 +453,16 @@ def _delete(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> int
         .where(vectors.c.entry_id.in_(doomed))
     )
     connection.execute(sa.insert(removed).from_select(["partition", "entry_id"], in_index))
-    for table in (vectors, tags):
-        connection.execute(sa.delete(table).where(table.c.entry_id.in_(doomed)))
-    return connection.execute(sa.delete(entries).where(condition)).rowcount
+    for column in (vectors.c.entry_id, tags.c.entry_id, entries.c.id):
+        connection.execute(sa.delete(column.table).where(column.in_(doomed)))
 
 
-def _evict(connection: sa.Connection, max_entries: int) -> None:
+def _evict(connection: sa.Connection, max_entries: int, spare: int) -> None:
     surplus = connection.execute(sa.select(sa.func.count()).select_from(entries)).scalar_one()
     if (surplus := surplus - max_entries) > 0:
-        oldest = sa.select(entries.c.id).order_by(entries.c.used, entries.c.id).limit(surplus)
+        # the new one is spared: after the clock was set back it looks like the oldest
+        oldest = sa.select(entries.c.id).where(entries.c.id != spare)
+        oldest = oldest.order_by(entries.c.used, entries.c.id).limit(surplus)
         _delete(connection, entries.c.id.in_(oldest))
 
 
@@ -465,13 +506,17 @@ def _checked_url(url: str) -> tuple[sa.URL, Path | None]:
     if parsed.get_backend_name() != "sqlite":
         shown = parsed.render_as_string(hide_password=True)
         raise LedgerError(f"ledger_url {shown} is not SQLite, the one database supported so far")
-    return parsed, Path(parsed.database) if parsed.database else None
+    in_memory = parsed.database in (None, "", ":memory:")
+    return parsed, None if in_memory else Path(str(parsed.database))
 
 
 def _make_private(file: Path) -> None:
     """Directory 0700 and file 0600 when they are new: answers are nobody else's to read."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+    # An existing file must not even be opened: closing any descriptor of a file drops all POSIX
+    # locks that this process has on it, also those of another cache's SQLite connections.
+    with suppress(FileExistsError):
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 @contextmanager

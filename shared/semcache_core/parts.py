@@ -40,6 +40,7 @@ class Parts:
         with self.upkeep.paused() as indexer:
             indexer.begin_anew()
             renewed = self._re_embed(embed)
+            self.retrieval.renewed()
         self.upkeep.round()
         return renewed
 
@@ -57,7 +58,6 @@ class Parts:
 
     def close(self) -> None:
         self.upkeep.stop()
-        self.ledger.close()
 
 
 def open_parts(

@@ -82,7 +82,8 @@ def load_calibration(directory: Path) -> Calibration:
         raise ArtefactError(f"{file} cannot be read as JSON: {error}; make it anew") from None
     try:
         return _parse(data)
-    except (KeyError, TypeError, ValueError) as error:
+    # OverflowError: Infinity as a whole number, or one too large for a float
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ArtefactError(f"{file} is malformed ({error!r}); calibrate it anew") from None
 
 

@@ -24,6 +24,14 @@ Splitter: TypeAlias = Callable[[str], Split | None]
 _MARKER = re.compile(
     r"(?:^|(?<=[\s>*#]))(?:user(?:'s)?\s+)?(?:question|query)\s*:[ \t]*", re.IGNORECASE
 )
+# What is answered from here on hangs on text that a similarity would hardly notice.
+_DOCUMENTS = re.compile(
+    r"\b(?:articles?|backgrounds?|chunks?|context|conversation|data|documents?|excerpts?|facts?"
+    r"|history|information|knowledge|notes?|paragraphs?|passages?|snippets?|sources?|text"
+    r"|transcript)\s*:"
+    r"|^(?:according to|assum(?:e|ing)|based on|consider(?:ing)?|given|suppose|us(?:e|ing))\b",
+    re.IGNORECASE,
+)
 _BLANK = "\x00question\x00"
 
 
@@ -36,7 +44,8 @@ def split_question(text: str) -> Split | None:
     - one `Question:` or `Query:` marker: the rest of its line is the question, all else the frame
       (which must be equal, documents included);
     - a single line without a marker: all of it is the question;
-    - anything else (several lines, several markers) cannot be taken apart safely: None.
+    - anything else (several lines, several markers, a question that brings its own facts along,
+      as in `Context: ...` or `Given that ...`) cannot be taken apart safely: None.
 
     >>> split_question("Context: Basel is a city.\\n\\nQuestion: Where is Basel?").question
     'Where is Basel?'
@@ -45,13 +54,17 @@ def split_question(text: str) -> Split | None:
     markers = list(_MARKER.finditer(text))
     if len(markers) == 1:
         start = markers[0].end()
-        end = text.find("\n", start)
-        end = len(text) if end < 0 else end
-        question = text[start:end].strip()
-        return Split(question, text[:start] + _BLANK + text[end:]) if question else None
+        end = next((i for i in range(start, len(text)) if text[i] in "\r\n"), len(text))
+        return _split(text[start:end].strip(), text[:start] + _BLANK + text[end:])
     if markers or "\n" in text or "\r" in text:
         return None
-    return Split(text, "")
+    return _split(text, "")
+
+
+def _split(question: str, frame: str) -> Split | None:
+    if (frame and not question) or _DOCUMENTS.search(question):
+        return None
+    return Split(question, frame)
 
 
 def digest(value: Any) -> str:

@@ -108,6 +108,10 @@ class ScanMemory:
             if (known := self._partitions.get(partition)) is not None:
                 self._partitions[partition] = known.without(dead)
 
+    def clear(self) -> None:
+        with self._lock:
+            self._partitions.clear()
+
     def _keep(self, partition: bytes, rows: _Rows) -> None:
         self._partitions[partition] = rows
         self._partitions.move_to_end(partition)
@@ -139,35 +143,41 @@ class Retrieval:
         """Ids of up to CANDIDATES live entries and their cosine similarity, best first.
 
         The index and the scan only propose ids; that an entry is live, in this partition, and how
-        similar it is, is read from the ledger. When all that was proposed is deleted or expired,
-        it is asked again for more, so that dead entries never hide a live one.
+        similar it is, is read from the ledger. When all that one of them proposed is deleted or
+        expired, both are asked again for more, so that dead entries never hide a live one.
         """
         k = CANDIDATES
         while True:
-            proposed = self._propose(partition, vector, k)
+            sources = self._propose(partition, vector, k)
+            proposed = [entry_id for source in sources for entry_id in source]
             live = self._ledger.live(proposed, partition, self.fingerprint, now)
             dead = set(proposed) - {entry_id for entry_id, _ in live}
             if dead:
                 self._scan.forget(partition, list(dead))
-            if live or not dead:
+            if not any(source and dead.issuperset(source) for source in sources):
                 break
             k = min(2 * k, MOST_CANDIDATES) if k < MOST_CANDIDATES else 1 << 30
         scored = [(entry_id, float(stored @ vector)) for entry_id, stored in live]
         return sorted(scored, key=lambda pair: -pair[1])[:CANDIDATES]
 
-    def _propose(self, partition: bytes, vector: Vector, k: int) -> list[int]:
+    def renewed(self) -> None:
+        """Entries got new vectors under their old ids: read all of them again."""
+        self._scan.clear()
+
+    def _propose(self, partition: bytes, vector: Vector, k: int) -> list[list[int]]:
+        """The ids nearest by the index, and those by the scan of what it lacks; or by one scan."""
         index, through = self.index, self.indexed.get(partition, 0)
         if index is None or not through:
-            return self._scan_all(partition, vector, k)
+            return [self._scan_all(partition, vector, k)]
         try:
             found = [i for i, _ in index.nearest(partition, vector, min(k, MOST_CANDIDATES))]
         except IndexUnavailableError as error:
             self._lose_index(index, error)
-            return self._scan_all(partition, vector, k)
+            return [self._scan_all(partition, vector, k)]
         if k > MOST_CANDIDATES:
             # the index is full of deleted entries; the ledger knows the living
-            return self._scan_all(partition, vector, k)
-        return found + self._scan.rows(partition, through).nearest(vector, k)
+            return [self._scan_all(partition, vector, k)]
+        return [found, self._scan.rows(partition, through).nearest(vector, k)]
 
     def _scan_all(self, partition: bytes, vector: Vector, k: int) -> list[int]:
         rows = self._scan.rows(partition, 0)

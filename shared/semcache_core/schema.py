@@ -3,6 +3,7 @@
 import secrets
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -133,18 +134,19 @@ def refuse_unusable(file: Path) -> None:
     An empty file is a new ledger. Checked before switching to WAL, which would change the file.
     (Not opened read-only: after a crash SQLite must recover the WAL before it can read.)
     """
-    if not file.exists() or file.stat().st_size == 0:
+    if not file.exists() or (size := file.stat().st_size) == 0:
         return
-    connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=5)
+    if size < 512:  # less than a page: SQLite would take it for an empty database and overwrite it
+        raise LedgerError(f"{file} is not a ledger; move it away to start anew")
     try:
-        names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        uri = f"{file.absolute().as_uri()}?mode=rw"
+        with closing(sqlite3.connect(uri, uri=True, timeout=5)) as connection:
+            names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
     except sqlite3.DatabaseError as error:
         raise LedgerError(
             f"{file} is not a usable ledger ({error}); move it away to start anew, "
             "or restore it from a backup"
         ) from None
-    finally:
-        connection.close()
     if names and meta.name not in names:
         raise LedgerError(
             f"{file} is a database of another program (it has {', '.join(sorted(names)[:3])}); "

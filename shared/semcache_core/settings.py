@@ -59,7 +59,10 @@ class CacheSettings(BaseSettings):
     @field_validator("path", "artefact")
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
-        return None if value is None else value.expanduser()
+        try:
+            return None if value is None else value.expanduser()
+        except RuntimeError as error:  # of a user that does not exist
+            raise ValueError(str(error)) from None
 
 
 def settings_from(options: CacheOptions) -> CacheSettings:

@@ -1,5 +1,6 @@
 """Frozen records that travel through a lookup, and the protocols of what can be swapped."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
@@ -60,6 +61,19 @@ def check_tags(tags: object) -> None:
     for tag in tags:
         if not isinstance(tag, str):
             raise RequestError(f"a tag must be a str, got {tag!r}")
+
+
+def check_request(request: object) -> None:
+    """Raise RequestError for what is no Request, such as the bare question."""
+    if not isinstance(request, Request):
+        raise RequestError(f"expected a Request, got {request!r}; write Request(question=...)")
+
+
+def check_seconds(name: str, value: object, *, above: float) -> None:
+    """Raise RequestError unless `value` is a number above `above` (NaN never is)."""
+    if not isinstance(value, int | float) or not value > above:
+        least = "" if above == -math.inf else f" above {above:g}"
+        raise RequestError(f"{name} must be seconds{least}, got {value!r}; leave it out for none")
 
 
 @dataclass(frozen=True)

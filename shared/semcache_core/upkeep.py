@@ -22,15 +22,20 @@ class Touches:
         self._lock = threading.Lock()
         self._pending: dict[int, tuple[int, float]] = {}
 
-    def add(self, entry_id: int, at: float) -> None:
+    def add(self, entry_id: int, at: float, hits: int = 1) -> None:
         with self._lock:
             count, last = self._pending.get(entry_id, (0, at))
-            self._pending[entry_id] = (count + 1, max(last, at))
+            self._pending[entry_id] = (count + hits, max(last, at))
 
     def flush(self, ledger: Ledger) -> None:
         with self._lock:
             pending, self._pending = self._pending, {}
-        ledger.touch(pending)
+        try:
+            ledger.touch(pending)
+        except SemcacheError:
+            for entry_id, (count, last) in pending.items():
+                self.add(entry_id, last, count)
+            raise
 
 
 class Upkeep:
@@ -65,17 +70,24 @@ class Upkeep:
                 self._turn.release()
 
     def stop(self) -> None:
-        """End the thread, write the last hits, and let go of the index."""
+        """End the thread, write the last hits, let go of the index and close the ledger."""
         self._stopping.set()
         self._wake.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is None:
+            self._finish()
+        elif self._thread is not threading.current_thread():
             self._thread.join()
+        # else the garbage collector closes a dropped cache from within the thread's own round,
+        # which may hold every lock there is: the thread finishes when that round ends
+
+    def _finish(self) -> None:
         with self._turn:
             try:
                 self._touches.flush(self._ledger)
             except SemcacheError as error:
                 log.warning("semcache: the last hits were not counted: %s", error)
             self._indexer.close()
+            self._ledger.close()
 
     @contextmanager
     def paused(self) -> Iterator[Indexer]:
@@ -90,7 +102,8 @@ class Upkeep:
                 self._touches.flush(self._ledger)
                 self._ledger.delete_expired(self._clock())
                 self._indexer.step(self.written, self._stopping)
-            except SemcacheError as error:
+            # not only SemcacheError: an error nobody thought of must not end the thread for good
+            except Exception as error:  # noqa: BLE001
                 if str(error) != self._last_problem:
                     log.warning("semcache: upkeep failed, trying again: %s", error)
                 self._last_problem = str(error)
@@ -100,3 +113,4 @@ class Upkeep:
             self.round()
             self._wake.wait(INTERVAL_SECONDS)
             self._wake.clear()
+        self._finish()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from semcache_core.cli import app
+from semcache_core.embedding import DEFAULT_ARTEFACT
+from semcache_core.predictor import load_calibration
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +38,7 @@ def test_python_block_runs_as_a_script(code: str, tmp_path: Path) -> None:
     script.write_text(code, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, str(script)],
+        cwd=tmp_path,
         env={**os.environ, "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -73,3 +76,12 @@ def run_semcache(arguments: list[str]) -> None:
             cache.update(Request("What is a cache?"), "A memory.")
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
+
+
+def test_threshold_table_in_the_docs_is_the_shipped_one() -> None:
+    page = (ROOT / "docs" / "how-a-hit-is-decided.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (0\.\d+)[^|]* \| (0\.\d+) \|$", page, re.MULTILINE)
+    shipped = load_calibration(DEFAULT_ARTEFACT)
+    measured = [row for row in shipped.thresholds if row.probability is not None]
+    assert rows == [(f"{row.max_error_rate:g}", f"{row.probability:.3f}") for row in measured]
+    assert f"({shipped.max_tokens} tokens for the shipped artefact)" in page

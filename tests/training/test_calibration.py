@@ -252,7 +252,7 @@ def test_each_domain_weighs_the_same_in_lambda_and_c():
 
 def test_fewer_than_200_positives_are_an_error_with_both_numbers(tmp_path):
     few = pairs()[41:]
-    with pytest.raises(TrainingError, match="has 199 pairs with the same answer.* at least 200"):
+    with pytest.raises(TrainingError, match=r"has 199 pairs with the same answer.* at least 200"):
         calibrate(WordEmbedder(), pairs_file(tmp_path, few), out=tmp_path)
     assert not (tmp_path / "calibration.json").exists()
 
