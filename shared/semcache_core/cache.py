@@ -19,6 +19,7 @@ from typing_extensions import Self, Unpack
 
 from semcache_core.errors import LedgerError, RequestError, SemcacheError
 from semcache_core.explanation import CacheStats, Explanation
+from semcache_core.guard import same_numbers
 from semcache_core.ledger import Ledger, NewEntry
 from semcache_core.parts import Parts, open_parts
 from semcache_core.request import Key, key_of
@@ -120,22 +121,28 @@ class SemanticCache:
         if not self._reads(parts, request.question):
             return _Decision(None, _UNREADABLE)
         vector = parts.recent.embed(parts.embedder, request.question)
-        return self._decide_by_meaning(parts, key, vector, now)
+        return self._decide_by_meaning(parts, key, request.question, vector, now)
 
-    def _decide_by_meaning(self, parts: Parts, key: Key, vector: Vector, now: float) -> _Decision:
+    def _decide_by_meaning(
+        self, parts: Parts, key: Key, question: str, vector: Vector, now: float
+    ) -> _Decision:
         nearest = parts.retrieval.nearest(key.partition, vector, now)
         if not nearest:
             return _Decision(None, "everything stored here has expired")
         assert parts.calibration is not None and parts.threshold is not None
-        entry_id, similarity = nearest[0]
-        probability = parts.calibration.probability(similarity)
-        if probability < parts.threshold:
-            return _Decision(None, "the nearest stored question is not near enough", nearest)
-        entry = parts.ledger.get(entry_id, key.partition, now)
-        if entry is None:  # deleted or replaced by someone else since: look at what is there now
-            return self._decide_by_meaning(parts, key, vector, now)
-        hit = self._hit("semantic", entry, probability, similarity, now)
-        return _Decision(hit, "the nearest stored question is near enough", nearest)
+        reason = "the nearest stored question is not near enough"
+        for entry_id, similarity in nearest:
+            probability = parts.calibration.probability(similarity)
+            if probability < parts.threshold:
+                break
+            entry = parts.ledger.get(entry_id, key.partition, now)
+            if entry is None:  # deleted or replaced by someone else since: see what is there now
+                return self._decide_by_meaning(parts, key, question, vector, now)
+            if same_numbers(question, entry.question):
+                hit = self._hit("semantic", entry, probability, similarity, now)
+                return _Decision(hit, "a stored question is near enough", nearest)
+            reason = "the nearest stored question has other numbers"
+        return _Decision(None, reason, nearest)
 
     def update(
         self,

@@ -81,7 +81,7 @@ class OnnxEmbedder:
         if text != _readable(text) or len(text) > 64 * max_tokens:
             return False
         ids = tokenizer.encode(text).ids
-        return len(ids) <= max_tokens and unknown not in ids
+        return len(ids) <= min(max_tokens, _MODEL_REACH) and unknown not in ids
 
     def _embed_one(self, session: Any, tokenizer: Any, text: str) -> Matrix:
         ids = np.array([tokenizer.encode(_readable(text)).ids[:_MODEL_REACH]], dtype=np.int64)

@@ -1,0 +1,314 @@
+"""Candidates: whoever proposes them, only the ledger says what lives and how near it is."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from contracts import OTHER, PARTITION, unit
+from semcache_core.errors import IndexUnavailableError
+from semcache_core.ledger import Ledger, NewEntry
+from semcache_core.retrieval import CANDIDATES, MOST_CANDIDATES, Retrieval, ScanMemory
+from semcache_core.types import Matrix, Vector
+
+FINGERPRINT = "f" * 64
+NOW = 1000.0
+
+
+class ExactIndex:
+    """Holds what it was given, live or not, as Chroma does."""
+
+    def __init__(self) -> None:
+        self.held: dict[int, Vector] = {}
+        self.asked: list[int] = []
+        self.broken = False
+
+    def add(self, partition: bytes, ids: Sequence[int], vectors: Matrix) -> None:
+        self.held.update(zip(ids, vectors, strict=True))
+
+    def nearest(self, partition: bytes, vector: Vector, k: int) -> list[tuple[int, float]]:
+        if self.broken:
+            raise IndexUnavailableError("broken in the middle of a query")
+        self.asked.append(k)
+        scored = [(i, float(v @ vector)) for i, v in self.held.items()]
+        return sorted(scored, key=lambda pair: -pair[1])[:k]
+
+    def remove(self, partition: bytes, ids: Sequence[int]) -> None: ...
+
+    def drop(self, partition: bytes) -> None: ...
+
+    def count(self, partition: bytes) -> int:
+        return len(self.held)
+
+    def close(self) -> None: ...
+
+
+class Shelf:
+    """A ledger with a retrieval over it, filled by angle."""
+
+    def __init__(self, directory: Path) -> None:
+        self.ledger = Ledger.open(directory, None)
+        self.index = ExactIndex()
+        self.retrieval = Retrieval(self.ledger, FINGERPRINT, 10**6, 2**20)
+        self.stored = 0
+
+    def put(self, angle: float, expires: float | None = None, partition: bytes = PARTITION) -> int:
+        self.stored += 1
+        return self.ledger.insert(
+            NewEntry(
+                exact=self.stored.to_bytes(32, "big"),
+                partition=partition,
+                namespace="n",
+                scope="",
+                exact_only=False,
+                question="q",
+                response="r",
+                created=0.0,
+                expires=expires,
+                cost=None,
+                tags=(),
+                fingerprint=FINGERPRINT,
+                vector=unit(angle)[0],
+            )
+        )
+
+    def index_all(self) -> None:
+        ids, vectors = self.ledger.vectors_after(PARTITION, FINGERPRINT, 0)
+        self.index.add(PARTITION, [int(i) for i in ids], vectors)
+        self.retrieval.index = self.index
+        self.retrieval.indexed = {PARTITION: int(ids[-1])}
+
+    def ids(self, angle: float) -> list[int]:
+        return [i for i, _ in self.retrieval.nearest(PARTITION, unit(angle)[0], NOW)]
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    shelf = Shelf(tmp_path)
+    yield shelf
+    shelf.ledger.close()
+
+
+def test_the_nearest_come_first_with_their_cosine(shelf: Shelf) -> None:
+    far, near = shelf.put(50), shelf.put(10)
+    found = shelf.retrieval.nearest(PARTITION, unit(0)[0], NOW)
+    assert [i for i, _ in found] == [near, far]
+    assert [s for _, s in found] == pytest.approx([np.cos(np.radians(10)), np.cos(np.radians(50))])
+
+
+def test_no_more_than_the_best_few_are_given(shelf: Shelf) -> None:
+    ids = [shelf.put(angle) for angle in range(0, 90, 3)]
+    assert shelf.ids(0) == ids[:CANDIDATES]
+    shelf.index_all()
+    assert shelf.ids(0) == ids[:CANDIDATES]
+
+
+def test_nothing_of_another_partition_is_given(shelf: Shelf) -> None:
+    other = shelf.put(0, partition=OTHER)
+    assert shelf.ids(0) == []
+    shelf.put(80)
+    shelf.index_all()
+    shelf.index.held[other] = unit(0)[0]
+    assert other not in shelf.ids(0)
+
+
+def test_the_similarity_comes_from_the_ledger_and_not_from_the_index(shelf: Shelf) -> None:
+    entry_id = shelf.put(60)
+    shelf.index_all()
+    shelf.index.held[entry_id] = unit(0)[0]
+    assert shelf.retrieval.nearest(PARTITION, unit(0)[0], NOW) == [
+        (entry_id, pytest.approx(0.5, abs=1e-5))
+    ]
+
+
+def test_ids_that_the_ledger_does_not_know_do_no_harm(shelf: Shelf) -> None:
+    entry_id = shelf.put(20)
+    shelf.index_all()
+    for stale in range(1000, 1020):
+        shelf.index.held[stale] = unit(0)[0]
+    assert shelf.ids(0) == [entry_id]
+
+
+@pytest.mark.parametrize("dead", [5, CANDIDATES, 40, 3 * MOST_CANDIDATES])
+@pytest.mark.parametrize("how", ["expired", "deleted"])
+def test_an_index_full_of_dead_entries_still_finds_the_live_one(
+    how: str, dead: int, shelf: Shelf
+) -> None:
+    gone = [shelf.put(0.01 * (i % 50), expires=10.0) for i in range(dead)]
+    live = shelf.put(5)
+    shelf.index_all()
+    if how == "deleted":
+        assert shelf.ledger.delete_expired(NOW) == len(gone)
+    assert shelf.ids(0) == [live]
+
+
+@pytest.mark.parametrize("dead_are", ["indexed", "scanned"])
+def test_a_far_entry_of_one_source_does_not_end_the_search_in_the_other(
+    dead_are: str, shelf: Shelf
+) -> None:
+    def crowd() -> int:
+        for i in range(3 * CANDIDATES):
+            shelf.put(0.01 * i, expires=10.0)
+        return shelf.put(5)
+
+    if dead_are == "indexed":
+        near = crowd()
+        shelf.index_all()
+        far = shelf.put(80)
+    else:
+        far = shelf.put(80)
+        shelf.index_all()
+        near = crowd()
+    assert shelf.ids(0) == [near, far]
+
+
+def test_a_scan_full_of_expired_entries_still_finds_the_live_one(shelf: Shelf) -> None:
+    for i in range(100):
+        shelf.put(0.01 * i, expires=10.0)
+    live = shelf.put(5)
+    assert shelf.ids(0) == [live]
+    assert shelf.ids(0) == [live]
+
+
+def test_a_partition_where_all_are_dead_gives_nothing(shelf: Shelf) -> None:
+    for i in range(30):
+        shelf.put(0.01 * i, expires=10.0)
+    shelf.index_all()
+    assert shelf.ids(0) == []
+
+
+def test_rows_that_the_index_does_not_have_yet_are_found(shelf: Shelf) -> None:
+    indexed = shelf.put(20)
+    shelf.index_all()
+    new = shelf.put(5)
+    assert shelf.ids(0) == [new, indexed]
+    newer = shelf.put(1)
+    assert shelf.ids(0) == [newer, new, indexed]
+    assert new not in shelf.index.held
+
+
+def test_rows_of_another_process_are_found(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.put(20)
+    shelf.ids(0)
+    other = Shelf(tmp_path)
+    other.stored = 100
+    theirs = other.put(1)
+    other.ledger.close()
+    assert shelf.ids(0)[0] == theirs
+
+
+def test_an_index_that_fails_in_a_query_is_left_and_all_is_scanned(
+    shelf: Shelf, warnings_of: Any
+) -> None:
+    ids = [shelf.put(angle) for angle in (5, 20)]
+    shelf.index_all()
+    shelf.ids(0)
+    shelf.index.broken = True
+    assert shelf.ids(0) == ids
+    assert shelf.retrieval.index is None
+    assert shelf.ids(0) == ids
+    assert len(warnings_of("broken in the middle")) == 1
+
+
+def test_a_partition_that_is_not_indexed_is_not_asked_of_the_index(shelf: Shelf) -> None:
+    entry_id = shelf.put(5)
+    shelf.retrieval.index = shelf.index
+    assert shelf.ids(0) == [entry_id]
+    assert shelf.index.asked == []
+
+
+def test_a_scan_beyond_the_limit_calls_the_indexer(shelf: Shelf) -> None:
+    small = Retrieval(shelf.ledger, FINGERPRINT, 3, 2**20)
+    for n in range(1, 6):
+        shelf.put(n)
+        small.nearest(PARTITION, unit(0)[0], NOW)
+        assert small.found_large.is_set() == (n > 3)
+
+
+def test_new_vectors_under_old_ids_are_seen_once_it_is_told(shelf: Shelf) -> None:
+    entry_id, newer = shelf.put(80), shelf.put(50)
+    assert shelf.ids(0) == [newer, entry_id]
+    shelf.ledger.replace_vectors([(entry_id, FINGERPRINT, unit(1)[0])])
+    shelf.retrieval.renewed()
+    assert shelf.ids(0) == [entry_id, newer]
+
+
+class TestScanMemory:
+    def rows(self, shelf: Shelf, memory: ScanMemory, start: int = 0) -> list[int]:
+        return [int(i) for i in memory.rows(PARTITION, start).ids]
+
+    def test_rows_are_read_once_and_new_ones_added(
+        self, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        memory = ScanMemory(shelf.ledger, FINGERPRINT, 2**20)
+        read: list[int] = []
+        original = shelf.ledger.vectors_after
+
+        def counted(partition: bytes, fingerprint: str, after: int, limit: int = -1) -> Any:
+            found = original(partition, fingerprint, after, limit)
+            read.append(len(found[0]))
+            return found
+
+        monkeypatch.setattr(shelf.ledger, "vectors_after", counted)
+        ids = [shelf.put(1), shelf.put(2)]
+        assert self.rows(shelf, memory) == ids
+        ids.append(shelf.put(3))
+        assert self.rows(shelf, memory) == ids
+        assert self.rows(shelf, memory) == ids
+        assert read == [2, 1, 0]
+
+    def test_rows_handed_out_do_not_change_when_more_are_added(self, shelf: Shelf) -> None:
+        memory = ScanMemory(shelf.ledger, FINGERPRINT, 2**20)
+        held = []
+        for n in range(40):
+            shelf.put(n)
+            rows = memory.rows(PARTITION, 0)
+            held.append((rows, rows.ids.copy(), rows.vectors.copy()))
+            if n % 7 == 0:
+                memory.forget(PARTITION, [int(rows.ids[0])])
+        for rows, ids, vectors in held:
+            assert np.array_equal(rows.ids, ids) and np.array_equal(rows.vectors, vectors)
+
+    def test_ids_and_vectors_stay_side_by_side(self, shelf: Shelf) -> None:
+        memory = ScanMemory(shelf.ledger, FINGERPRINT, 2**20)
+        angles = {shelf.put(angle): angle for angle in range(0, 60, 2)}
+        memory.rows(PARTITION, 0)
+        memory.forget(PARTITION, list(angles)[3:9])
+        angles |= {shelf.put(angle): angle for angle in range(60, 90, 2)}
+        rows = memory.rows(PARTITION, 0)
+        assert len(rows.ids) == len(angles) - 6
+        for entry_id, vector in zip(rows.ids, rows.vectors, strict=True):
+            assert np.allclose(vector, unit(angles[int(entry_id)])[0])
+
+    def test_only_rows_above_the_start_are_given_and_all_again_later(self, shelf: Shelf) -> None:
+        memory = ScanMemory(shelf.ledger, FINGERPRINT, 2**20)
+        ids = [shelf.put(n) for n in range(6)]
+        assert self.rows(shelf, memory, 0) == ids
+        assert self.rows(shelf, memory, ids[2]) == ids[3:]
+        assert self.rows(shelf, memory, ids[4]) == ids[5:]
+        assert self.rows(shelf, memory, ids[5]) == []
+        assert self.rows(shelf, memory, 0) == ids
+
+    def test_a_start_beyond_all_rows_does_not_hide_later_ones(self, shelf: Shelf) -> None:
+        memory = ScanMemory(shelf.ledger, FINGERPRINT, 2**20)
+        first = shelf.put(1)
+        assert self.rows(shelf, memory, first) == []
+        second = shelf.put(2)
+        assert self.rows(shelf, memory, first) == [second]
+        assert self.rows(shelf, memory, 0) == [first, second]
+
+    def test_the_partition_not_used_for_longest_is_dropped_and_read_again(
+        self, shelf: Shelf
+    ) -> None:
+        row = 8 * 4
+        memory = ScanMemory(shelf.ledger, FINGERPRINT, 40 * row)
+        names = [bytes([n]) * 32 for n in range(3)]
+        for name in names:
+            for angle in range(10):
+                shelf.put(angle, partition=name)
+        for name in (*names, names[1]):
+            memory.rows(name, 0)
+        assert list(memory._partitions) == [names[2], names[1]]
+        assert len(memory.rows(names[0], 0).ids) == 10
+        assert list(memory._partitions) == [names[1], names[0]]

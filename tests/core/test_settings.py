@@ -1,0 +1,89 @@
+"""Settings: where they come from, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from semcache_core import CacheSettings, SemanticCache, SemcacheError
+from semcache_core.settings import CacheOptions, settings_from
+
+
+@pytest.mark.parametrize("rate", [0, 1, -1, 2, float("nan"), float("inf"), "much", None])
+def test_an_unusable_error_rate_is_refused_with_its_value_and_the_fix(
+    rate: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(SemcacheError) as raised:
+        SemanticCache(path=tmp_path / "new", max_error_rate=rate)
+    text = str(raised.value)
+    assert "max_error_rate" in text and repr(rate) in text and "0.02" in text
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ttl", 0),
+        ("ttl", -1),
+        ("ttl", float("nan")),
+        ("ttl", "soon"),
+        ("max_entries", 0),
+        ("max_entries", -5),
+        ("max_entries", 1.5),
+        ("namespace", ""),
+        ("namespace", 5),
+        ("namespace", None),
+        ("path", 5),
+        ("scan_limit", -1),
+        ("scan_memory_mb", 0),
+        ("path", "~no-such-user-here/x"),
+    ],
+)
+def test_an_unusable_value_is_refused_by_name_and_value(name: str, value: Any) -> None:
+    with pytest.raises(SemcacheError) as raised:
+        settings_from({name: value})  # type: ignore[misc]
+    assert name in str(raised.value) and repr(value) in str(raised.value)
+
+
+def test_an_unknown_setting_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(SemcacheError, match=r"max_eror_rate is not a setting.*max_error_rate"):
+        settings_from({"max_eror_rate": 0.1})  # type: ignore[typeddict-unknown-key]
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "PATH": "~/somewhere",
+        "MAX_ERROR_RATE": "0.05",
+        "NAMESPACE": "acme",
+        "TTL": "60",
+        "MAX_ENTRIES": "7",
+        "SCAN_LIMIT": "11",
+    }.items():
+        monkeypatch.setenv(f"SEMCACHE_{name}", value)
+    settings = settings_from({})
+    assert settings.path == Path.home() / "somewhere"
+    assert (settings.max_error_rate, settings.namespace) == (0.05, "acme")
+    assert (settings.ttl, settings.max_entries, settings.scan_limit) == (60, 7, 11)
+
+
+def test_an_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEMCACHE_MAX_ERROR_RATE", "0.05")
+    monkeypatch.setenv("SEMCACHE_PATH", "/from/environment")
+    settings = settings_from({"max_error_rate": 0.1, "path": None})
+    assert settings.max_error_rate == 0.1
+    assert settings.path is None
+
+
+def test_a_bad_value_in_the_environment_is_a_semcache_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SEMCACHE_TTL", "soon")
+    with pytest.raises(SemcacheError, match=r"ttl cannot be 'soon'.*seconds"):
+        settings_from({})
+
+
+def test_the_home_directory_is_filled_in() -> None:
+    assert settings_from({}).path == Path.home() / ".cache" / "semcache"
+
+
+def test_every_option_is_a_setting() -> None:
+    assert set(CacheOptions.__annotations__) == set(CacheSettings.model_fields)
