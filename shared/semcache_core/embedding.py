@@ -49,7 +49,7 @@ class OnnxEmbedder:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.fingerprint = fingerprint_files(directory)
-        self._cores = threading.Semaphore(_usable_cores())
+        self._cores = threading.Semaphore(usable_cores())
         self._opening = threading.Lock()
         self._opened: tuple[onnxruntime.InferenceSession, Tokenizer, int | None] | None = None
 
@@ -100,7 +100,8 @@ class OnnxEmbedder:
 _MODEL_REACH = 256
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

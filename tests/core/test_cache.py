@@ -292,7 +292,7 @@ class TestUpdate:
             lambda: cache.lookup(Request(Q)),
             lambda: cache.explain(Request(Q)),
         ):
-            with pytest.raises(SemcacheError, match="nan|no route|bad"):
+            with pytest.raises(SemcacheError, match=r"nan|no route|bad"):
                 call()
         assert cache.stats().entries == 1
 

@@ -77,7 +77,25 @@ def _write_tiny_bert(folder: Path) -> str:
     from sentence_transformers.models import Pooling, Transformer
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
-    words = ["how", "do", "i", "reset", "my", "password", "?", "where", "is", "basel", "a", "word", "donde", "esta", "mi", "tarjeta", "¿"]
+    words = [
+        "how",
+        "do",
+        "i",
+        "reset",
+        "my",
+        "password",
+        "?",
+        "where",
+        "is",
+        "basel",
+        "a",
+        "word",
+        "donde",
+        "esta",
+        "mi",
+        "tarjeta",
+        "¿",
+    ]
     characters = [c for i in range(33, 0x250) if (c := chr(i)).isprintable()]
     plain = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys((*words, *characters))]
     vocabulary = [*plain, *(f"##{c}" for c in characters)]

@@ -253,7 +253,7 @@ def test_the_mode_of_a_directory_that_was_there_is_left_alone(bench: Bench) -> N
 def test_a_file_where_the_directory_should_be_is_refused_by_name(bench: Bench) -> None:
     (bench.directory / "file").write_text("x")
     for path in (bench.directory / "file", bench.directory / "file" / "below"):
-        with pytest.raises(SemcacheError, match="file.*path=None"):
+        with pytest.raises(SemcacheError, match=r"file.*path=None"):
             bench.open(path=path)
     assert (bench.directory / "file").read_text() == "x"
 

@@ -16,7 +16,7 @@ from semcache_core import Request, SemanticCache
 
 TESTS = str(Path(__file__).parents[1])
 SOAK_SECONDS = float(os.environ.get("SEMCACHE_SOAK_SECONDS", "5"))
-KILLS, KILLS_WHILE_INDEXING = 50, 4
+KILLS, KILLS_WHILE_INDEXING = 50, 3
 
 BEGIN = f"""
 import json, logging, os, sys, time
@@ -193,14 +193,24 @@ def test_writers_killed_while_they_index_lose_nothing(
             word, *number = line.split()
             last = int(number[0]) if word == "stored" else last
     assert (bench.path / "index.open").exists()
+    with bench.open() as scanning:
+        assert found_by_meaning(scanning, last) == last + 1
     cache = bench.open(scan_limit=20)
     for _ in range(3):
         cache._use().retrieval.found_large.set()
         cache._use().upkeep.round()
     assert cache.stats().indexed_scopes == 1
+    # HNSW is approximate: of these unclustered vectors it misses about one in a thousand
+    assert found_by_meaning(cache, last) >= 0.99 * last
+
+
+def found_by_meaning(cache: SemanticCache, last: int) -> int:
+    found = 0
     for i in range(last + 1):
         hit = cache.lookup(Request(permuted("w", i)))
-        assert hit is not None and hit.response == f"answer {i}", i
+        assert hit is None or hit.response == f"answer {i}"
+        found += hit is not None
+    return found
 
 
 SOAK = """
@@ -340,17 +350,18 @@ def test_processes_that_open_a_new_path_at_once_share_it(
 FORKS = (
     BEGIN
     + """
-import faulthandler, gc, multiprocessing, warnings
+import faulthandler, gc, multiprocessing, signal, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
-faulthandler.dump_traceback_later(100, exit=True)
+# not dump_traceback_later: a child would wait for its thread, which stays in the parent
+faulthandler.register(signal.SIGALRM, chain=True)
+signal.alarm(100)
 in_memory = sys.argv[2] == "memory"
 
 def open_in(limit):
     if not in_memory:
         return open_cache(limit)
-    return SemanticCache(
-        path=None, artefact=Path(sys.argv[1]) / "artefact", embedder=WordEmbedder(), scan_limit=limit
-    )
+    artefact = Path(sys.argv[1]) / "artefact"
+    return SemanticCache(path=None, artefact=artefact, embedder=WordEmbedder(), scan_limit=limit)
 
 def fill(cache, name, n):
     for i in range(n):
@@ -371,7 +382,7 @@ def finds(cache, name, n):
 def in_child(work, leave=os._exit):
     pid = os.fork()
     if pid == 0:
-        faulthandler.dump_traceback_later(60, exit=True)
+        signal.alarm(60)
         try:
             work()
         except BaseException:
@@ -453,7 +464,7 @@ told, tell = os.pipe()
 stored, store = os.pipe()
 pid = os.fork()
 if pid == 0:
-    faulthandler.dump_traceback_later(60, exit=True)
+    signal.alarm(60)
     fill(cache, "before", 5)
     os.write(store, b"x")
     os.read(told, 1)

@@ -163,6 +163,27 @@ def test_a_far_entry_of_one_source_does_not_end_the_search_in_the_other(
     assert shelf.ids(0) == [near, far]
 
 
+@pytest.mark.parametrize("indexed", [False, True])
+def test_an_entry_replaced_between_finding_it_and_reading_it_is_found_by_its_new_id(
+    indexed: bool, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.put(0, expires=10.0)
+    far = shelf.put(80)
+    if indexed:
+        shelf.index_all()
+    original = shelf.ledger.live
+    new: list[int] = []
+
+    def live(*args: Any) -> Any:
+        if not new:
+            shelf.ledger.delete_expired(NOW)
+            new.append(shelf.put(0))
+        return original(*args)
+
+    monkeypatch.setattr(shelf.ledger, "live", live)
+    assert shelf.ids(0) == [*new, far]
+
+
 def test_a_scan_full_of_expired_entries_still_finds_the_live_one(shelf: Shelf) -> None:
     for i in range(100):
         shelf.put(0.01 * i, expires=10.0)
@@ -302,7 +323,7 @@ class TestScanMemory:
         self, shelf: Shelf
     ) -> None:
         row = 8 * 4
-        memory = ScanMemory(shelf.ledger, FINGERPRINT, 40 * row)
+        memory = ScanMemory(shelf.ledger, FINGERPRINT, 25 * row)
         names = [bytes([n]) * 32 for n in range(3)]
         for name in names:
             for angle in range(10):

@@ -41,7 +41,7 @@ def test_a_migration_runs_once(tmp_path: Path) -> None:
         with engine.begin() as connection:
             migrate(connection, migrations=steps)
     assert ran == [1]
-    with engine.begin() as connection, pytest.raises(SemcacheError, match="version 2.*up to 1"):
+    with engine.begin() as connection, pytest.raises(SemcacheError, match=r"version 2.*up to 1"):
         migrate(connection)
 
 
