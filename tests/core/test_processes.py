@@ -161,9 +161,12 @@ original = ChromaIndex.add
 
 def add(self, *arguments):
     say("indexing")
+    begun.set()
     original(self, *arguments)
     say("indexed")
 
+import threading
+begun = threading.Event()
 ChromaIndex.add = add
 cache = open_cache(20)
 for i in range(start, 10**6):
@@ -171,6 +174,8 @@ for i in range(start, 10**6):
     say("stored", i)
     if i % 100 == 30:
         cache.lookup(Request("nothing like it"))
+    if i == start + 300:
+        begun.wait()
 """
 
 
@@ -222,27 +227,26 @@ chooser = random.Random(name)
 say("ready")
 sys.stdin.readline()
 until = time.monotonic() + seconds
-n = looked_up = seen_of_other = 0
+n = missed = 0
 while time.monotonic() < until:
     cache.update(Request(ask(name, n)), f"{name} {n}", tags=[name])
     cache.update(Request(f"shared{n % 5} between{n % 5} us{n % 5}"), f"shared {n % 5}")
     n += 1
     for i in (n - 1, chooser.randrange(n)):
-        for question in (ask(name, i), f"gamma{name}{i} alpha{name} beta{i}"):
-            hit = cache.lookup(Request(question))
-            assert hit is not None and hit.response == f"{name} {i}", (question, hit)
-            looked_up += 1
+        hit = cache.lookup(Request(ask(name, i)))
+        assert hit is not None and hit.response == f"{name} {i}", (i, hit)
+        hit = cache.lookup(Request(f"gamma{name}{i} alpha{name} beta{i}"))
+        assert hit is None or hit.response == f"{name} {i}", (i, hit)
+        missed += hit is None
     k = chooser.randrange(min(n, 5))
     hit = cache.lookup(Request(f"us{k} shared{k} between{k}"))
     assert hit is not None and hit.response == f"shared {k}", (k, hit)
     other = "b" if name == "a" else "a"
     hit = cache.lookup(Request(f"gamma{other}{n} alpha{other} beta{n}"))
-    if hit is not None:
-        assert hit.response == f"{other} {n}", hit
-        seen_of_other += 1
+    assert hit is None or hit.response == f"{other} {n}", hit
 stats = cache.stats()
 cache.close()
-say(json.dumps({"n": n, "seen": seen_of_other, "indexed": stats.indexed_scopes}))
+say(json.dumps({"n": n, "missed": missed, "indexed": stats.indexed_scopes}))
 """
 
 
@@ -255,9 +259,11 @@ def test_two_processes_that_write_and_read_one_path_lose_nothing(
     for one in pair.values():
         one.tell("go")
     found = {name: json.loads(one.end()) for name, one in pair.items()}
-    cache = bench.open(scan_limit=50)
+    cache = bench.open()
     for name, counts in found.items():
         assert counts["n"] > 0
+        # HNSW is approximate; whoever does not own the index scans, and misses nothing
+        assert counts["missed"] <= (0.01 * counts["n"] if counts["indexed"] else 0)
         for i in range(counts["n"]):
             for question in (ask(name, i), permuted(name, i)):
                 hit = cache.lookup(Request(question))
