@@ -58,7 +58,7 @@ class _Rows:
     def nearest(self, vector: Vector, k: int) -> list[int]:
         if not len(self.ids):
             return []
-        similarities = _products(self.vectors, vector)
+        similarities = self.vectors @ vector
         best: Ids = np.arange(len(similarities))
         if len(similarities) > k:
             best = np.argpartition(-similarities, k)[:k]
@@ -68,20 +68,6 @@ class _Rows:
     def nbytes(self) -> int:
         buffer = self.vectors if self.vectors.base is None else self.vectors.base
         return int(buffer.nbytes)
-
-
-_BLOCK = 16
-
-
-def _products(vectors: Matrix, vector: Vector) -> Vector:
-    """`vectors @ vector`, in blocks that BLAS finds too small to split over threads of its own.
-
-    These fight with the callers': at 10k vectors, 32 callers had 29 products a second together
-    against 1500 so. A lone caller on an idle machine loses some tenths of a millisecond.
-    """
-    n = len(vectors) - len(vectors) % _BLOCK
-    blocks = vectors[:n].reshape(-1, _BLOCK, vectors.shape[1]) @ vector
-    return np.concatenate([blocks.ravel(), vectors[n:] @ vector])
 
 
 class ScanMemory:
@@ -96,6 +82,9 @@ class ScanMemory:
         self._fingerprint = fingerprint
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
+        # One product at a time: BLAS brings threads of its own, and those of 32 callers at once
+        # fight each other down from thousands of products a second to twenty.
+        self._multiplying = threading.Lock()
         self._partitions: OrderedDict[bytes, _Rows] = OrderedDict()
         self._held = 0
 
@@ -118,6 +107,11 @@ class ScanMemory:
                 if known is not _EMPTY:
                     self._keep(partition, known)
                 return known
+
+    def nearest(self, rows: _Rows, vector: Vector, k: int) -> list[int]:
+        """The ids of the `k` rows nearest to `vector`, in any order."""
+        with self._multiplying:
+            return rows.nearest(vector, k)
 
     def forget(self, partition: bytes, dead: Sequence[int]) -> None:
         with self._lock:
@@ -200,13 +194,14 @@ class Retrieval:
         if k > MOST_CANDIDATES:
             # the index is full of deleted entries; the ledger knows the living
             return [self._scan_all(partition, vector, k)]
-        return [found, self._scan.rows(partition, through).nearest(vector, k)]
+        rest = self._scan.rows(partition, through)
+        return [found, self._scan.nearest(rest, vector, k)]
 
     def _scan_all(self, partition: bytes, vector: Vector, k: int) -> list[int]:
         rows = self._scan.rows(partition, 0)
         if len(rows.ids) > self._scan_limit:
             self.found_large.set()
-        return rows.nearest(vector, k)
+        return self._scan.nearest(rows, vector, k)
 
     def _lose_index(self, index: VectorIndex, error: IndexUnavailableError) -> None:
         if self.index is index:
