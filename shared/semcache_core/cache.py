@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import Self, Unpack
@@ -88,7 +89,6 @@ class SemanticCache:
         self._chroma_client = chroma_client
         self._clock = clock
         self._telemetry = Telemetry()
-        self._counts: Counter[str] = Counter()
         self._warned: set[str] = set()
         self._closed = False
         self._finalizer: weakref.finalize[..., Any] | None = None
@@ -308,12 +308,18 @@ class SemanticCache:
     def sizes(self) -> dict[str, int]:
         """What the ledger holds over all namespaces: how many of them, hits ever, bytes on disk."""
         ledger = self._use().ledger
-        folder = None if ledger.file is None else ledger.file.parent
-        files = [] if folder is None else [f for f in folder.rglob("*") if f.is_file()]
+        files: list[Path] = []
+        if ledger.file is not None:
+            folder = ledger.file.parent
+            files = [*folder.glob(f"{ledger.file.name}*"), *folder.glob("chroma/**/*")]
+        taken = 0
+        for file in files:
+            with suppress(FileNotFoundError):  # SQLite's side files come and go
+                taken += file.stat().st_size if file.is_file() else 0
         return {
             "namespaces": ledger.namespaces(),
             "hits_ever": ledger.hits_ever(),
-            "bytes": sum(file.stat().st_size for file in files),
+            "bytes": taken,
         }
 
     def close(self) -> None:
@@ -378,6 +384,7 @@ class SemanticCache:
         if self._finalizer is not None and (detached := self._finalizer.detach()) is not None:
             _INHERITED.append(detached[1])
         self._parts = None
+        self._counts: Counter[str] = Counter()
         self._opening = threading.Lock()
         self._counting = threading.Lock()
         self._threads = ThreadPoolExecutor(self._async_threads(), "semcache")
