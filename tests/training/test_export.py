@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from semcache_core import training
-from semcache_core.embedding import OnnxEmbedder
+from semcache_core.embedding import DEFAULT_ARTEFACT, OnnxEmbedder
 from semcache_core.errors import TrainingError
 from semcache_core.training import export
 from semcache_core.training.export import check_graph, export_onnx
@@ -292,3 +292,10 @@ def test_every_public_name_is_there():
     assert all(getattr(training, name) is not None for name in training.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
         training.no_such_name  # noqa: B018
+
+
+def test_a_model_tells_nothing_of_the_machine_it_was_made_on(exported):
+    assert b"stack_trace" not in (exported / "model.onnx").read_bytes()
+    data = (DEFAULT_ARTEFACT / "model.onnx").read_bytes()
+    assert b"stack_trace" not in data
+    assert b".py" not in data

@@ -53,6 +53,7 @@ def export_onnx(model: SentenceTransformer, out: Path) -> str:
             check_graph(float_file)
             _check_against_torch(model, float_file)
             _quantise(float_file, directory / MODEL_FILE)
+            _strip(directory / MODEL_FILE)
             check_graph(directory / MODEL_FILE)
             tokenizer.save(str(directory / TOKENIZER_FILE))
             for file_name in (MODEL_FILE, TOKENIZER_FILE):
@@ -205,6 +206,16 @@ def _torch_embeddings(model: SentenceTransformer, ids: np.ndarray, mask: np.ndar
         rows = model(on_device)["sentence_embedding"]
         unit: np.ndarray = torch.nn.functional.normalize(rows.float(), dim=1).cpu().numpy()
     return unit
+
+
+def _strip(file: Path) -> None:
+    """Drop the exporter's notes: they hold stack traces with the paths of this machine."""
+    model = onnx.load(str(file))
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    onnx.save(model, str(file))
 
 
 def _quantise(source: Path, target: Path) -> None:
