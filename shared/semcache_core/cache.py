@@ -103,8 +103,7 @@ class SemanticCache:
         """The remembered answer to this question, or None."""
         started = time.perf_counter()
         parts = self._use()
-        with self._gate:
-            hit = self._decide(parts, request).hit
+        hit = self._decide(parts, request).hit
         if hit is not None:
             parts.touches.add(hit.entry_id, self._clock())
         result = "miss" if hit is None else hit.kind
@@ -122,8 +121,9 @@ class SemanticCache:
             return _Decision(None, "nothing is stored for this namespace and scope")
         if not self._reads(parts, request.question):
             return _Decision(None, _UNREADABLE)
-        vector = parts.recent.embed(parts.embedder, request.question)
-        return self._decide_by_meaning(parts, key, request.question, vector, now)
+        with self._gate:
+            vector = parts.recent.embed(parts.embedder, request.question)
+            return self._decide_by_meaning(parts, key, request.question, vector, now)
 
     def _decide_by_meaning(
         self, parts: Parts, key: Key, question: str, vector: Vector, now: float
@@ -393,9 +393,9 @@ class SemanticCache:
         self._async_flights: AsyncSingleFlight[str] = AsyncSingleFlight()
 
     def _make_gate(self) -> AbstractContextManager[object]:
-        """No more lookups at once than the machine can work on: 32 threads that fight for the
-        interpreter's lock made 320 lookups a second on two cores, taking turns 420. None for a
-        user's embedder, which may be waiting for a network.
+        """No more lookups by meaning at once than the machine can work on: 32 threads that fight
+        for the interpreter's lock made 320 lookups a second on two cores, taking turns 420. None
+        for a user's embedder, which may be waiting for a network.
         """
         own = self._embedder is None
         return threading.Semaphore(usable_cores() + 1) if own else nullcontext()

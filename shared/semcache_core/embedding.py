@@ -52,6 +52,7 @@ class OnnxEmbedder:
         self._cores = threading.Semaphore(usable_cores())
         self._opening = threading.Lock()
         self._opened: tuple[onnxruntime.InferenceSession, Tokenizer, int | None] | None = None
+        self._last_tokens: tuple[str | None, list[int]] = (None, [])
 
     @classmethod
     def load(cls, directory: Path) -> "OnnxEmbedder":
@@ -80,11 +81,21 @@ class OnnxEmbedder:
         # every token takes at least one character: no need to tokenize a book to refuse it
         if text != _readable(text) or len(text) > 64 * max_tokens:
             return False
-        ids = tokenizer.encode(text).ids
+        ids = self._tokens(tokenizer, text)
         return len(ids) <= min(max_tokens, _MODEL_REACH) and unknown not in ids
 
+    def _tokens(self, tokenizer: Any, text: str) -> list[int]:
+        """The tokens of a readable text; those of the last one are at hand, as a cache asks
+        `reads` and then `embed` of the same question.
+        """
+        last, ids = self._last_tokens
+        if last != text:
+            ids = tokenizer.encode(text).ids
+            self._last_tokens = text, ids  # one assignment: another thread sees the pair or not
+        return ids
+
     def _embed_one(self, session: Any, tokenizer: Any, text: str) -> Matrix:
-        ids = np.array([tokenizer.encode(_readable(text)).ids[:_MODEL_REACH]], dtype=np.int64)
+        ids = np.array([self._tokens(tokenizer, _readable(text))[:_MODEL_REACH]], dtype=np.int64)
         feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         vector: Matrix = session.run(["embedding"], feed)[0][0]
         return vector

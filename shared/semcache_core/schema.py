@@ -24,7 +24,12 @@ class AnyText(sa.types.TypeDecorator[str]):
         return None if value is None else value.encode("utf-8", "surrogatepass")
 
     def process_result_value(self, value: bytes | None, dialect: Any) -> str | None:
-        return None if value is None else bytes(value).decode("utf-8", "surrogatepass")
+        return None if value is None else text_from(value)
+
+
+def text_from(stored: bytes) -> str:
+    """What AnyText stored."""
+    return bytes(stored).decode("utf-8", "surrogatepass")
 
 
 meta = sa.Table(

@@ -183,6 +183,15 @@ class TestOnnx(EmbedderContract, ReadsOnlyWholeTexts):
     def test_no_text_gives_no_row(self, embedder: OnnxEmbedder) -> None:
         assert embedder.embed([]).shape == (0, embedder.dimension)
 
+    def test_each_text_is_read_and_embedded_as_itself(self, embedder: OnnxEmbedder) -> None:
+        short, long, unreadable = "how are you", "how are you " * 30, "\ud800"
+        alone = {t: OnnxEmbedder.load(DEFAULT_ARTEFACT).embed([t])[0] for t in (short, long)}
+        assert embedder.reads(short, 10)
+        assert not embedder.reads(long, 10)
+        np.testing.assert_array_equal(embedder.embed([short])[0], alone[short])
+        assert not embedder.reads(unreadable, 10)
+        np.testing.assert_array_equal(embedder.embed([long])[0], alone[long])
+
     def test_threads_share_one_session(self) -> None:
         fresh = OnnxEmbedder(DEFAULT_ARTEFACT)
         with ThreadPoolExecutor(8) as threads:

@@ -328,6 +328,18 @@ def test_a_locked_ledger_is_a_semcache_error_that_says_so(
     cache.update(Request("q"), "a")
 
 
+def test_a_read_that_the_driver_refuses_is_a_semcache_error(ledger: Ledger) -> None:
+    with ledger._write() as connection:
+        connection.exec_driver_sql("DROP TABLE semcache_entries")
+    for read in (
+        lambda: ledger.find(b"", 0.0),
+        lambda: ledger.live([1], PARTITION, FINGERPRINT, 0.0),
+        lambda: ledger.has_vectors(PARTITION, FINGERPRINT, 0.0),
+    ):
+        with pytest.raises(SemcacheError, match="no such table"):
+            read()
+
+
 def test_an_error_inside_a_write_leaves_nothing_of_it(ledger: Ledger) -> None:
     with pytest.raises(ZeroDivisionError), ledger._write() as connection:
         connection.exec_driver_sql("DELETE FROM semcache_meta")
