@@ -1,9 +1,7 @@
-"""The `semcache` command."""
+"""The demo on the command line."""
 
 import json
-import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from semcache_core.cache import SemanticCache
+from semcache_core.cli.options import JsonOption
 from semcache_core.errors import SemcacheError
 
 if TYPE_CHECKING:
@@ -20,21 +18,7 @@ if TYPE_CHECKING:
 
     from semcache_core.demo import DemoResult
 
-app = typer.Typer(
-    name="semcache",
-    help="A semantic response cache for LangChain and LlamaIndex.",
-    no_args_is_help=True,
-    add_completion=False,
-)
 
-PathOption = Annotated[
-    Path, typer.Option("--path", help="Directory of the cache.", envvar="SEMCACHE_PATH")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and no table.")]
-DEFAULT_PATH = Path("~/.cache/semcache")
-
-
-@app.command()
 def demo(
     requests: Annotated[int, typer.Option(min=1, help="Length of the stream.")] = 800,
     max_error_rate: Annotated[
@@ -74,64 +58,6 @@ def demo(
         typer.echo(json.dumps(result.as_json()))
     else:
         _print_demo(console, result, model or f"a stand-in that takes {delay_ms:g} ms")
-
-
-@app.command()
-def stats(path: PathOption = DEFAULT_PATH, as_json: JsonOption = False) -> None:
-    """What a cache holds."""
-    with SemanticCache(path=_existing(path)) as cache:
-        held = {**asdict(cache.stats()), **cache.sizes()}
-    figures = {name: held[name] for name in ("entries", "namespaces", "hits_ever", "bytes")}
-    if as_json:
-        typer.echo(json.dumps(figures))
-        return
-    table = Table("", "", show_header=False)
-    for name, value in figures.items():
-        table.add_row(name.replace("_", " "), f"{value:,}")
-    Console().print(table)
-
-
-@app.command()
-def clear(
-    path: PathOption = DEFAULT_PATH,
-    namespace: Annotated[
-        str | None, typer.Option(help="Forget this one only; without it, all of them.")
-    ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
-    """Forget stored answers."""
-    what = f"namespace {namespace!r}" if namespace else "every namespace"
-    if not yes:
-        typer.confirm(f"Forget {what} in {path}?", abort=True)
-    with SemanticCache(path=_existing(path)) as cache:
-        gone = cache.clear(namespace, all_namespaces=namespace is None)
-    typer.echo(f"{gone} entries forgotten")
-
-
-@app.command()
-def rebuild(path: PathOption = DEFAULT_PATH) -> None:
-    """Make the vector index anew from the ledger; no answer is lost."""
-    with SemanticCache(path=_existing(path)) as cache:
-        renewed = cache.rebuild()
-        indexed = cache.stats().indexed_scopes
-    typer.echo(f"{renewed} entries embedded anew, {indexed} large scopes indexed")
-
-
-def main() -> None:
-    """The console script: an expected error is one line and exit code 2, not a traceback."""
-    try:
-        app()
-    except SemcacheError as error:
-        typer.echo(f"semcache: {error}", err=True)
-        sys.exit(2)
-
-
-def _existing(path: Path) -> Path:
-    """`path` if a cache is there: a mistyped path must not become a new, empty cache."""
-    directory = path.expanduser()
-    if not (directory / "ledger.sqlite3").exists():
-        raise SemcacheError(f"no cache at {directory}; give the directory that the app uses")
-    return directory
 
 
 def _need_langchain() -> None:

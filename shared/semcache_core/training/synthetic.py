@@ -1,0 +1,46 @@
+"""Pairs made from bare questions: small edits that change the answer, rewrites that do not.
+
+A similarity hardly moves when one number, name or negation changes, and moves too much when only
+the wording does; labelled pairs of any one field show few of either. These are made by rule from
+questions of any field, so they teach no field's own notion of "the same".
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+
+from semcache_core.training.edits import EDITS, names_in
+from semcache_core.training.pairs import Pair
+from semcache_core.training.rewrites import REWRITES
+from semcache_core.training.wording import Rule, Words
+
+
+def synthetic_pairs(
+    questions: Sequence[str], *, seed: int = 0, per_question: int = 1
+) -> list[Pair]:
+    """For each question up to `per_question` edits (same_answer 0) and as many rewrites (1).
+
+    The rules are drawn at random among those that apply; `domain` of a pair says which, as
+    `edit:number` or `rewrite:polite`. The same arguments give the same pairs. An edit of a
+    question that says little ("Who is he?" made "What is he?") may be no question any more;
+    it has another answer all the same.
+    """
+    words = Words(random.Random(seed), names_in(questions))
+    return [
+        Pair(question, changed, label, f"{kind}:{name}")
+        for question in questions
+        for kind, rules, label in (("edit", EDITS, 0.0), ("rewrite", REWRITES, 1.0))
+        for name, changed in _changes(question, rules, words, per_question)
+    ]
+
+
+def _changes(
+    question: str, rules: dict[str, Rule], words: Words, most: int
+) -> Iterator[tuple[str, str]]:
+    found = 0
+    for name in words.random.sample(list(rules), len(rules)):
+        if found == most:
+            return
+        changed = rules[name](question, words)
+        if changed is not None and changed.split() and changed != question:
+            found += 1
+            yield name, changed
