@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 from semcache_core.errors import TrainingError
-from semcache_core.training.pairs import Pair, read_pairs
+from semcache_core.training.pairs import MinedPair, Pair, read_mined, read_pairs, write_pairs
+from semcache_core.training.questions import Question
 
 GOOD = '{"prompt": "a?", "other": "b?", "same_answer": 1}'
 
@@ -44,6 +45,7 @@ def test_a_domain_given_by_the_caller_overrides_the_lines(tmp_path):
         ('{"prompt": "a", "other": "b", "same_answer": -0.1}', "same_answer is -0.1"),
         ('{"prompt": "a", "other": "b", "same_answer": NaN}', "same_answer is nan"),
         ('{"prompt": "a", "other": "b", "same_answer": 1, "domain": 3}', "domain is 3"),
+        ('{"prompt": "a", "other": "b", "same_answer": 1, "split": 3}', "split is 3"),
     ],
 )
 def test_a_bad_line_is_an_error_naming_file_line_and_value(tmp_path, line, named):
@@ -78,3 +80,97 @@ def test_a_pair_is_positive_when_most_judges_said_so():
         True,
         True,
     ]
+
+
+MINED = MinedPair(
+    (Question("a?", ("1", "one")), Question("b?", (), "id")),
+    0.75,
+    "train",
+    "d",
+    None,
+    "",
+    {"n": []},
+)
+
+
+def labelled(label: float) -> MinedPair:
+    return MinedPair(MINED.questions, 0.75, "train", "d", label, "why", {"n": []})
+
+
+def test_an_unlabelled_pair_is_refused_with_what_to_do():
+    with pytest.raises(TrainingError, match=r"'a\?' with 'b\?' has no same_answer; label"):
+        MINED.labelled()
+    assert labelled(0.0).labelled() == Pair("a?", "b?", 0.0, "d", "train")
+
+
+def test_a_file_of_unlabelled_pairs_is_refused_with_what_to_do(tmp_path):
+    write_pairs(tmp_path / "p.jsonl", [MINED])
+    with pytest.raises(TrainingError, match=r"same_answer is None; .* label the pairs first"):
+        read_pairs(tmp_path / "p.jsonl")
+
+
+def test_mined_pairs_are_read_back_as_they_were_written(tmp_path):
+    pairs = [MINED, labelled(0.0), MinedPair((Question("c"), Question("d")), 0.0)]
+    write_pairs(tmp_path / "p.jsonl", pairs)
+    assert read_mined(tmp_path / "p.jsonl") == pairs
+
+
+def test_once_labelled_the_same_file_is_one_of_pairs(tmp_path):
+    write_pairs(tmp_path / "p.jsonl", [labelled(1.0)])
+    assert read_pairs(tmp_path / "p.jsonl") == [Pair("a?", "b?", 1.0, "d", "train")]
+
+
+def test_pairs_are_read_back_as_they_were_written(tmp_path):
+    pairs = [Pair("a", "é\u2028", 0.25), Pair("c", "d", 1.0, "x", "test")]
+    write_pairs(str(tmp_path / "new" / "p.jsonl"), pairs)
+    assert read_pairs(tmp_path / "new" / "p.jsonl") == pairs
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ('{"prompt": "a"}', "other is None"),
+        ('{"prompt": "a", "other": "b", "similarity": "x"}', "similarity is 'x'"),
+        ('{"prompt": "a", "other": "b", "similarity": NaN}', "similarity is nan"),
+        ('{"prompt": "a", "other": "b", "similarity": 2}', "similarity is 2"),
+        ('{"prompt": "a", "other": "b", "prompt_answers": "x"}', "prompt_answers is 'x'"),
+        ('{"prompt": "a", "other": "b", "other_answers": [1]}', "other_answers is [1]"),
+        ('{"prompt": "a", "other": "b", "other_answer_id": 1}', "other_answer_id is 1"),
+        ('{"prompt": "a", "other": "b", "same_answer": 2}', "same_answer is 2"),
+        ('{"prompt": "a", "other": "b", "reason": 2}', "reason is 2"),
+    ],
+)
+def test_a_bad_line_among_mined_pairs_is_named(tmp_path, line, named):
+    file = written(tmp_path, '{"prompt": "a", "other": "b"}', line)
+    with pytest.raises(TrainingError) as error:
+        read_mined(file)
+    assert f"{file}, line 2" in str(error.value)
+    assert named in str(error.value)
+
+
+def test_a_file_without_mined_pairs_is_an_error(tmp_path):
+    with pytest.raises(TrainingError, match="holds no pairs"):
+        read_mined(written(tmp_path, ""))
+
+
+def test_a_failure_half_way_leaves_the_older_file_and_nothing_else(tmp_path):
+    file = written(tmp_path, GOOD)
+
+    def pairs():
+        yield Pair("x", "y", 1.0)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(TrainingError, match=r"pairs\.jsonl cannot be written: .*No space left"):
+        write_pairs(file, pairs())
+    assert read_pairs(file) == [Pair("a?", "b?", 1.0)]
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_is_read_from_a_file_can_be_written_to_it(tmp_path):
+    file = tmp_path / "p.jsonl"
+    link = tmp_path / "link.jsonl"
+    write_pairs(file, [MINED])
+    link.symlink_to(file)
+    write_pairs(link, read_mined(link))
+    assert link.is_symlink()
+    assert read_mined(file) == [MINED]

@@ -21,6 +21,7 @@ from semcache_core.training.streams import (
     domain_from_pairs,
     embed_texts,
     run_streams,
+    similarities_of,
 )
 from semcache_core.types import Embedder
 
@@ -60,7 +61,7 @@ def calibrate(
     _check_pairs(read, source)
     domains = list(streams) if streams is not None else _domains(read)
     lam, c = fit_probability(
-        _similarities(model, read), [pair.same_answer for pair in read], _balanced_weights(read)
+        similarities_of(model, read), [pair.same_answer for pair in read], _balanced_weights(read)
     )
     outcomes = [
         run_streams(domain, embed_texts(model, domain.texts), missing=MISSING, seeds=seeds)
@@ -263,14 +264,3 @@ def _balanced_weights(pairs: Sequence[Pair]) -> list[float]:
     for pair in pairs:
         sizes[pair.domain] = sizes.get(pair.domain, 0) + 1
     return [len(pairs) / (len(sizes) * sizes[pair.domain]) for pair in pairs]
-
-
-def _similarities(embedder: Embedder, pairs: Sequence[Pair]) -> NDArray[np.float64]:
-    """Cosine of each pair, float64 [pairs]; every text is embedded once."""
-    texts = tuple(dict.fromkeys(text for pair in pairs for text in (pair.prompt, pair.other)))
-    row = {text: index for index, text in enumerate(texts)}
-    vectors = embed_texts(embedder, texts).astype(np.float64)
-    left = vectors[[row[pair.prompt] for pair in pairs]]
-    right = vectors[[row[pair.other] for pair in pairs]]
-    similarities: NDArray[np.float64] = (left * right).sum(axis=1)
-    return similarities

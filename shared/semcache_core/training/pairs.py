@@ -1,13 +1,25 @@
-"""Pairs of questions with a label, read from JSON lines."""
+"""Pairs of questions, mined or labelled, read from JSON lines and written to them."""
 
-import json
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from semcache_core.errors import TrainingError
+from semcache_core.training.questions import (
+    Question,
+    json_line,
+    parse_answer_id,
+    read_objects,
+    text_field,
+)
 
 _EXAMPLE = '{"prompt": "...", "other": "...", "same_answer": 1}'
+_MINED_EXAMPLE = '{"prompt": "...", "other": "..."}'
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called with what is being counted, how many are done and how many there are."""
 
 
 @dataclass(frozen=True)
@@ -16,61 +28,183 @@ class Pair:
 
     `same_answer` is 1 or 0, or what lies between when judges disagreed. `domain` names the field
     the questions come from; calibration weighs domains equally and keeps its bounds in each.
+    `split` is "train", "calibration" or "test" where the pair was dealt to one when it was mined.
     """
 
     prompt: str
     other: str
     same_answer: float
     domain: str = ""
+    split: str = ""
 
     @property
     def positive(self) -> bool:
         return self.same_answer > 0.5
 
 
-def read_pairs(file: str | Path, domain: str | None = None) -> list[Pair]:
-    """Read `{"prompt", "other", "same_answer"}` lines, with an optional `"domain"` in each.
+@dataclass(frozen=True)
+class MinedPair:
+    """Two questions that are near each other, and what is known of them so far.
 
-    `domain`, if given, overrides what the lines say; blank lines are skipped. Raises TrainingError
-    naming file and line for a line that is not such an object, and for a file without pairs.
+    `similarity` is the cosine under the embedder that mined them. `same_answer` is None until the
+    pair is labelled, `reason` what a teacher gave for it. `extra` holds fields of the file that
+    mean nothing here, so that labelling a file loses none of them.
     """
-    path = Path(file)
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrainingError(
-            f"{path} cannot be read: {error}; give a UTF-8 file of lines like {_EXAMPLE}"
-        ) from None
-    pairs = [
-        _parse(line, f"{path}, line {number}", domain)
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
+
+    questions: tuple[Question, Question]
+    similarity: float | None = None
+    split: str = ""
+    domain: str = ""
+    same_answer: float | None = None
+    reason: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def prompt(self) -> str:
+        return self.questions[0].text
+
+    @property
+    def other(self) -> str:
+        return self.questions[1].text
+
+    def labelled(self) -> Pair:
+        """This pair for training; TrainingError when it has no label."""
+        if self.same_answer is None:
+            raise TrainingError(
+                f"{self.prompt!r} with {self.other!r} has no same_answer; label the pairs first"
+            )
+        return Pair(self.prompt, self.other, self.same_answer, self.domain, self.split)
+
+
+def read_pairs(file: str | Path, domain: str | None = None) -> list[Pair]:
+    """Read `{"prompt", "other", "same_answer"}` lines, with an optional `"domain"`, `"split"`.
+
+    `domain`, if given, overrides what the lines say; other fields are ignored and blank lines
+    skipped. Raises TrainingError naming file and line for a line that is not such an object, and
+    for a file without pairs.
+    """
+    pairs = [_pair(data, where, domain) for where, data in read_objects(file, _EXAMPLE)]
     if not pairs:
-        raise TrainingError(f"{path} holds no pairs; give lines like {_EXAMPLE}")
+        raise TrainingError(f"{file} holds no pairs; give lines like {_EXAMPLE}")
     return pairs
 
 
-def _parse(line: str, where: str, domain: str | None) -> Pair:
+def read_mined(file: str | Path) -> list[MinedPair]:
+    """Read `{"prompt", "other"}` lines, labelled or not, with all that mining adds to them.
+
+    Those fields are `"similarity"`, `"split"`, `"domain"`, `"prompt_answers"`, `"other_answers"`
+    (lists of texts), `"prompt_answer_id"`, `"other_answer_id"`, `"same_answer"` and `"reason"`;
+    any other is kept in `extra`. Raises TrainingError as `read_pairs` does.
+    """
+    pairs = [_mined(data, where) for where, data in read_objects(file, _MINED_EXAMPLE)]
+    if not pairs:
+        raise TrainingError(f"{file} holds no pairs; give lines like {_MINED_EXAMPLE}")
+    return pairs
+
+
+def write_pairs(file: str | Path, pairs: Iterable[Pair | MinedPair]) -> None:
+    """Write one JSON object a line, which `read_mined` and, once labelled, `read_pairs` read back.
+
+    The file appears, or an older one is replaced, when all is written: a failure leaves what was
+    there. Raises TrainingError when it cannot be written, as on a full disk.
+    """
+    path = Path(os.path.realpath(file))  # a link stays one: the file it leads to is replaced
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
-        data: Any = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise TrainingError(f"{where} is not JSON ({error}): {line[:80]!r}") from None
-    if not isinstance(data, dict):
-        raise TrainingError(f"{where} is {line[:80]!r}; write an object like {_EXAMPLE}")
-    texts = [_text(data, name, where) for name in ("prompt", "other")]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with unfinished.open("wb") as out:
+                out.writelines(json_line(_fields(pair)) for pair in pairs)
+                out.flush()
+                os.fsync(out.fileno())
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise TrainingError(
+            f"{file} cannot be written: {error}; what was there before is as it was"
+        ) from error
+
+
+def _pair(data: dict[str, Any], where: str, domain: str | None) -> Pair:
+    texts = [text_field(data, name, where) for name in ("prompt", "other")]
+    label = _label(data, where)
+    if label is None:
+        raise TrainingError(
+            f"{where}: same_answer is None; give a number from 0 to 1, or label the pairs first"
+        )
+    named = _string(data, "domain", where) if domain is None else domain
+    return Pair(texts[0], texts[1], label, named, _string(data, "split", where))
+
+
+def _mined(data: dict[str, Any], where: str) -> MinedPair:
+    known = {
+        "prompt", "other", "similarity", "split", "domain", "prompt_answers", "other_answers",
+        "prompt_answer_id", "other_answer_id", "same_answer", "reason",
+    }  # fmt: skip
+    return MinedPair(
+        questions=(_question(data, "prompt", where), _question(data, "other", where)),
+        similarity=_similarity(data, where),
+        split=_string(data, "split", where),
+        domain=_string(data, "domain", where),
+        same_answer=_label(data, where),
+        reason=_string(data, "reason", where),
+        extra={name: value for name, value in data.items() if name not in known},
+    )
+
+
+def _question(data: dict[str, Any], name: str, where: str) -> Question:
+    answers = data.get(f"{name}_answers", [])
+    if not isinstance(answers, list) or not all(isinstance(a, str) and a.strip() for a in answers):
+        raise TrainingError(f"{where}: {name}_answers is {answers!r}; give a list of texts")
+    id_name = f"{name}_answer_id"
+    return Question(
+        text_field(data, name, where),
+        tuple(answers),
+        parse_answer_id(data.get(id_name), id_name, where),
+    )
+
+
+def _label(data: dict[str, Any], where: str) -> float | None:
     label = data.get("same_answer")
+    if label is None:
+        return None
     # written so that NaN, which JSON readers accept, fails too
     if not isinstance(label, int | float) or not 0 <= label <= 1:
         raise TrainingError(f"{where}: same_answer is {label!r}; give a number from 0 to 1")
-    named = data.get("domain", "") if domain is None else domain
-    if not isinstance(named, str):
-        raise TrainingError(f"{where}: domain is {named!r}; give a text")
-    return Pair(texts[0], texts[1], float(label), named)
+    return float(label)
 
 
-def _text(data: dict[str, Any], name: str, where: str) -> str:
-    text = data.get(name)
-    if not isinstance(text, str) or not text.strip():
-        raise TrainingError(f"{where}: {name} is {text!r}; give a question as text")
-    return text
+def _similarity(data: dict[str, Any], where: str) -> float | None:
+    similarity = data.get("similarity")
+    if similarity is None:
+        return None
+    # a little room: the length of a float32 vector is not exactly 1
+    if not isinstance(similarity, int | float) or not abs(similarity) <= 1.001:
+        raise TrainingError(
+            f"{where}: similarity is {similarity!r}; give a cosine, or leave it out"
+        )
+    return float(similarity)
+
+
+def _string(data: dict[str, Any], name: str, where: str) -> str:
+    value = data.get(name, "")
+    if not isinstance(value, str):
+        raise TrainingError(f"{where}: {name} is {value!r}; give a text")
+    return value
+
+
+def _fields(pair: Pair | MinedPair) -> dict[str, Any]:
+    """What is written of a pair: all that it holds, without fields that are empty."""
+    fields: dict[str, Any] = {"prompt": pair.prompt, "other": pair.other}
+    if pair.same_answer is not None:
+        fields["same_answer"] = pair.same_answer
+    optional: dict[str, Any] = {"domain": pair.domain, "split": pair.split}
+    if isinstance(pair, MinedPair):
+        optional["similarity"] = pair.similarity
+        optional["reason"] = pair.reason
+        for name, question in zip(("prompt", "other"), pair.questions, strict=True):
+            optional[f"{name}_answers"] = list(question.answers)
+            optional[f"{name}_answer_id"] = question.answer_id
+        fields |= pair.extra
+    return fields | {name: value for name, value in optional.items() if value not in ("", None, [])}

@@ -107,6 +107,17 @@ def embed_texts(embedder: Embedder, texts: Sequence[str], batch: int = 256) -> M
     return np.concatenate(rows)
 
 
+def similarities_of(embedder: Embedder, pairs: Sequence[Pair]) -> NDArray[np.float64]:
+    """Cosine of each pair, float64 [pairs]; every text is embedded once."""
+    texts = tuple(dict.fromkeys(text for pair in pairs for text in (pair.prompt, pair.other)))
+    row = {text: index for index, text in enumerate(texts)}
+    vectors = embed_texts(embedder, texts).astype(np.float64)
+    left = vectors[[row[pair.prompt] for pair in pairs]]
+    right = vectors[[row[pair.other] for pair in pairs]]
+    similarities: NDArray[np.float64] = (left * right).sum(axis=1)
+    return similarities
+
+
 def run_streams(
     domain: Domain, vectors: Matrix, *, missing: float, seeds: Iterable[int] = SEEDS
 ) -> Outcomes:
