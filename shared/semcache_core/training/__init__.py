@@ -1,4 +1,4 @@
-"""Export a model and calibrate an embedder: what makes an artefact. Needs the extra `train`."""
+"""From a log of questions to an artefact. Needs the extra `train`."""
 
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -6,33 +6,65 @@ from typing import TYPE_CHECKING, Any
 from semcache_core.errors import TrainingError
 
 if TYPE_CHECKING:
+    from semcache_core.training.artefact import train
     from semcache_core.training.calibration import calibrate, fit_probability, threshold_table
     from semcache_core.training.export import export_onnx
-    from semcache_core.training.pairs import Pair, read_pairs
+    from semcache_core.training.fit import FitOptions
+    from semcache_core.training.labelling import label_by_answers, label_with_teacher
+    from semcache_core.training.mining import hard_subset, mine
+    from semcache_core.training.pairs import Pair, read_pairs, write_pairs
+    from semcache_core.training.questions import Question, read_questions
+    from semcache_core.training.splits import split_pairs
     from semcache_core.training.streams import Domain, domain_from_labels, domain_from_pairs
+    from semcache_core.training.synthetic import synthetic_pairs
+    from semcache_core.training.teacher import Teacher
 
 __all__ = [
     "Domain",
+    "FitOptions",
     "Pair",
+    "Question",
+    "Teacher",
     "calibrate",
     "domain_from_labels",
     "domain_from_pairs",
     "export_onnx",
     "fit_probability",
+    "hard_subset",
+    "label_by_answers",
+    "label_with_teacher",
+    "mine",
     "read_pairs",
+    "read_questions",
+    "split_pairs",
+    "synthetic_pairs",
     "threshold_table",
+    "train",
+    "write_pairs",
 ]
 
 _HOME = {
     "Domain": "streams",
+    "FitOptions": "fit",
     "Pair": "pairs",
+    "Question": "questions",
+    "Teacher": "teacher",
     "calibrate": "calibration",
     "domain_from_labels": "streams",
     "domain_from_pairs": "streams",
     "export_onnx": "export",
     "fit_probability": "calibration",
+    "hard_subset": "mining",
+    "label_by_answers": "labelling",
+    "label_with_teacher": "labelling",
+    "mine": "mining",
     "read_pairs": "pairs",
+    "read_questions": "questions",
+    "split_pairs": "splits",
+    "synthetic_pairs": "synthetic",
     "threshold_table": "calibration",
+    "train": "artefact",
+    "write_pairs": "pairs",
 }
 
 

@@ -1,9 +1,11 @@
 """From a sentence-transformers model to the int8 ONNX file and tokenizer of an artefact."""
 
 import io
+import logging
 import tempfile
 import warnings
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -156,8 +158,9 @@ def _write_float32(graph: _EmbeddingGraph, file: Path) -> None:
     mask[1, 5:] = 0  # with a mask of ones alone the exporter might drop the masking
     batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens")
     axes = {0: batch, 1: tokens}
-    # the exporter reports its progress on stdout and warns about its own deprecations
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+    # the exporter reports its progress on stdout, warns about its own deprecations, and logs that
+    # it goes without torchvision
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), _quiet("torch.onnx"):
         warnings.simplefilter("ignore")
         program: Any = torch.onnx.export(
             graph.eval(),
@@ -174,6 +177,17 @@ def _write_float32(graph: _EmbeddingGraph, file: Path) -> None:
                 value.name = f"{OUTPUT}_inner_{index}"
     program.model.graph.outputs[0].name = OUTPUT
     program.save(str(file), external_data=False)
+
+
+@contextmanager
+def _quiet(logger_name: str) -> Iterator[None]:
+    logger = logging.getLogger(logger_name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _check_against_torch(model: SentenceTransformer, file: Path) -> None:

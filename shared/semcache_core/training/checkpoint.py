@@ -1,0 +1,117 @@
+"""What an interrupted training run goes on from: one file, replaced in one step."""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from semcache_core.errors import TrainingError
+
+FILE_NAME = "checkpoint.pt"
+
+
+class Checkpoint:
+    """The file `checkpoint.pt` in a directory, which is made if need be.
+
+    `made_with` says what a run is made of (plain values, digests of what is large); a checkpoint
+    made with anything else belongs to another run. Raises TrainingError when the directory cannot
+    be written to.
+    """
+
+    def __init__(self, directory: Path, made_with: Mapping[str, Any]) -> None:
+        self.file = directory / FILE_NAME
+        self._made_with = dict(made_with)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._temporary.write_bytes(b"")
+            self._temporary.unlink()
+        except OSError as error:
+            raise TrainingError(
+                f"checkpoint_dir {directory} cannot be written to ({error}); give another"
+            ) from None
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write tensors, numbers, texts, and dicts and lists of them, in place of an older state.
+
+        Raises TrainingError when that fails, on a full disk say; the older file then stays.
+        """
+        # into memory first: torch's own writer reports a full disk as any kind of error
+        content = io.BytesIO()
+        torch.save({**state, "made_with": self._made_with}, content)
+        try:
+            with self._temporary.open("wb") as file:
+                file.write(content.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            self._temporary.replace(self.file)
+        except OSError as error:
+            self._temporary.unlink(missing_ok=True)
+            raise TrainingError(
+                f"the checkpoint {self.file} could not be written ({error}); what was there is "
+                "kept: make room, then go on with resume=True"
+            ) from None
+
+    def start(self, resume: bool) -> dict[str, Any] | None:
+        """What a run begins with: nothing, or when it is to `resume`, what was saved last.
+
+        Raises TrainingError when a new run would write over the checkpoint of an earlier one.
+        """
+        if not resume and self.file.exists():
+            raise TrainingError(
+                f"{self.file} is there from an earlier run; go on with resume=True, give another "
+                "checkpoint_dir, or delete it"
+            )
+        return self.load()
+
+    def load(self) -> dict[str, Any] | None:
+        """The state last saved, its tensors in main memory, or None when there is none.
+
+        Raises TrainingError for a file that is no checkpoint, and for one of another run, naming
+        what differs.
+        """
+        if not self.file.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=True)
+            made_with: dict[str, Any] = state.pop("made_with")
+        except OSError as error:
+            raise TrainingError(f"{self.file} cannot be read: {error}") from None
+        # torch has many errors for a file that is cut short or another's, and advice with them
+        # that would run what is in it
+        except Exception:  # noqa: BLE001
+            raise TrainingError(
+                f"{self.file} is no checkpoint, or not a whole one; delete it to start anew"
+            ) from None
+        self._check(made_with)
+        return state
+
+    def _check(self, made_with: Mapping[str, Any]) -> None:
+        for name, value in self._made_with.items():
+            if name not in made_with or made_with[name] != value:
+                raise TrainingError(
+                    f"{self.file} was made with {name}={made_with.get(name)!r}, and this run has "
+                    f"{value!r}; give the same, or another checkpoint_dir"
+                )
+
+    @property
+    def _temporary(self) -> Path:
+        return self.file.with_suffix(".tmp")
+
+
+def digest_of_data(data: Any) -> str:
+    """SHA-256 (hex) of what JSON can write: equal for equal data, in the same order."""
+    return hashlib.sha256(json.dumps(data).encode()).hexdigest()
+
+
+def digest_of_weights(model: torch.nn.Module) -> str:
+    """SHA-256 (hex) over the names and values of all weights."""
+    hasher = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        hasher.update(name.encode())
+        hasher.update(tensor.detach().cpu().float().numpy().tobytes())
+    return hasher.hexdigest()

@@ -1,0 +1,230 @@
+"""What the fine-tuning of an embedding model makes small; all losses are scalars."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from semcache_core.errors import TrainingError
+from semcache_core.training.batches import Batch
+
+# cosines move by hundredths and their squares are small: this makes them count as the pairs do
+_KEEP_SCALE = 100.0
+_RANKING_SCALE = 20.0
+# texts encoded at once, sorted by length before: padding costs more than another call
+_TOGETHER = 32
+
+
+class PairPredictor(nn.Module):
+    """p(same answer) = sigmoid(similarity / lambda - c), with lambda and c trainable.
+
+    Source: arXiv 2402.01173. lambda is kept above 0 by training its logarithm, so a step of the
+    optimiser changes it by a share of itself whatever its size.
+
+    Args:
+        lam: lambda at the start, in units of a cosine; the smaller, the steeper.
+        c: c at the start. p is one half where the cosine is lambda * c.
+    """
+
+    def __init__(self, lam: float = 1 / 15, c: float = 11.25) -> None:
+        super().__init__()
+        if not lam > 0:
+            raise TrainingError(f"lambda is {lam}; it must be above 0")
+        self.log_lambda = nn.Parameter(torch.tensor(lam).log())
+        self.c = nn.Parameter(torch.tensor(float(c)))
+
+    @property
+    def lam(self) -> float:
+        return float(self.log_lambda.detach().exp())
+
+    def forward(self, similarity: Tensor) -> Tensor:
+        """The logit of p, [n], from cosines [n]."""
+        logit: Tensor = similarity / self.log_lambda.exp() - self.c
+        return logit
+
+
+class PairLoss(nn.Module):
+    """How far a predictor's p is from the labels: what the two losses of the paper share."""
+
+    def __init__(self, predictor: PairPredictor) -> None:
+        super().__init__()
+        self.predictor = predictor
+
+
+class BinaryCrossEntropyLoss(PairLoss):
+    """Binary cross-entropy between p and the label: mean of -(y log p + (1 - y) log(1 - p)).
+
+    Source: arXiv 2402.01173, where y is what a teacher says; it may lie between 0 and 1.
+
+    Args:
+        predictor: gives p from a similarity; its lambda and c are trained along.
+
+    Inputs:
+        similarity: cosines of the pairs, float [n].
+        label: 1 for the same answer, 0 for another, or between, float [n].
+    """
+
+    def forward(self, similarity: Tensor, label: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(self.predictor(similarity), label)
+
+
+class SquaredLogDifferenceLoss(PairLoss):
+    """Squared difference of the logarithms: mean of (log p - log max(y, floor))^2.
+
+    Source: arXiv 2402.01173, which keeps labels away from 0. The floor is also how far p of a
+    negative pair is pushed down: below it the loss pulls p up again.
+
+    Args:
+        predictor: gives p from a similarity; its lambda and c are trained along.
+        floor: the smallest label that is asked for, in (0, 1).
+
+    Inputs:
+        similarity: cosines of the pairs, float [n].
+        label: 1 for the same answer, 0 for another, or between, float [n].
+    """
+
+    def __init__(self, predictor: PairPredictor, floor: float = 0.05) -> None:
+        super().__init__(predictor)
+        if not 0 < floor < 1:
+            raise TrainingError(f"floor is {floor}; it must be between 0 and 1, say 0.05")
+        self.floor = floor
+
+    def forward(self, similarity: Tensor, label: Tensor) -> Tensor:
+        log_p = functional.logsigmoid(self.predictor(similarity))
+        return (log_p - label.clamp(min=self.floor).log()).square().mean()
+
+
+def ranking_loss(
+    left: Tensor, right: Tensor, is_positive: Tensor, scale: float, answers: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy of finding a positive's `right` among those of all pairs, by scaled cosine.
+
+    The in-batch negatives of sentence-transformers' MultipleNegativesRankingLoss (arXiv
+    1705.00652): for each positive pair every other `right` of the batch is a negative, those of
+    negative pairs too. 0 when there is no positive.
+
+    Args:
+        left, right: unit vectors of the pairs, [n, d] each.
+        is_positive: bool [n].
+        scale: what the cosines are multiplied with before the softmax.
+        answers: int [n], equal for those of `right` that are known to have the same answer;
+            they are then not taken as each other's negatives.
+    """
+    positives = is_positive.nonzero()[:, 0]
+    if not len(positives):
+        return left.new_zeros(())
+    scores = left[positives] @ right.T * scale
+    if answers is not None:
+        same = answers[positives][:, None] == answers[None, :]
+        same[torch.arange(len(positives), device=same.device), positives] = False
+        scores = scores.masked_fill(same, float("-inf"))
+    return functional.cross_entropy(scores, positives)
+
+
+def keep_loss(vectors: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared difference of the cosines among `vectors` and those among `reference`.
+
+    Distillation of a model from what it was before: what no label speaks of stays where it was,
+    and with it the neighbourhoods of fields that it is not tuned on. 0 when the mask is empty.
+
+    Args:
+        vectors: unit vectors of the texts by the model in training, [n, d].
+        reference: unit vectors of the same texts by the untuned model, [n, e].
+        mask: bool [n, n]; True where the cosine is to be kept, False for the labelled pairs.
+    """
+    difference = vectors @ vectors.T - reference @ reference.T
+    return (difference.square() * mask).sum() / mask.sum().clamp(min=1)
+
+
+class TuningLoss:
+    """What fine-tuning makes small over a batch: the four losses together.
+
+    On the labelled pairs `pair_loss`; on the synthetic ones the same, times `synthetic`; the
+    ranking among the labelled pairs, times `ranking`; and keeping the cosines of given questions
+    that no label speaks of, times `keep`. `base` is the untuned model, which is not trained. Each
+    text is encoded once, cut after `max_tokens`.
+    """
+
+    def __init__(
+        self,
+        student: SentenceTransformer,
+        base: SentenceTransformer,
+        pair_loss: PairLoss,
+        *,
+        synthetic: float,
+        ranking: float,
+        keep: float,
+        max_tokens: int,
+    ) -> None:
+        self._student, self._base, self._pair_loss = student, base, pair_loss
+        self._synthetic, self._ranking, self._keep = synthetic, ranking, keep
+        self._max_tokens = max_tokens
+
+    def __call__(self, batch: Batch) -> Tensor:
+        vectors = encode(self._student, batch.texts, self._max_tokens)
+        pairs, labels = _tensors(vectors, batch.pairs, batch.labels)
+        loss: Tensor = self._pair_loss(cosines(vectors, pairs), labels)
+        if len(batch.synthetic):
+            made, made_labels = _tensors(vectors, batch.synthetic, batch.synthetic_labels)
+            loss = loss + self._synthetic * self._pair_loss(cosines(vectors, made), made_labels)
+        if self._ranking:
+            left, right = vectors[pairs].unbind(1)
+            (answers,) = _tensors(vectors, batch.answers[batch.pairs[:, 1]])
+            ranking = ranking_loss(left, right, labels > 0.5, _RANKING_SCALE, answers)
+            loss = loss + self._ranking * ranking
+        if self._keep:
+            with torch.no_grad():
+                reference = encode(self._base, batch.texts[: batch.given], self._max_tokens)
+            (mask,) = _tensors(vectors, batch.unlabelled())
+            kept = keep_loss(vectors[: batch.given], reference, mask)
+            loss = loss + self._keep * _KEEP_SCALE * kept
+        return loss
+
+
+def encode(model: SentenceTransformer, texts: Sequence[str], max_tokens: int) -> Tensor:
+    """Float32 unit vectors [texts, d], with gradients; bfloat16 inside where the hardware has it.
+
+    The texts are tokenized as the exported artefact will do it: without a prompt of the model.
+    """
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    rows = []
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=_has_bfloat16(model.device)):
+        for start in range(0, len(order), _TOGETHER):
+            # the tokenizer takes only valid Unicode: lone surrogates become question marks
+            some = [
+                texts[index].encode("utf-8", "replace").decode("utf-8")
+                for index in order[start : start + _TOGETHER]
+            ]
+            features = model.tokenizer(
+                some,
+                padding=True,
+                truncation=True,
+                max_length=min(max_tokens, model.max_seq_length or max_tokens),
+                return_tensors="pt",
+            )
+            rows.append(model(dict(features.to(model.device)))["sentence_embedding"])
+    back = torch.tensor(order, device=model.device).argsort()
+    return functional.normalize(torch.cat(rows).float(), dim=1)[back]
+
+
+def cosines(vectors: Tensor, pairs: Tensor) -> Tensor:
+    """[n] cosines of pairs, int64 [n, 2], of rows of the unit `vectors` [m, d]."""
+    left, right = vectors[pairs].unbind(1)
+    return (left * right).sum(1)
+
+
+def _tensors(beside: Tensor, *arrays: NDArray[Any]) -> tuple[Tensor, ...]:
+    return tuple(torch.from_numpy(array).to(beside.device) for array in arrays)
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is faster than float32 there: it is on CPUs with AVX-512 BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # older torch cannot tell
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return device.type == "cpu" and bool(supported())
