@@ -1,0 +1,326 @@
+"""Every figure of a similarity on labelled pairs: alone, in streams, and slice by slice."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from semcache_core.embedding import as_embedder
+from semcache_core.errors import TrainingError
+from semcache_core.evaluation import metrics
+from semcache_core.evaluation.metrics import Figure, Floats
+from semcache_core.evaluation.served import (
+    MIN_ASKED,
+    Forms,
+    Measure,
+    Streams,
+    probabilities,
+    stream_figures,
+    streams_of,
+)
+from semcache_core.evaluation.slices import slices_of
+from semcache_core.predictor import Calibration
+from semcache_core.training.calibration import MISSING
+from semcache_core.training.pairs import Pair
+from semcache_core.training.streams import embed_texts
+from semcache_core.types import Embedder, Vector
+
+MIN_OF_EACH_CLASS = 10
+"""A slice with fewer positives or negatives has no AUC worth a number."""
+_BATCH = 512
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and of how much."""
+
+
+@dataclass(frozen=True)
+class PairFigures:
+    """What pairs alone tell. `hard_auc` is over the `hard_n` pairs matched on `hard_matched_on`."""
+
+    auc: Figure
+    average_precision: Figure
+    brier: Figure
+    ece: Figure
+    p_chr_auc: Figure
+    hard_auc: Figure
+    hard_n: int
+    hard_matched_on: str
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A kind of pairs; the figures are empty with fewer than MIN_OF_EACH_CLASS of either label."""
+
+    n: int
+    positives: int
+    auc: Figure
+    average_precision: Figure
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All figures, and the outcomes they come from; `similarity` and `probability` are [pairs].
+
+    `domains` holds the streams of each domain by itself; it is empty when the pairs name one.
+    """
+
+    pairs: tuple[Pair, ...]
+    similarity: Floats
+    probability: Floats
+    calibration: Calibration
+    all_answerable: Streams
+    half_missing: Streams
+    figures: PairFigures
+    forms: Forms
+    domains: dict[str, Forms]
+    slices: dict[str, Slice]
+    seeds: int
+    resamples: int
+    seed: int
+
+    @property
+    def label(self) -> Floats:
+        return np.array([pair.same_answer for pair in self.pairs], np.float64)
+
+    @property
+    def positives(self) -> int:
+        return sum(pair.positive for pair in self.pairs)
+
+    @property
+    def streams_note(self) -> str | None:
+        """Why there are no figures of streams; None when there are."""
+        asked = min(self.forms.all_answerable.asked, self.forms.half_missing.asked)
+        if asked >= MIN_ASKED:
+            return None
+        return (
+            f"too few pairs for streams: they would ask {asked} questions, and fewer than "
+            f"{MIN_ASKED} tell nothing; give more pairs of both labels"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything but the pairs, as plain JSON types without NaN.
+
+        `intervals` repeats the shape of what is measured, with [low, high] or null at its leaves.
+        """
+        tree = {
+            "n": len(self.pairs),
+            "positives": self.positives,
+            **vars(self.figures),
+            "ece_bins": metrics.BINS,
+            **self.forms.tree(self.calibration),
+            "streams_note": self.streams_note,
+            "domains": {name: forms.tree(self.calibration) for name, forms in self.domains.items()},
+            "slices": {name: vars(figures) for name, figures in self.slices.items()},
+            "fingerprint": self.calibration.fingerprint,
+            "calibrated_on": self.calibration.calibrated_on,
+            "seeds": self.seeds,
+            "resamples": self.resamples,
+            "seed": self.seed,
+            "interval_level": metrics.LEVEL,
+        }
+        return {**_values(tree), "intervals": _intervals(tree)}
+
+
+def _values(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {name: _values(branch) for name, branch in tree.items()}
+    return tree.value if isinstance(tree, Figure) else tree
+
+
+def _intervals(tree: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, branch in tree.items():
+        if isinstance(branch, Figure):
+            found[name] = None if branch.interval is None else list(branch.interval)
+        elif isinstance(branch, dict) and (inner := _intervals(branch)):
+            found[name] = inner
+    return found
+
+
+def evaluate(
+    pairs: Sequence[Pair],
+    embedder: object,
+    calibration: Calibration,
+    *,
+    base_similarities: Floats | Sequence[float] | None = None,
+    seeds: int = 8,
+    resamples: int = 200,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure an artefact on labelled pairs that it was neither trained nor calibrated on.
+
+    `embedder` is whatever the cache takes. Figures of pairs: ROC AUC, average precision, Brier
+    score, expected calibration error, P-CHR AUC, and the AUC on a hard subset that has as many
+    positives as negatives in each bin of a reference similarity: `base_similarities` [pairs], such
+    as an untuned model's, else the artefact's own, on which its AUC is near .5 by construction.
+
+    Figures of streams (`run_streams`; each domain has its own store, then all are pooled under one
+    threshold), always with every question answerable and, in `seeds` streams, with half of the
+    right answers missing: the share served at each error bound with the best threshold in
+    hindsight, and what the calibration's own threshold serves and errs. They judge similarity
+    alone: the cache also refuses questions whose numbers differ.
+
+    Intervals hold 95 % of `resamples` bootstrap draws of pairs, or of questions for streams; pairs
+    that share a question count as independent. Those of a best threshold in hindsight lie high: a
+    draw repeats questions, which makes luck last longer. `seed` fixes all that is drawn.
+
+    Raises TrainingError for no pairs, labels outside [0, 1] or of one class, a calibration of
+    another model, and base similarities that do not fit the pairs. Too few pairs for streams are
+    no error: their figures are empty and `streams_note` says so.
+    """
+    model, tell = as_embedder(embedder), progress or (lambda what, done, total: None)
+    label = _checked_labels(pairs)
+    base = None if base_similarities is None else _checked_base(base_similarities, len(pairs))
+    _check_counts(seeds=seeds, resamples=resamples)
+    _check_model(model, calibration)
+    measure = partial(metrics.measured, seed=seed, resamples=resamples)
+    vectors = _embedded(model, pairs, tell)
+    similarity = _similarities(pairs, vectors)
+    probability = probabilities(calibration, similarity)
+    tell("measuring", 0, 3)
+    figures = _pair_figures(similarity, probability, label, base, measure, seed)
+    tell("measuring", 1, 3)
+    every, half = (
+        streams_of(pairs, vectors, missing=missing, seeds=range(seed, seed + count))
+        # nothing is drawn when nothing is missing: all seeds would be the same stream
+        for missing, count in ((0.0, 1), (MISSING, seeds))
+    )
+    forms, domains = _all_forms(every, half, calibration, measure)
+    tell("measuring", 2, 3)
+    slices = {
+        name: _slice(similarity[chosen], label[chosen], measure)
+        for name, chosen in slices_of(pairs).items()
+    }
+    tell("measuring", 3, 3)
+    return Evaluation(
+        pairs=tuple(pairs),
+        similarity=similarity,
+        probability=probability,
+        calibration=calibration,
+        all_answerable=every,
+        half_missing=half,
+        figures=figures,
+        forms=forms,
+        domains=domains,
+        slices=slices,
+        seeds=seeds,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def _pair_figures(
+    similarity: Floats,
+    probability: Floats,
+    label: Floats,
+    base: Floats | None,
+    measure: Measure,
+    seed: int,
+) -> PairFigures:
+    hard = metrics.matched_subset(similarity if base is None else base, label, seed=seed)
+    return PairFigures(
+        auc=measure(metrics.auc, similarity, label),
+        average_precision=measure(metrics.average_precision, similarity, label),
+        brier=measure(metrics.brier, probability, label),
+        ece=measure(metrics.expected_calibration_error, probability, label),
+        p_chr_auc=measure(metrics.p_chr_auc, similarity, label),
+        hard_auc=measure(metrics.auc, similarity[hard], label[hard]),
+        hard_n=len(hard),
+        hard_matched_on="own similarity" if base is None else "base similarities",
+    )
+
+
+def _all_forms(
+    every: Streams, half: Streams, calibration: Calibration, measure: Measure
+) -> tuple[Forms, dict[str, Forms]]:
+    """Of all domains pooled, and of each by itself where there are several."""
+
+    def forms(every: Streams, half: Streams) -> Forms:
+        return Forms(*(stream_figures(form, calibration, measure) for form in (every, half)))
+
+    names = sorted(set(every.domain))
+    by_domain = {name: forms(every.of(name), half.of(name)) for name in names if len(names) > 1}
+    return forms(every, half), by_domain
+
+
+def _slice(similarity: Floats, label: Floats, measure: Measure) -> Slice:
+    n, positives = len(label), int((label > 0.5).sum())
+    if min(positives, n - positives) < MIN_OF_EACH_CLASS:
+        return Slice(n, positives, Figure(), Figure())
+    return Slice(
+        n,
+        positives,
+        measure(metrics.auc, similarity, label),
+        measure(metrics.average_precision, similarity, label),
+    )
+
+
+def _embedded(model: Embedder, pairs: Sequence[Pair], tell: Progress) -> dict[str, Vector]:
+    """The unit vector of every text."""
+    texts = list(dict.fromkeys(text for pair in pairs for text in (pair.prompt, pair.other)))
+    vectors: dict[str, Vector] = {}
+    tell("embedding", 0, len(texts))
+    for start in range(0, len(texts), _BATCH):
+        some = texts[start : start + _BATCH]
+        vectors.update(zip(some, embed_texts(model, some), strict=True))
+        tell("embedding", len(vectors), len(texts))
+    return vectors
+
+
+def _similarities(pairs: Sequence[Pair], vectors: dict[str, Vector]) -> Floats:
+    left = np.stack([vectors[pair.prompt] for pair in pairs]).astype(np.float64)
+    right = np.stack([vectors[pair.other] for pair in pairs]).astype(np.float64)
+    similarities: Floats = (left * right).sum(axis=1)
+    return similarities
+
+
+def _checked_labels(pairs: Sequence[Pair]) -> Floats:
+    if not pairs:
+        raise TrainingError("there are no pairs to evaluate; give labelled ones, of both labels")
+    label = np.array([pair.same_answer for pair in pairs], np.float64)
+    outside = ~((label >= 0) & (label <= 1))  # written so that NaN, and None, are outside
+    if outside.any():
+        index = int(outside.argmax())
+        raise TrainingError(
+            f"same_answer of pair {index} is {pairs[index].same_answer!r}; give a number from 0 "
+            "(another answer) to 1 (the same)"
+        )
+    positives = int((label > 0.5).sum())
+    if positives in (0, len(label)):
+        raise TrainingError(
+            f"{positives} of {len(label)} pairs have the same answer (same_answer above .5); "
+            "a ranking needs pairs of both labels"
+        )
+    return label
+
+
+def _checked_base(base: Floats | Sequence[float], n: int) -> Floats:
+    similarities = np.asarray(base, np.float64)
+    if similarities.shape != (n,):
+        raise TrainingError(
+            f"base_similarities have shape {list(similarities.shape)}, but there are {n} pairs; "
+            "give one similarity per pair, in their order"
+        )
+    if not np.isfinite(similarities).all():
+        index = int(np.argmin(np.isfinite(similarities)))
+        raise TrainingError(
+            f"base_similarities[{index}] is {similarities[index]}; give finite numbers"
+        )
+    return similarities
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise TrainingError(f"{name} is {count}; give at least 1")
+
+
+def _check_model(model: Embedder, calibration: Calibration) -> None:
+    if model.fingerprint != calibration.fingerprint:
+        raise TrainingError(
+            f"the calibration is for the model {calibration.fingerprint[:12]}..., the embedder is "
+            f"{model.fingerprint[:12]}...; give the calibration.json of the same artefact"
+        )
