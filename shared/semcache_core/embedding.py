@@ -349,7 +349,7 @@ def as_embedder(model: object) -> Embedder:
     embeddings, or any Embedder. EmbedderError says what was given when it is none of these.
     """
     if isinstance(model, str):
-        return SentenceTransformerEmbedder(_sentence_transformer(model))
+        return SentenceTransformerEmbedder(open_sentence_transformer(model))
     if isinstance(model, Embedder):
         return model
     if hasattr(model, "encode") and hasattr(model, "state_dict"):
@@ -362,7 +362,11 @@ def as_embedder(model: object) -> Embedder:
     )
 
 
-def _sentence_transformer(name: str) -> Any:
+def open_sentence_transformer(name: str) -> Any:
+    """The sentence-transformers model of this name or directory; EmbedderError when there is none.
+
+    A name is looked up in the local cache of the hub, else downloaded from it.
+    """
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:

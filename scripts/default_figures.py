@@ -1,0 +1,179 @@
+"""The tables of the shipped artefact's card."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from semcache_core.embedding import OnnxEmbedder, SentenceTransformerEmbedder
+from semcache_core.evaluation import evaluate
+from semcache_core.predictor import Calibration
+from semcache_core.training.calibration import threshold_table
+from semcache_core.training.card import cosine
+from semcache_core.training.pairs import Pair
+from semcache_core.training.streams import (
+    SEEDS,
+    Outcomes,
+    similarities_of,
+)
+from semcache_core.training.synthetic import synthetic_pairs
+from sentence_transformers import SentenceTransformer
+from sklearn.metrics import roc_auc_score
+
+RESAMPLES = 200
+SHOWN_BOUNDS = (0.02, 0.05)
+SYNTHETIC_SEED = 20_000  # not that of the training
+
+
+@dataclass(frozen=True)
+class Auc:
+    """AUC on the QQP test pairs, of both models, with the spread of the difference."""
+
+    float32: float
+    int8: float
+    spread: float
+    spread_of_difference: float
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A model with its calibration."""
+
+    embedder: OnnxEmbedder
+    calibration: Calibration
+
+
+def measure_auc(pairs: list[Pair], model: SentenceTransformer, embedder: OnnxEmbedder) -> Auc:
+    labels = np.array([pair.positive for pair in pairs])
+    exact = similarities_of(SentenceTransformerEmbedder(model), pairs)
+    rounded = similarities_of(embedder, pairs)
+    chooser = np.random.default_rng(0)
+    drawn = [chooser.integers(0, len(pairs), len(pairs)) for _ in range(RESAMPLES)]
+    scores = [
+        (roc_auc_score(labels[i], exact[i]), roc_auc_score(labels[i], rounded[i])) for i in drawn
+    ]
+    return Auc(
+        float32=float(roc_auc_score(labels, exact)),
+        int8=float(roc_auc_score(labels, rounded)),
+        spread=statistics.stdev(b for _, b in scores),
+        spread_of_difference=statistics.stdev(a - b for a, b in scores),
+    )
+
+
+def measure_latency(embedder: OnnxEmbedder, texts: tuple[str, ...]) -> tuple[float, float]:
+    """Medians, in ms, of the CPU time and of the time passed in embedding one question."""
+    embedder.embed(list(texts[:50]))
+    computed, passed = [], []
+    for text in texts[:1000]:
+        # the session has one thread, the caller's: other load on the machine does not count here
+        cpu, clock = time.thread_time(), time.perf_counter()
+        embedder.embed([text])
+        computed.append(1000 * (time.thread_time() - cpu))
+        passed.append(1000 * (time.perf_counter() - clock))
+    return statistics.median(computed), statistics.median(passed)
+
+
+def stream_rows(calibration: Calibration, streams: list[tuple[str, Outcomes]]) -> str:
+    """Per domain, form and bound: what the shipped threshold does, with the spread of the seeds."""
+    rows = []
+    for form, outcomes in streams:
+        for bound in SHOWN_BOUNDS:
+            shipped = calibration.threshold(bound)
+            if shipped is None:
+                continue
+            served = outcomes.similarity >= cosine(calibration, shipped) - 1e-9
+            by_seed = served.reshape(len(SEEDS), -1)
+            wrong = served & ~outcomes.right
+            wrong_by_seed = wrong.reshape(len(SEEDS), -1)
+            errors = wrong_by_seed.sum(1) / np.maximum(by_seed.sum(1), 1)
+            rows.append(
+                f"| {outcomes.domain} | {form} | {bound:.0%} | "
+                f"{by_seed.mean():.1%} ± {by_seed.mean(1).std(ddof=1):.1%} | "
+                f"{(served & outcomes.right).sum() / outcomes.answerable.sum():.1%} | "
+                f"{wrong.sum() / max(served.sum(), 1):.1%} ± {errors.std(ddof=1):.1%} | "
+                f"{len(np.unique(outcomes.question[wrong])):,} of "
+                f"{len(np.unique(outcomes.question[served])):,} |"
+            )
+    return "\n".join(rows)
+
+
+def held_out_rows(calibration: Calibration, complete: Outcomes, halved: Outcomes) -> str:
+    """Per bound that has a threshold: the error among the served, in both forms."""
+    rows = []
+    for row in calibration.thresholds:
+        if row.probability is None:
+            continue
+        cells = []
+        for outcomes in (complete, halved):
+            served = outcomes.similarity >= cosine(calibration, row.probability) - 1e-9
+            wrong = int((served & ~outcomes.right).sum())
+            cells.append(f"{wrong / max(served.sum(), 1):.1%} ({wrong:,} of {served.sum():,})")
+        rows.append(f"| {row.max_error_rate:.0%} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def own_rows(calibration: Calibration, streams: list[tuple[str, Outcomes]]) -> str:
+    """Per domain and form: what a threshold of its own would serve, were the form known."""
+    rows = []
+    for form, outcomes in streams:
+        cells = []
+        for row in threshold_table([outcomes], calibration.lam, calibration.c, SHOWN_BOUNDS):
+            if row.probability is None:
+                cells.append("none")
+                continue
+            share = (row.served - row.wrong) / outcomes.answerable.sum()
+            cells.append(f"{share:.1%} (cosine {cosine(calibration, row.probability):.3f})")
+        rows.append(f"| {outcomes.domain} | {form} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def comparison_rows(sets: dict[str, list[Pair]], published: Artefact, shipped: Artefact) -> str:
+    """Per set and figure: the published weights, the shipped ones."""
+    rows = []
+    for name, pairs in sets.items():
+        reference = similarities_of(published.embedder, pairs)
+        both = [
+            evaluate(pairs, one.embedder, one.calibration, base_similarities=reference).as_json()
+            for one in (published, shipped)
+        ]
+        for title, path in _FIGURES.items():
+            cells = [_cell(figures, path) for figures in both]
+            rows.append(f"| {name} | {title} | {' | '.join(cells)} |")
+    questions = [pair.prompt for pairs in sets.values() for pair in pairs[::4]]
+    made = synthetic_pairs(list(dict.fromkeys(questions)), seed=SYNTHETIC_SEED)
+    for title, label in (("edits that change the answer", 0.0), ("harmless rewrites", 1.0)):
+        chosen = [pair for pair in made if pair.same_answer == label]
+        cells = [_served(chosen, one) for one in (published, shipped)]
+        rows.append(f"| synthetic | {title} ({len(chosen):,}), served | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+_FIGURES = {
+    "AUC": ("auc",),
+    "AUC, hard for the published weights": ("hard_auc",),
+    "served at 2 %, all answerable": ("served_at_error", "0.02"),
+    "served at 5 %, all answerable": ("served_at_error", "0.05"),
+    "served at 2 %, half missing": ("served_at_error_half_missing", "0.02"),
+    "served at 5 %, half missing": ("served_at_error_half_missing", "0.05"),
+}
+
+
+def _cell(figures: dict[str, object], path: Sequence[str]) -> str:
+    value, interval = figures, figures["intervals"]
+    for name in path:
+        value, interval = value[name], interval[name]  # type: ignore[index]
+    low, high = interval  # type: ignore[misc]
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _served(pairs: list[Pair], artefact: Artefact) -> str:
+    threshold = artefact.calibration.threshold(0.02)
+    if threshold is None:
+        return "none: exact repeats only"
+    similarity = similarities_of(artefact.embedder, pairs)
+    return f"{(similarity >= cosine(artefact.calibration, threshold) - 1e-9).mean():.1%}"
+
+
+def option_rows(options: object) -> str:
+    return "\n".join(f"| {name} | {value} |" for name, value in asdict(options).items())  # type: ignore[call-overload]

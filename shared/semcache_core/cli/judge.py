@@ -1,0 +1,187 @@
+"""How good an artefact is: score, evaluate, simulate."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from semcache_core.cli.options import ArtefactOption, JsonOption, loaded
+from semcache_core.cli.progress import Steps
+
+if TYPE_CHECKING:
+    from semcache_core.evaluation.evaluate import Evaluation
+    from semcache_core.evaluation.simulation import Rate, Simulation
+
+ReportOption = Annotated[
+    Path | None, typer.Option("--report", help="Write a page with plots into this directory.")
+]
+PairsArgument = Annotated[
+    Path, typer.Argument(help='JSON lines: {"prompt", "other", "same_answer"}.')
+]
+
+
+def score(
+    pairs: Annotated[Path, typer.Argument(help='JSON lines: {"prompt", "other"}.')],
+    artefact: ArtefactOption = None,
+) -> None:
+    """Similarity and P(same answer) of each pair: a JSON line each, in the order read."""
+    from semcache_core.training.pairs import read_mined
+    from semcache_core.training.streams import embed_texts
+
+    read = read_mined(pairs)
+    embedder, calibration = loaded(artefact)
+    texts = list(dict.fromkeys(text for pair in read for text in (pair.prompt, pair.other)))
+    vectors = dict(zip(texts, embed_texts(embedder, texts), strict=True))
+    for pair in read:
+        similarity = float(vectors[pair.prompt] @ vectors[pair.other])
+        probability = calibration.probability(similarity)
+        typer.echo(json.dumps({"similarity": similarity, "probability": probability}))
+
+
+def evaluate(
+    pairs: PairsArgument,
+    artefact: ArtefactOption = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(help="Take the hard pairs by this artefact's similarity, not by its own."),
+    ] = None,
+    as_json: JsonOption = False,
+    report: ReportOption = None,
+    seed: Annotated[int, typer.Option(help="Draws streams and intervals.")] = 0,
+) -> None:
+    """AUC, average precision, calibration, hard pairs, and what could be served at which error."""
+    from semcache_core.evaluation.evaluate import evaluate as evaluate_pairs
+    from semcache_core.evaluation.report import report_directory, write_report
+    from semcache_core.training.pairs import read_pairs
+    from semcache_core.training.streams import similarities_of
+
+    if report is not None:
+        report_directory(report)  # what cannot be written to is said before the work
+    read = read_pairs(pairs)
+    embedder, calibration = loaded(artefact)
+    with Steps() as steps:
+        evaluation = evaluate_pairs(
+            read,
+            embedder,
+            calibration,
+            base_similarities=None if base is None else similarities_of(loaded(base)[0], read),
+            seed=seed,
+            progress=steps.show,
+        )
+    if report is not None:
+        write_report(evaluation, report)
+    if as_json:
+        typer.echo(json.dumps(evaluation.as_json()))
+        return
+    _print_evaluation(evaluation)
+    if report is not None:
+        typer.echo(f"the page with plots and the worst pairs is in {report}")
+
+
+def simulate(
+    stream: Annotated[Path, typer.Argument(help='JSON lines: {"question", "answer_id"}.')],
+    artefact: ArtefactOption = None,
+    untuned: Annotated[
+        Path | None, typer.Option(help="Artefact of the fixed thresholds; the shipped one if none.")
+    ] = None,
+    max_error_rate: Annotated[
+        list[float] | None, typer.Option(help="A bound to serve at; can be given several times.")
+    ] = None,
+    capacity: Annotated[
+        int | None, typer.Option(min=1, help="Entries held; beyond them the oldest used goes.")
+    ] = None,
+    cost_per_call: Annotated[float, typer.Option(min=0, help="In any unit.")] = 1.0,
+    seconds_per_call: Annotated[float, typer.Option(min=0)] = 1.0,
+    cost_of_wrong: Annotated[
+        float | None, typer.Option(min=0, help="Of one wrong answer; one call if not given.")
+    ] = None,
+    as_json: JsonOption = False,
+    report: ReportOption = None,
+    seed: Annotated[int, typer.Option(help="Draws the intervals.")] = 0,
+) -> None:
+    """One stream under several policies side by side: what each would have saved, and how wrong."""
+    from semcache_core.embedding import DEFAULT_ARTEFACT
+    from semcache_core.evaluation.arrivals import read_stream
+    from semcache_core.evaluation.policies import Arm, ExactOnly, InHindsight, artefact_arm
+    from semcache_core.evaluation.report import report_directory
+    from semcache_core.evaluation.simulation import simulate as simulate_stream
+    from semcache_core.evaluation.simulation_report import write_simulation_report
+
+    if report is not None:
+        report_directory(report)
+    bounds = max_error_rate or [0.02, 0.05]
+    arrivals = read_stream(stream)
+    plain, _ = loaded(untuned)
+    arms = [Arm(ExactOnly(), None)]
+    for bound in bounds:
+        arms.append(Arm(InHindsight(f"best threshold at {bound:g}", bound), plain))
+        served = artefact or DEFAULT_ARTEFACT
+        arms.append(artefact_arm(served, bound, f"max_error_rate {bound:g}"))
+    with Steps() as steps:
+        simulation = simulate_stream(
+            arrivals,
+            arms,
+            capacity=capacity,
+            cost_per_call=cost_per_call,
+            seconds_per_call=seconds_per_call,
+            cost_of_wrong=cost_of_wrong,
+            seed=seed,
+            progress=lambda done, total: steps.show("simulating", done, total),
+        )
+    if report is not None:
+        write_simulation_report(simulation, report)
+    if as_json:
+        typer.echo(json.dumps(simulation.as_json()))
+        return
+    _print_simulation(simulation)
+    if report is not None:
+        typer.echo(f"the page with plots over the stream is in {report}")
+
+
+def _print_evaluation(evaluation: "Evaluation") -> None:
+    figures = evaluation.as_json()
+    intervals = figures["intervals"]
+
+    def shown(value: float | None, interval: list[float] | None) -> str:
+        if value is None:
+            return "-"
+        return f"{value:.3f}" + (f"  ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+
+    table = Table(title=f"{figures['n']} pairs, {figures['positives']} with the same answer")
+    for column in ("figure", "value (95 % interval)"):
+        table.add_column(column)
+    for name in ("auc", "average_precision", "hard_auc", "p_chr_auc", "brier", "ece"):
+        table.add_row(name, shown(figures[name], intervals.get(name)))
+    for form in ("served_at_error", "served_at_error_half_missing"):
+        for bound, value in (figures[form] or {}).items():
+            interval = (intervals.get(form) or {}).get(bound)
+            table.add_row(f"{form} {bound}", shown(value, interval))
+    Console().print(table)
+    if figures["streams_note"]:
+        typer.echo(figures["streams_note"])
+
+
+def _print_simulation(simulation: "Simulation") -> None:
+    table = Table(
+        title=f"{simulation.requests} requests, {simulation.distinct_questions} different "
+        f"questions, {simulation.answerable:.0%} answerable"
+    )
+    for column in ("policy", "rightly served", "wrong, of served by meaning", "cost saved"):
+        table.add_column(column)
+
+    def shown(rate: "Rate") -> str:
+        if rate.value is None:
+            return "-"
+        return f"{rate.value:.1%} ({rate.low:.1%} to {rate.high:.1%})"
+
+    for arm in simulation.arms:
+        table.add_row(
+            arm.name,
+            shown(arm.caching_efficiency),
+            shown(arm.false_hit_rate),
+            f"{arm.cost_saved_share:.1%}",
+        )
+    Console().print(table)
