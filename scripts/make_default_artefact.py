@@ -36,7 +36,8 @@ from semcache_core.training.artefact import FILES
 from semcache_core.training.calibration import calibrate
 from semcache_core.training.card import threshold_rows
 from semcache_core.training.export import export_onnx
-from semcache_core.training.fit import FitOptions, FitResult, fit
+from semcache_core.training.fit import FitResult, fit
+from semcache_core.training.options import FitOptions
 from semcache_core.training.pairs import Pair, read_pairs
 from semcache_core.training.questions import read_questions
 from semcache_core.training.streams import (
@@ -172,7 +173,7 @@ def write_card(
         "minutes": f"{result.seconds / 60:.0f}",
         "cores": len(os.sched_getaffinity(0)),
         "seed": OPTIONS.seed,
-        "towards_base": f"{OPTIONS.towards_base:g}",
+        "towards_tuned": f"{OPTIONS.towards_tuned:g}",
         "option_rows": option_rows(OPTIONS),
         "comparison_rows": comparison_rows(
             {"QQP test": data.qqp_test, "medical": data.medical_pairs}, published, shipped

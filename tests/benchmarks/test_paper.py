@@ -8,12 +8,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from semcache_core.embedding import OnnxEmbedder
+from semcache_core.embedding import OnnxEmbedder, SentenceTransformerEmbedder
 from semcache_core.errors import TrainingError
 from semcache_core.predictor import load_calibration
 from semcache_core.training.losses import TuningLoss
@@ -59,7 +60,15 @@ def texts_of(pairs: Sequence[Pair]) -> set[str]:
     return {text for pair in pairs for text in (pair.prompt, pair.other)}
 
 
-def watch(study: Any, arguments: Sequence[object], out: Path) -> Watched:
+def export_nothing(patched: pytest.MonkeyPatch) -> None:
+    """Arms use the torch model as it is: the export, tested elsewhere, takes most of the time."""
+    models: dict[Path, Any] = {}
+    patched.setattr(common, "export_onnx", lambda model, out: models.update({out: model}))
+    load = SimpleNamespace(load=lambda out: SentenceTransformerEmbedder(models[out]))
+    patched.setattr(common, "OnnxEmbedder", load)
+
+
+def watch(study: Any, arguments: Sequence[object], out: Path, *, exported: bool = False) -> Watched:
     """Run a study as from the command line, looking over its shoulder."""
     seen = Watched()
     fit, step = common.fit, TuningLoss.__call__
@@ -75,6 +84,8 @@ def watch(study: Any, arguments: Sequence[object], out: Path) -> Watched:
         return step(self, batch)
 
     with pytest.MonkeyPatch.context() as patched:
+        if not exported:
+            export_nothing(patched)
         patched.setattr(common, "fit", seen_fit)
         patched.setattr(TuningLoss, "__call__", seen_step)
         if hasattr(study, "calibrate"):
@@ -142,7 +153,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files of the names and forms that the studies of QQP and of Banking77 read."""
     directory = tmp_path_factory.mktemp("data")
-    test, calibration = overlapping_pairs(120, seed=1), overlapping_pairs(440, seed=2)
+    test, calibration = overlapping_pairs(100, seed=1), overlapping_pairs(440, seed=2)
     leaks = [
         Pair(test[0].prompt + " ?", "filler1 filler2", 1),
         Pair("filler3 filler4", calibration[0].other, 0),
@@ -151,7 +162,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     leak = Pair("filler5 filler6", test[1].other, 0)
     write_pairs(directory / "qqp_calibration.jsonl", [*calibration, leak])
     write_pairs(directory / "qqp_test.jsonl", test)
-    write_pairs(directory / "mqp_dev.jsonl", overlapping_pairs(60, seed=4))
+    write_pairs(directory / "mqp_dev.jsonl", overlapping_pairs(50, seed=4))
     tested = questions_with_intents(8, seed=5)
     train = [*questions_with_intents(120, seed=6), (f"{tested[0][0]}?", tested[0][1])]
     write_csv(directory / "banking77_train.csv", train)
@@ -178,7 +189,7 @@ def nq_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def general(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Watched:
     directory = tmp_path_factory.mktemp("general")
     arguments = (*BRIEF, "--base", base, "--data", data, "--work", directory)
-    seen = watch(qqp, arguments, directory / "out.json")
+    seen = watch(qqp, arguments, directory / "out.json", exported=True)
     seen.results["work"] = directory  # for the test of what lies there
     return seen
 
@@ -253,7 +264,7 @@ def test_no_question_of_the_qqp_test_is_trained_or_calibrated_on(
     about = general.results["data"]
     assert about["train"]["dropped"] == 2 and about["train"]["rows"] == 80
     assert about["calibration"]["rows"] == 440
-    assert about["test"] == {"file": "qqp_test.jsonl", "rows": 120, "positives": 60}
+    assert about["test"] == {"file": "qqp_test.jsonl", "rows": 100, "positives": 50}
 
 
 def test_every_arm_of_qqp_has_figures_of_pairs_streams_and_other_fields(general: Watched) -> None:
@@ -263,7 +274,7 @@ def test_every_arm_of_qqp_has_figures_of_pairs_streams_and_other_fields(general:
         for form in ("served_at_error", "served_at_error_half_missing"):
             assert list(test[form]) == ["0.01", "0.02", "0.05", "0.10"]
             assert all(is_figure(figure) for figure in test[form].values())
-        assert test["slices"]["length: at most 8 words"]["n"] == 120
+        assert test["slices"]["length: at most 8 words"]["n"] == 100
         assert is_figure(arm["not tuned on"]["medical"]["auc"])
         assert is_figure(arm["not tuned on"]["banking77"]["auc"])
 
@@ -274,7 +285,7 @@ def test_the_hard_subset_of_all_arms_is_matched_on_the_untuned_similarity(
     arms = general.results["arms"]
     assert len({arm["test"]["hard_n"] for arm in arms.values()}) == 1
     assert {arm["test"]["hard_matched_on"] for arm in arms.values()} == {"base similarities"}
-    assert 20 <= arms["untuned"]["test"]["hard_n"] < 120
+    assert 20 <= arms["untuned"]["test"]["hard_n"] < 100
     assert abs(arms["untuned"]["test"]["hard_auc"]["value"] - 0.5) < 0.1
     assert arms["untuned"]["test"]["auc"]["value"] > 0.6
 
@@ -421,6 +432,7 @@ def test_what_cannot_be_done_is_refused_before_the_model_is_opened(
 def test_too_little_to_calibrate_on_is_refused_before_any_training(
     base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    export_nothing(monkeypatch)
     monkeypatch.setattr(common, "fit", lambda *_, **__: pytest.fail("trained"))
     for study, rest in ((qqp, ()), (banking77, ("--unseen", "3"))):
         with pytest.raises(SystemExit, match="at least 200"):

@@ -8,7 +8,7 @@ from semcache_core import Request, SemanticCache
 from semcache_core.errors import TrainingError
 from semcache_core.training import artefact
 from semcache_core.training.artefact import FILES, train
-from semcache_core.training.fit import FitOptions
+from semcache_core.training.options import FitOptions
 from semcache_core.training.pairs import Pair
 from sentence_transformers import SentenceTransformer
 from tiny_models import FILLERS, OTHERS, word_model

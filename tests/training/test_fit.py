@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from semcache_core.errors import TrainingError
-from semcache_core.training.fit import FitOptions, FitResult, fit
+from semcache_core.training.fit import FitResult, fit
 from semcache_core.training.losses import TuningLoss
+from semcache_core.training.options import FitOptions
 from semcache_core.training.pairs import Pair
 from sentence_transformers import SentenceTransformer, models
 from sklearn.metrics import roc_auc_score
@@ -203,7 +204,7 @@ def test_lora_changes_the_linear_layers_only_and_is_merged(model):
 
 
 def test_half_way_to_the_tuned_model_is_the_mean_of_the_weights(model, brief):
-    half = fit(TRAIN, model, replace(BRIEF, towards_base=0.5))
+    half = fit(TRAIN, model, replace(BRIEF, towards_tuned=0.5))
     base, full = weights(model), weights(brief.model)
     for name, weight in weights(half.model).items():
         torch.testing.assert_close(weight, (base[name] + full[name]) / 2)
@@ -311,7 +312,7 @@ def test_a_finished_run_is_resumed_without_a_step_and_can_be_placed_elsewhere(
     fit(TRAIN, model, BRIEF, checkpoint_dir=tmp_path)
     again = fit(TRAIN, model, BRIEF, checkpoint_dir=tmp_path, resume=True, progress=never)
     assert equal(again.model, brief.model)
-    quarter = replace(BRIEF, towards_base=0.25, checkpoint_every=7)
+    quarter = replace(BRIEF, towards_tuned=0.25, checkpoint_every=7)
     placed = fit(TRAIN, model, quarter, checkpoint_dir=tmp_path, resume=True, progress=never)
     assert not equal(placed.model, brief.model)
 
@@ -493,8 +494,8 @@ def test_lora_without_peft_is_an_error_with_the_command_that_installs_it(model, 
         ("keep", float("nan")),
         ("keep", None),
         ("synthetic", "much"),
-        ("towards_base", 0),
-        ("towards_base", 1.01),
+        ("towards_tuned", 0),
+        ("towards_tuned", 1.01),
         ("max_tokens", 2),
         ("max_steps", 0),
         ("checkpoint_every", 0),
@@ -506,4 +507,12 @@ def test_an_option_out_of_range_is_refused_naming_it_and_its_value(name, value):
 
 
 def test_options_at_their_limits_are_taken():
-    FitOptions(batch_size=2, ranking=0, keep=0, synthetic=0, towards_base=1, max_steps=1, seed=0)
+    FitOptions(batch_size=2, ranking=0, keep=0, synthetic=0, towards_tuned=1, max_steps=1, seed=0)
+
+
+def test_frozen_layers_stay_bit_for_bit_and_the_others_move(model: SentenceTransformer) -> None:
+    tuned = fit(TRAIN, model, replace(BRIEF, frozen_layers=1)).model
+    before, after = weights(model), weights(tuned)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not [name for name in moved if ".layer.0." in name]
+    assert [name for name in moved if ".layer.1." in name]

@@ -154,13 +154,16 @@ def train(
     batch_size: Annotated[int, typer.Option(min=2)] = 64,
     learning_rate: Annotated[float, typer.Option(min=0)] = 5e-5,
     lora_rank: Annotated[int, typer.Option(min=0, help="0 trains all weights.")] = 0,
+    frozen_layers: Annotated[
+        int, typer.Option(min=0, help="Leave so many of the lowest layers as they are: faster.")
+    ] = 0,
     keep: Annotated[
         float, typer.Option(min=0, help="How much to hold on to what the base thinks alike.")
     ] = 1.0,
     synthetic: Annotated[
         float, typer.Option(min=0, help="Synthetic pairs for each labelled one.")
     ] = 0.5,
-    towards_base: Annotated[
+    towards_tuned: Annotated[
         float, typer.Option(help="1 takes the tuned weights, .5 those half way from the base.")
     ] = 1.0,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
@@ -170,7 +173,7 @@ def train(
 ) -> None:
     """Fine-tune an embedding model on labelled pairs, calibrate it, write an artefact."""
     from semcache_core.training.artefact import train as train_artefact
-    from semcache_core.training.fit import FitOptions
+    from semcache_core.training.options import FitOptions
     from semcache_core.training.pairs import read_pairs
     from semcache_core.training.questions import read_questions
 
@@ -181,9 +184,10 @@ def train(
         batch_size=batch_size,
         learning_rate=learning_rate,
         lora_rank=lora_rank,
+        frozen_layers=frozen_layers,
         keep=keep,
         synthetic=synthetic,
-        towards_base=towards_base,
+        towards_tuned=towards_tuned,
         max_steps=max_steps,
     )
     read = read_pairs(pairs)

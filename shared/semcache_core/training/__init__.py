@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from semcache_core.training.artefact import train
     from semcache_core.training.calibration import calibrate, fit_probability, threshold_table
     from semcache_core.training.export import export_onnx
-    from semcache_core.training.fit import FitOptions
     from semcache_core.training.labelling import label_by_answers, label_with_teacher
     from semcache_core.training.mining import hard_subset, mine
+    from semcache_core.training.options import FitOptions
     from semcache_core.training.pairs import Pair, read_pairs, write_pairs
     from semcache_core.training.questions import Question, read_questions
     from semcache_core.training.splits import split_pairs
@@ -45,7 +45,7 @@ __all__ = [
 
 _HOME = {
     "Domain": "streams",
-    "FitOptions": "fit",
+    "FitOptions": "options",
     "Pair": "pairs",
     "Question": "questions",
     "Teacher": "teacher",

@@ -19,7 +19,8 @@ from semcache_core.predictor import FILE_NAME, Calibration
 from semcache_core.training.calibration import MIN_POSITIVES, calibrate
 from semcache_core.training.card import CARD_FILE, Ranking, card_of, ranking_of
 from semcache_core.training.export import export_onnx
-from semcache_core.training.fit import FitOptions, FitResult, fit
+from semcache_core.training.fit import FitResult, fit
+from semcache_core.training.options import FitOptions
 from semcache_core.training.pairs import Pair
 from semcache_core.training.splits import split_pairs
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from semcache_core.predictor import Calibration
-from semcache_core.training.fit import FitOptions, FitResult
+from semcache_core.training.fit import FitResult
 from semcache_core.training.mining import match_similarity
+from semcache_core.training.options import FitOptions
 from semcache_core.training.pairs import Pair
 from semcache_core.training.streams import similarities_of
 from semcache_core.types import Embedder

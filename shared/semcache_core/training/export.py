@@ -41,7 +41,7 @@ def export_onnx(model: SentenceTransformer, out: Path) -> str:
     normalisation, and for a graph that is not what was asked; files already in `out` are then
     left as they were. The model is put back into the mode (train or eval) it came in.
     """
-    graph = _EmbeddingGraph(*_transformer_of(model))
+    graph = _EmbeddingGraph(*transformer_of(model))
     tokenizer = _tokenizer_of(model)
     was_training = model.training
     out.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ class _EmbeddingGraph(torch.nn.Module):
         return torch.nn.functional.normalize(mean, p=2.0, dim=1)
 
 
-def _transformer_of(model: SentenceTransformer) -> tuple[torch.nn.Module, bool]:
+def transformer_of(model: SentenceTransformer) -> tuple[torch.nn.Module, bool]:
     """The Hugging Face module inside `model`, and whether it wants token types."""
     modules = list(model)
     kinds = [type(module).__name__ for module in modules]

@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 from semcache_core.errors import TrainingError
 from semcache_core.training.batches import Batch, TrainingBatches, check_data, make_batch
 from semcache_core.training.checkpoint import Checkpoint, digest_of_data, digest_of_weights
-from semcache_core.training.export import _transformer_of
+from semcache_core.training.export import transformer_of
 from semcache_core.training.losses import (
     BinaryCrossEntropyLoss,
     PairLoss,
@@ -28,6 +28,7 @@ from semcache_core.training.losses import (
     cosines,
     encode,
 )
+from semcache_core.training.options import FitOptions
 from semcache_core.training.pairs import Pair
 
 LOSSES: dict[str, type[PairLoss]] = {
@@ -41,63 +42,6 @@ _PREDICTOR_RATE = 1e-2
 _WEIGHT_DECAY = 0.01
 _WARMUP = 0.06
 _GRADIENT_NORM = 1.0
-_WHOLE = {
-    "epochs": 1,
-    "batch_size": 2,
-    "seed": 0,
-    "lora_rank": 0,
-    "max_tokens": 3,
-    "max_steps": 1,
-    "checkpoint_every": 1,
-}
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """How to fine-tune. Raises TrainingError for a value that makes no sense.
-
-    `loss` is "bce" or "sld" (see `losses`). `lora_rank` 0 trains all weights but the word
-    embeddings; above 0, low-rank updates of that rank only. `ranking` and `keep` weigh those
-    losses against the loss on the pairs; `synthetic` is how many synthetic pairs there are for
-    each labelled one, and also what their loss weighs. `towards_base` is how far the result lies
-    on the way from the untuned weights (0) to the tuned ones (1): part of the way keeps much of
-    the gain and loses less elsewhere (arXiv 2109.01903). Texts are cut after `max_tokens`.
-    `max_steps` makes the run shorter, its learning rate planned for that. A checkpoint is written
-    every `checkpoint_every` steps and after each epoch.
-    """
-
-    loss: str = "bce"
-    epochs: int = 1
-    batch_size: int = 64
-    learning_rate: float = 5e-5
-    seed: int = 0
-    lora_rank: int = 0
-    ranking: float = 0.3
-    keep: float = 1.0
-    synthetic: float = 0.5
-    towards_base: float = 1.0
-    max_tokens: int = 64
-    max_steps: int | None = None
-    checkpoint_every: int = 200
-
-    def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise TrainingError(f"loss is {self.loss!r}; give one of {', '.join(LOSSES)}")
-        for name, least in _WHOLE.items():
-            value = getattr(self, name)
-            if value is None and name == "max_steps":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise TrainingError(f"{name} is {value!r}; give a whole number from {least}")
-        # both written so that NaN fails too
-        for name in ("ranking", "keep", "synthetic"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise TrainingError(f"{name} is {value!r}; give a number from 0, 0 for without")
-        for name in ("learning_rate", "towards_base"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 < value <= 1:
-                raise TrainingError(f"{name} is {value!r}; give a number above 0 and at most 1")
 
 
 @dataclass(frozen=True)
@@ -146,7 +90,7 @@ def fit(
     written, the one before it staying as it was.
     """
     options = options or FitOptions()
-    _transformer_of(model)
+    transformer_of(model)
     check_data(pairs, questions)
     if resume and checkpoint_dir is None:
         raise TrainingError("resume=True needs checkpoint_dir, where the run was saved")
@@ -182,6 +126,8 @@ class _Run:
         transformer: Any = self.student[0]
         # their moments would be most of the optimiser's work, and most words are hardly seen
         transformer.auto_model.get_input_embeddings().requires_grad_(False)
+        for layer in _layers(transformer.auto_model)[: options.frozen_layers]:
+            layer.requires_grad_(False)
         rank = options.lora_rank
         self.lora = _with_lora(transformer.auto_model, rank) if rank else None
         self.pair_loss = LOSSES[options.loss](_predictor(self.base, pairs, options)).to(device)
@@ -278,8 +224,8 @@ class _Run:
         if self.lora is not None:
             self.lora.merge_and_unload()
         tuned = self.student.eval().requires_grad_(True)
-        if self.options.towards_base < 1:
-            _interpolate(self.base, tuned, self.options.towards_base)
+        if self.options.towards_tuned < 1:
+            _interpolate(self.base, tuned, self.options.towards_tuned)
         starts = range(0, self.steps, LOSSES_EVERY)
         return FitResult(
             model=tuned.to(self.home),
@@ -315,6 +261,12 @@ def _with_lora(transformer: Any, rank: int) -> Any:
     return get_peft_model(transformer, config)
 
 
+def _layers(auto_model: torch.nn.Module) -> Sequence[torch.nn.Module]:
+    """The layers of a transformer, the lowest first: whatever it calls them, a list of modules."""
+    lists = [m for m in auto_model.modules() if isinstance(m, torch.nn.ModuleList)]
+    return list(lists[0]) if lists else []
+
+
 def _interpolate(base: torch.nn.Module, tuned: torch.nn.Module, share: float) -> None:
     """Move the weights of `tuned` to `share` of the way from those of `base`."""
     with torch.no_grad():
@@ -334,9 +286,9 @@ def _made_with(
     model: SentenceTransformer,
     options: FitOptions,
 ) -> dict[str, Any]:
-    """What decides the steps of a run. `towards_base` applies only to where they led."""
+    """What decides the steps of a run. `towards_tuned` applies only to where they led."""
     shaping = asdict(options)
-    del shaping["towards_base"], shaping["checkpoint_every"]
+    del shaping["towards_tuned"], shaping["checkpoint_every"]
     rows = [(pair.prompt, pair.other, pair.same_answer) for pair in pairs]
     return {
         **shaping,
