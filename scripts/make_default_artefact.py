@@ -50,7 +50,16 @@ from semcache_core.training.streams import (
 )
 from sentence_transformers import SentenceTransformer
 
-OPTIONS = FitOptions()
+OPTIONS = FitOptions(
+    batch_size=48,
+    learning_rate=1e-4,
+    frozen_layers=2,
+    synthetic=1.0,
+    towards_tuned=0.7,
+    max_tokens=40,
+    max_steps=600,
+    checkpoint_every=50,
+)
 STORE_SIZE = 1000
 HELD_OUT = "Banking77 test"
 MISSING_SHARES = (("all answerable", 0.0), ("half missing", 0.5), ("three quarters missing", 0.75))

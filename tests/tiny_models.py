@@ -18,8 +18,11 @@ OTHERS = [f"other{i}" for i in range(24)]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *KEYS, *FILLERS, *OTHERS]
 
 
-def word_model(directory: Path) -> SentenceTransformer:
-    """A random BERT of two layers and width 32, through files as a real one comes."""
+def word_model(directory: Path, spread: float = 0.1) -> SentenceTransformer:
+    """A random BERT of two layers and width 32, through files as a real one comes.
+
+    `spread` is the standard deviation of its weights: the larger, the less alike are all texts.
+    """
     tokenizer = Tokenizer(WordPiece({w: i for i, w in enumerate(VOCABULARY)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     tokenizer.post_processor = BertProcessing(("[SEP]", 3), ("[CLS]", 2))
@@ -30,7 +33,8 @@ def word_model(directory: Path) -> SentenceTransformer:
     ).save_pretrained(directory)  # fmt: skip
     config = BertConfig(
         vocab_size=len(VOCABULARY), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=64, max_position_embeddings=32, initializer_range=0.3,
+        intermediate_size=64, max_position_embeddings=32, initializer_range=spread,
+        hidden_dropout_prob=0.02, attention_probs_dropout_prob=0.02,
     )  # fmt: skip
     torch.manual_seed(0)
     BertModel(config).save_pretrained(directory)

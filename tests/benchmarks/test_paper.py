@@ -145,7 +145,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("base")
-    word_model(directory / "bert").save(str(directory / "tiny"))
+    word_model(directory / "bert", spread=0.3).save(str(directory / "tiny"))
     return directory / "tiny"
 
 
@@ -481,6 +481,7 @@ def test_the_unwritten_results_leave_nothing_behind(
     assert ' "a": [1, 2],' in out.read_text().splitlines()
 
     def full(self: Path, *_: object, **__: object) -> None:
+        self.touch()
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
