@@ -3,9 +3,9 @@
 python benchmarks/paper/natural_questions.py
 python benchmarks/paper/natural_questions.py --data nq_open_dev.jsonl
 
-Without --data the 87,925 questions of nq_open are loaded from the hub. Here two questions have the
-same answer when their known short answers meet; the paper had GPT-4 judge them. The untuned model is
-at chance on the hard set, by construction. How long it took stands in the results.
+Without --data the 87,925 questions of nq_open are loaded from the hub. Here two questions have
+the same answer when their known short answers meet; the paper had GPT-4 judge them. The untuned
+model is at chance on the hard set, by construction. How long it took stands in the results.
 """
 
 from collections.abc import Sequence
