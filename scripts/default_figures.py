@@ -18,6 +18,7 @@ from semcache_core.training.streams import (
     similarities_of,
 )
 from semcache_core.training.synthetic import synthetic_pairs
+from semcache_core.types import Embedder, Matrix, Vector
 from sentence_transformers import SentenceTransformer
 from sklearn.metrics import roc_auc_score
 
@@ -36,15 +37,31 @@ class Auc:
     spread_of_difference: float
 
 
+class Remembering:
+    """An embedder that embeds a text once: nearly every figure is of the same questions."""
+
+    def __init__(self, inner: OnnxEmbedder) -> None:
+        self.fingerprint, self.dimension = inner.fingerprint, inner.dimension
+        self.reads = inner.reads
+        self._inner = inner
+        self._vectors: dict[str, Vector] = {}
+
+    def embed(self, texts: list[str]) -> Matrix:
+        for text in texts:
+            if text not in self._vectors:
+                self._vectors[text] = self._inner.embed([text])[0]
+        return np.stack([self._vectors[text] for text in texts])
+
+
 @dataclass(frozen=True)
 class Artefact:
     """A model with its calibration."""
 
-    embedder: OnnxEmbedder
+    embedder: Remembering
     calibration: Calibration
 
 
-def measure_auc(pairs: list[Pair], model: SentenceTransformer, embedder: OnnxEmbedder) -> Auc:
+def measure_auc(pairs: list[Pair], model: SentenceTransformer, embedder: Embedder) -> Auc:
     labels = np.array([pair.positive for pair in pairs])
     exact = similarities_of(SentenceTransformerEmbedder(model), pairs)
     rounded = similarities_of(embedder, pairs)

@@ -50,7 +50,7 @@ class CacheSettings(BaseSettings):
     ledger_url: str | None = None
     """An SQLAlchemy URL in place of the SQLite file under `path`."""
 
-    scan_limit: int = Field(default=10_000, ge=0)
+    scan_limit: int = Field(default=20_000, ge=0)
     """Scopes with more entries are searched through Chroma, others by scanning (see the docs)."""
 
     scan_memory_mb: int = Field(default=256, gt=0)
