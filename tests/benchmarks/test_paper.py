@@ -5,7 +5,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from semcache_core.embedding import OnnxEmbedder, SentenceTransformerEmbedder
 from semcache_core.errors import TrainingError
 from semcache_core.predictor import load_calibration
@@ -134,12 +133,7 @@ def write_csv(file: Path, rows: Sequence[tuple[str, str]]) -> None:
         csv.writer(out).writerows([HEADER, *rows])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

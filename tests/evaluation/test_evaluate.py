@@ -13,6 +13,7 @@ from semcache_core.errors import TrainingError
 from semcache_core.evaluation import Figure, Interval, evaluate, metrics
 from semcache_core.evaluation.evaluate import Evaluation
 from semcache_core.evaluation.served import Streams, stream_figures, streams_of
+from semcache_core.training.matching import matched_subset
 from semcache_core.training.pairs import Pair
 from semcache_core.training.streams import domain_from_pairs, embed_texts, run_streams
 
@@ -142,7 +143,7 @@ def test_progress_tells_what_is_done_of_how_much():
 def test_the_hard_subset_is_matched_on_the_own_similarity_unless_a_base_is_given(evaluation):
     own = evaluation.as_json()
     assert own["hard_matched_on"] == "own similarity"
-    rows = metrics.matched_subset(evaluation.similarity, evaluation.label, seed=0)
+    rows = matched_subset(evaluation.similarity, evaluation.label, seed=0)
     assert own["hard_n"] == len(rows) < 80
     # a base that finds all alike matches everything
     alike = made(pairs(), base_similarities=[0.5] * 80).as_json()

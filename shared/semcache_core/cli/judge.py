@@ -29,14 +29,11 @@ def score(
 ) -> None:
     """Similarity and P(same answer) of each pair: a JSON line each, in the order read."""
     from semcache_core.training.pairs import read_mined
-    from semcache_core.training.streams import embed_texts
+    from semcache_core.training.streams import similarities_of
 
     read = read_mined(pairs)
     embedder, calibration = loaded(artefact)
-    texts = list(dict.fromkeys(text for pair in read for text in (pair.prompt, pair.other)))
-    vectors = dict(zip(texts, embed_texts(embedder, texts), strict=True))
-    for pair in read:
-        similarity = float(vectors[pair.prompt] @ vectors[pair.other])
+    for similarity in similarities_of(embedder, read).tolist():
         probability = calibration.probability(similarity)
         typer.echo(json.dumps({"similarity": similarity, "probability": probability}))
 

@@ -7,7 +7,7 @@ from semcache_core.errors import TrainingError
 
 if TYPE_CHECKING:
     from semcache_core.evaluation.evaluate import Evaluation
-    from semcache_core.evaluation.metrics import Figure, Interval, bootstrap, matched_subset
+    from semcache_core.evaluation.metrics import Figure, Interval, bootstrap
     from semcache_core.evaluation.report import report_directory, write_report
     from semcache_core.evaluation.slices import slices_of
 
@@ -17,7 +17,6 @@ __all__ = [
     "Interval",
     "bootstrap",
     "evaluate",
-    "matched_subset",
     "report_directory",
     "slices_of",
     "write_report",
@@ -28,7 +27,6 @@ _HOME = {
     "Figure": "metrics",
     "Interval": "metrics",
     "bootstrap": "metrics",
-    "matched_subset": "metrics",
     "report_directory": "report",
     "slices_of": "slices",
     "write_report": "report",

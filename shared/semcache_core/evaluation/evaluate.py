@@ -1,9 +1,9 @@
 """Every figure of a similarity on labelled pairs: alone, in streams, and slice by slice."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -23,16 +23,14 @@ from semcache_core.evaluation.served import (
 from semcache_core.evaluation.slices import slices_of
 from semcache_core.predictor import Calibration
 from semcache_core.training.calibration import MISSING
-from semcache_core.training.pairs import Pair
+from semcache_core.training.matching import matched_subset
+from semcache_core.training.pairs import Pair, Progress
 from semcache_core.training.streams import embed_texts
 from semcache_core.types import Embedder, Vector
 
 MIN_OF_EACH_CLASS = 10
 """A slice with fewer positives or negatives has no AUC worth a number."""
 _BATCH = 512
-
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and of how much."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +218,7 @@ def _pair_figures(
     measure: Measure,
     seed: int,
 ) -> PairFigures:
-    hard = metrics.matched_subset(similarity if base is None else base, label, seed=seed)
+    hard = matched_subset(similarity if base is None else base, label, seed=seed)
     return PairFigures(
         auc=measure(metrics.auc, similarity, label),
         average_precision=measure(metrics.average_precision, similarity, label),

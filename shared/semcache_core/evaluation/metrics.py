@@ -179,22 +179,6 @@ def _falling(score: Floats, good: Bools) -> tuple[Rows, Rows]:
     return last + 1, np.cumsum(good[order], dtype=np.int64)[last]
 
 
-def matched_subset(reference: Floats, label: Floats, *, width: float = 0.02, seed: int = 0) -> Rows:
-    """Rows, ascending, with as many positives as negatives in each bin of the reference score.
-
-    The larger class of a bin is thinned at random. What is left cannot be told apart by the
-    reference beyond the width of a bin: a score that ranks it has learned something else.
-    """
-    chooser = np.random.default_rng(seed)
-    positive, bins = label > 0.5, np.floor(reference / width)
-    kept: list[Rows] = [np.zeros(0, np.int64)]
-    for one in np.unique(bins):
-        classes = [np.flatnonzero((bins == one) & which) for which in (positive, ~positive)]
-        size = min(map(len, classes))
-        kept += [chooser.permutation(rows)[:size] for rows in classes]
-    return np.sort(np.concatenate(kept))
-
-
 def bootstrap(
     statistic: Callable[..., float],
     *arrays: NDArray[Any],

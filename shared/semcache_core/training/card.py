@@ -97,7 +97,7 @@ def card_of(
             f"{', '.join(sorted({pair.domain for pair in pairs if pair.domain})) or '-'} |"
             for name, pairs in splits.items()
         ),
-        option_rows="\n".join(f"| {name} | {value} |" for name, value in asdict(options).items()),
+        option_rows=option_rows(options),
         steps=f"{result.steps:,}",
         minutes=f"{result.seconds / 60:.1f}",
         losses=", ".join(f"{loss:.3f}" for loss in result.losses[:: len(result.losses) // 8 + 1]),
@@ -108,6 +108,11 @@ def card_of(
         calibrated_on=calibration.calibrated_on,
         threshold_rows=threshold_rows(calibration),
     )
+
+
+def option_rows(options: FitOptions) -> str:
+    """The options of a fine-tuning as rows of a table."""
+    return "\n".join(f"| {name} | {value} |" for name, value in asdict(options).items())
 
 
 def _ranking_rows(before: Ranking | None, after: Ranking | None) -> str:

@@ -18,6 +18,7 @@ from semcache_core.errors import TrainingError
 from semcache_core.index import ChromaIndex, memory_client
 from semcache_core.retrieval import MOST_CANDIDATES
 from semcache_core.training.labelling import label_by_answers
+from semcache_core.training.matching import matched_subset
 from semcache_core.training.pairs import MinedPair, Pair, Progress
 from semcache_core.training.questions import Question, fold_question
 from semcache_core.training.splits import SHARES, SPLITS, components, deal
@@ -148,15 +149,8 @@ def match_similarity(
             f"got {len(pairs)} pairs, similarities of shape {list(values.shape)} and width "
             f"{width!r}; give one finite similarity for each pair and a width above 0"
         )
-    positive = np.array([pair.positive for pair in pairs], np.bool_)
-    bins = np.floor(values / width).astype(np.int64)
-    chooser = np.random.default_rng(seed)
-    kept = [np.zeros(0, np.int64)]
-    for one in np.unique(bins):
-        classes = [np.flatnonzero((bins == one) & (positive == label)) for label in (True, False)]
-        fewest = min(len(members) for members in classes)
-        kept += [chooser.permutation(members)[:fewest] for members in classes]
-    return np.sort(np.concatenate(kept))
+    labels = np.array([pair.same_answer for pair in pairs], np.float64)
+    return matched_subset(values, labels, width=width, seed=seed)
 
 
 def drop_duplicates(questions: Sequence[Question]) -> list[Question]:

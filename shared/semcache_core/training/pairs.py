@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from semcache_core.errors import TrainingError
 from semcache_core.training.questions import (
@@ -74,6 +74,16 @@ class MinedPair:
                 f"{self.prompt!r} with {self.other!r} has no same_answer; label the pairs first"
             )
         return Pair(self.prompt, self.other, self.same_answer, self.domain, self.split)
+
+
+class TwoQuestions(Protocol):
+    """What is compared of a pair: `Pair` and `MinedPair` have it."""
+
+    @property
+    def prompt(self) -> str: ...
+
+    @property
+    def other(self) -> str: ...
 
 
 def read_pairs(file: str | Path, domain: str | None = None) -> list[Pair]:

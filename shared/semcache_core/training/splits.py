@@ -6,20 +6,11 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from semcache_core.errors import TrainingError
-from semcache_core.training.streams import _root
+from semcache_core.training.pairs import TwoQuestions
+from semcache_core.training.streams import root
 
 SPLITS = ("train", "calibration", "test")
 SHARES = (0.8, 0.1, 0.1)
-
-
-class TwoQuestions(Protocol):
-    """What a split needs of a pair: `Pair` and `MinedPair` have it."""
-
-    @property
-    def prompt(self) -> str: ...
-
-    @property
-    def other(self) -> str: ...
 
 
 class InASplit(TwoQuestions, Protocol):
@@ -93,8 +84,8 @@ def components(n: int, links: Iterable[tuple[int, int]]) -> list[int]:
     """
     parent = list(range(n))
     for one, other in links:
-        parent[_root(parent, one)] = _root(parent, other)
-    return [_root(parent, index) for index in range(n)]
+        parent[root(parent, one)] = root(parent, other)
+    return [root(parent, index) for index in range(n)]
 
 
 def deal(component: Sequence[int], shares: Sequence[float], seed: int, what: str) -> list[str]:

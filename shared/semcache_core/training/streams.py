@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from semcache_core.embedding import checked_unit_rows
 from semcache_core.errors import TrainingError
-from semcache_core.training.pairs import Pair
+from semcache_core.training.pairs import Pair, TwoQuestions
 from semcache_core.types import Embedder, Matrix
 
 SEEDS = tuple(range(16))
@@ -63,12 +63,13 @@ def domain_from_pairs(name: str, pairs: Sequence[Pair]) -> Domain:
         storable[row[pair.other]] = True
         if pair.positive:
             asked[row[pair.prompt]] = True
-            parent[_root(parent, row[pair.prompt])] = _root(parent, row[pair.other])
-    answers = np.array([_root(parent, index) for index in range(len(texts))], np.int64)
+            parent[root(parent, row[pair.prompt])] = root(parent, row[pair.other])
+    answers = np.array([root(parent, index) for index in range(len(texts))], np.int64)
     return Domain(name, texts, answers, asked, storable)
 
 
-def _root(parent: list[int], index: int) -> int:
+def root(parent: list[int], index: int) -> int:
+    """The item that stands for all those joined with `index`; paths are shortened on the way."""
     while parent[index] != index:
         parent[index] = index = parent[parent[index]]
     return index
@@ -107,7 +108,7 @@ def embed_texts(embedder: Embedder, texts: Sequence[str], batch: int = 256) -> M
     return np.concatenate(rows)
 
 
-def similarities_of(embedder: Embedder, pairs: Sequence[Pair]) -> NDArray[np.float64]:
+def similarities_of(embedder: Embedder, pairs: Sequence[TwoQuestions]) -> NDArray[np.float64]:
     """Cosine of each pair, float64 [pairs]; every text is embedded once."""
     texts = tuple(dict.fromkeys(text for pair in pairs for text in (pair.prompt, pair.other)))
     row = {text: index for index, text in enumerate(texts)}
