@@ -8,14 +8,12 @@ from langchain_core.caches import BaseCache
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.outputs import Generation
 from semcache_core import (
-    CacheOptions,
     CacheStats,
     Explanation,
-    Request,
     SemanticCache,
     SemcacheError,
+    SharedOptions,
     Splitter,
-    digest,
     split_question,
 )
 from typing_extensions import Unpack
@@ -26,8 +24,9 @@ from langchain_semcache.generations import (
     is_storable,
     load_generations,
 )
-from langchain_semcache.identity import CallingModels, calling_model, read_llm_string
-from langchain_semcache.messages import read_prompt
+from langchain_semcache.identity import calling_model, read_llm_string
+from langchain_semcache.namespaces import Namespace, check_given, namespace_of_config
+from langchain_semcache.requests import RequestReader
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -36,8 +35,10 @@ if TYPE_CHECKING:
 class SemanticLLMCache(BaseCache):
     """For `set_llm_cache(SemanticLLMCache())`, or one model's `cache=`.
 
-    Takes the keyword arguments of `SemanticCache`, or `cache=` an open one to share (then only
-    `namespace` may be given too). `split` finds the question inside a user text.
+    Takes the keyword arguments of `SemanticCache`, or `cache=` an open one to share. `split` finds
+    the question inside a user text. `namespace` is the tenant: a text, or a callable that gives
+    the present call's; without it `config["configurable"]["semcache_namespace"]` is, and else the
+    cache's own.
 
     It fails open: an error of the cache is a miss, counted in `stats().failures` and logged once.
     A response that was cut short, refused or is empty is not stored; one that calls tools is
@@ -49,25 +50,22 @@ class SemanticLLMCache(BaseCache):
         *,
         cache: SemanticCache | None = None,
         split: Splitter = split_question,
+        namespace: Namespace = namespace_of_config,
         embedder: object | None = None,
         chroma_client: "ClientAPI | None" = None,
-        **options: Unpack[CacheOptions],
+        **options: Unpack[SharedOptions],
     ) -> None:
-        self._split = split
-        self._calling = CallingModels()
+        check_given(namespace)
         if cache is None:
             self.cache = SemanticCache(embedder=embedder, chroma_client=chroma_client, **options)
-        elif embedder is not None or chroma_client is not None or set(options) - {"namespace"}:
-            given = sorted(set(options) - {"namespace"}) or ["embedder or chroma_client"]
+        elif embedder is not None or chroma_client is not None or options:
+            given = sorted(options) or ["embedder or chroma_client"]
             raise SemcacheError(
                 f"cache= was given together with {', '.join(given)}; pass these to SemanticCache"
             )
         else:
             self.cache = cache
-        self._namespace = options.get("namespace", self.cache.settings.namespace)
-        if self._namespace is None:  # typed out, but a tenant's id may be None by mistake
-            raise SemcacheError("namespace must be a non-empty str, got None; leave it out instead")
-        Request("", namespace=self._namespace)  # any other wrong type shows here
+        self._reader = RequestReader(self.cache, split, namespace)
 
     def lookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """The stored generations, as new objects with fresh ids, or None."""
@@ -80,7 +78,7 @@ class SemanticLLMCache(BaseCache):
     def clear(self, **kwargs: Any) -> None:
         """Forget everything in this cache's namespace."""
         with self.cache.failing_open("clear"):
-            self.cache.clear(namespace=self._namespace)
+            self.cache.clear(namespace=self._reader.namespace)
 
     async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """See `lookup`."""
@@ -110,7 +108,7 @@ class SemanticLLMCache(BaseCache):
         is asked, or cannot be read: an explanation of nothing would mislead.
         """
         whole = model is not None or read_llm_string(llm_string).whole
-        request = self._request(prompt, llm_string, model) if whole else None
+        request = self._reader.read(prompt, llm_string, model) if whole else None
         if request is None:
             raise SemcacheError(
                 "this call is not cached, or only llm_string and model= together tell which model "
@@ -129,7 +127,7 @@ class SemanticLLMCache(BaseCache):
         self, prompt: str, llm_string: str, model: BaseLanguageModel[Any] | None
     ) -> list[Generation] | None:
         with self.cache.failing_open("lookup"):
-            request = self._request(prompt, llm_string, model)
+            request = self._reader.read(prompt, llm_string, model)
             hit = None if request is None else self.cache.lookup(request)
             return None if hit is None else load_generations(hit.response)
         return None
@@ -144,54 +142,9 @@ class SemanticLLMCache(BaseCache):
         with self.cache.failing_open("update"):
             if not is_storable(generations):
                 return
-            request = self._request(prompt, llm_string, model)
+            request = self._reader.read(prompt, llm_string, model)
             if request is None:
                 return
             if calls_tools(generations):
                 request = replace(request, exact_only=True)
             self.cache.update(request, dump_generations(generations))
-
-    def _request(
-        self, prompt: str, llm_string: str, model: BaseLanguageModel[Any] | None
-    ) -> Request | None:
-        """None when this call cannot be told from another one: then it is not cached."""
-        asking = self._asking_model(llm_string, model)
-        if asking is None:
-            return None
-        read = read_prompt(prompt, self._split)
-        if not read.stable:
-            self._warn_unstable("message")
-            return None
-        return Request(
-            question=read.question,
-            scope=digest([asking, read.rest]),
-            namespace=self._namespace,
-            exact_only=read.exact_only,
-        )
-
-    def _asking_model(self, llm_string: str, model: BaseLanguageModel[Any] | None) -> str | None:
-        """A digest of the model and its parameters; None when it cannot be known."""
-        known = read_llm_string(llm_string)
-        if not known.stable:
-            self._warn_unstable("call argument")
-            return None
-        if model is None:
-            return known.digest if known.named else None
-        if known.whole:
-            unsaid = self._calling.unsaid(model, known)
-            return digest([known.digest, unsaid]) if unsaid else known.digest
-        if not known.named:
-            self.cache.warn_once(
-                "unnamed " + type(model).__name__,
-                f"{type(model).__name__} does not tell LangChain's cache which model it is; "
-                "its fields are compared instead, so that two models never share an answer",
-            )
-        return digest([known.digest, self._calling.identify(model)])
-
-    def _warn_unstable(self, what: str) -> None:
-        self.cache.warn_once(
-            f"unstable {what}",
-            f"a {what} shows only a class name or an address to the cache, so its fields could "
-            "change unseen; calls with it are not cached. With with_structured_output, "
-            "method='function_calling' shows the schema.",
-        )

@@ -5,8 +5,16 @@ from semcache_core.embedding import as_embedder
 from semcache_core.errors import SemcacheError
 from semcache_core.explanation import CacheStats, Explanation
 from semcache_core.request import Split, Splitter, digest, split_question
-from semcache_core.settings import CacheOptions, CacheSettings
-from semcache_core.types import Candidate, Clock, Embedder, Entry, Hit, Request
+from semcache_core.settings import CacheOptions, CacheSettings, SharedOptions
+from semcache_core.types import (
+    Candidate,
+    Clock,
+    Embedder,
+    Entry,
+    Hit,
+    Request,
+    check_namespace,
+)
 
 __all__ = [
     "CacheOptions",
@@ -21,9 +29,11 @@ __all__ = [
     "Request",
     "SemanticCache",
     "SemcacheError",
+    "SharedOptions",
     "Split",
     "Splitter",
     "as_embedder",
+    "check_namespace",
     "digest",
     "split_question",
 ]

@@ -10,18 +10,23 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from semcache_core.errors import SettingsError
 
 
-class CacheOptions(TypedDict, total=False):
-    """Keyword arguments of `SemanticCache` and of every adapter, described in `CacheSettings`."""
+class SharedOptions(TypedDict, total=False):
+    """Keyword arguments of every adapter as of `SemanticCache`, described in `CacheSettings`."""
 
     path: str | os.PathLike[str] | None
     max_error_rate: float
-    namespace: str
     ttl: float | None
     max_entries: int | None
     artefact: str | os.PathLike[str] | None
     ledger_url: str | None
     scan_limit: int
     scan_memory_mb: int
+
+
+class CacheOptions(SharedOptions, total=False):
+    """All keyword arguments of `SemanticCache`; an adapter's `namespace` may be a callable too."""
+
+    namespace: str
 
 
 class CacheSettings(BaseSettings):

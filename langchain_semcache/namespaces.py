@@ -1,0 +1,46 @@
+"""Whose answers a call may see: the tenant, fixed, told by the run's config, or asked for."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from langchain_core.runnables.config import ensure_config
+from semcache_core import SemanticCache, SemcacheError, check_namespace
+
+Namespace: TypeAlias = str | Callable[[], str]
+"""A tenant, or what gives the tenant of the present call."""
+
+CONFIG_KEY = "semcache_namespace"
+
+
+def namespace_of_config() -> str:
+    """The tenant in `config["configurable"]["semcache_namespace"]` of the run that is going on.
+
+    Empty when the config names none: then it is the cache's own. LangChain shows the config of
+    chains, graphs and agents to what runs inside them, not that of a plain `model.invoke`.
+    """
+    configured = ensure_config().get("configurable", {})
+    if CONFIG_KEY not in configured:
+        return ""
+    check_namespace(configured[CONFIG_KEY])
+    return str(configured[CONFIG_KEY])
+
+
+def present_namespace(namespace: Namespace, cache: SemanticCache) -> str:
+    """The tenant of this call.
+
+    Raises SemcacheError for anything but a non-empty text: a tenant that is None by mistake must
+    never become the default one, whose answers all share.
+    """
+    if namespace is namespace_of_config:
+        return namespace_of_config() or cache.settings.namespace
+    value = namespace() if callable(namespace) else namespace
+    check_namespace(value)
+    return value
+
+
+def check_given(namespace: object) -> None:
+    """Raise SemcacheError for what can never name a tenant."""
+    if namespace is None:  # typed out, but a tenant's id may be None by mistake
+        raise SemcacheError("namespace must be a non-empty str, got None; leave it out instead")
+    if not callable(namespace):
+        check_namespace(namespace)
