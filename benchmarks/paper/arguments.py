@@ -29,6 +29,7 @@ def parser(doc: str, name: str, steps: int) -> argparse.ArgumentParser:
     add("--ranking", type=float, default=0.3, help="weight of the in-batch negatives")
     add("--keep", type=float, default=0.0, help="weight of staying where the base is")
     add("--synthetic", type=float, default=0.0, help="pairs made by rule, for each labelled one")
+    add("--composed", type=float, default=0.0, help="pairs made of two, for each labelled one")
     add("--towards-tuned", type=float, default=1.0, help="1 the tuned weights, .5 half way back")
     return made
 
@@ -55,5 +56,6 @@ def fit_options(arguments: argparse.Namespace, loss: str, pairs: int) -> FitOpti
         ranking=arguments.ranking,
         keep=arguments.keep,
         synthetic=arguments.synthetic,
+        composed=arguments.composed,
         towards_tuned=arguments.towards_tuned,
     )

@@ -257,10 +257,11 @@ def test_train_hands_on_what_it_is_told_and_reports_what_it_made(
     monkeypatch.setattr(learn, "open_sentence_transformer", lambda name: f"model {name}")
     arguments = ["--loss", "sld", "--epochs", 3, "--seed", 5, "--base", "x", "--resume"]
     arguments += ["--calibrate-on", labelled, "--lora-rank", 4, "--towards-tuned", 0.5]
+    arguments += ["--composed", 0.25]
     with pytest.raises(TrainingError, match="enough"):
         run("train", labelled, "--out", tmp_path / "a", *arguments)
     options = seen["options"]
     assert (options.loss, options.epochs, options.seed) == ("sld", 3, 5)
-    assert (options.lora_rank, options.towards_tuned) == (4, 0.5)
+    assert (options.lora_rank, options.towards_tuned, options.composed) == (4, 0.5, 0.25)
     assert (seen["base"], seen["resume"], seen["out"]) == ("model x", True, tmp_path / "a")
     assert seen["pairs"] == seen["calibrate_on"] == read_pairs(labelled)

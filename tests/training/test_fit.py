@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from semcache_core.errors import TrainingError
-from semcache_core.training.fit import FitResult, fit
+from semcache_core.training.composed import composed_pairs
+from semcache_core.training.fit import FitResult, between, fit
 from semcache_core.training.losses import TuningLoss
 from semcache_core.training.options import FitOptions
 from semcache_core.training.pairs import Pair
@@ -68,6 +69,10 @@ def brief(model) -> FitResult:
 
 class Interrupted(Exception):
     pass
+
+
+def refuse(_: object) -> None:
+    raise Interrupted
 
 
 def interrupting(at: int):
@@ -157,6 +162,25 @@ def test_half_way_to_the_tuned_model_is_the_mean_of_the_weights(model, brief):
     for name, weight in weights(half.model).items():
         torch.testing.assert_close(weight, (base[name] + full[name]) / 2)
     assert (half.lam, half.c) == (brief.lam, brief.c)
+    from_outside = weights(between(model, brief.model, 0.5))
+    assert all(
+        torch.equal(from_outside[name], weight) for name, weight in weights(half.model).items()
+    )
+    assert equal(between(model, brief.model, 1), brief.model)
+
+
+def test_composed_pairs_are_trained_on_beside_the_given_ones(model, monkeypatch):
+    seen = []
+    one_step = replace(BRIEF, max_steps=1, batch_size=len(TRAIN) * 2, composed=0.25)
+    monkeypatch.setattr(TuningLoss, "__call__", lambda self, batch: refuse(seen.append(batch)))
+    with pytest.raises(Interrupted):
+        fit(TRAIN, model, one_step)
+    texts = [[seen[0].texts[row] for row in pair] for pair in seen[0].pairs]
+    added = [pair for pair in texts if tuple(pair) not in {(p.prompt, p.other) for p in TRAIN}]
+    assert len(texts) == len(TRAIN) + len(added)
+    assert len(added) == len(TRAIN) // 4
+    made = composed_pairs(TRAIN, len(TRAIN) // 4, seed=one_step.seed)
+    assert sorted(map(tuple, added)) == sorted((pair.prompt, pair.other) for pair in made)
 
 
 def test_keeping_holds_the_cosines_of_unrelated_questions(model, tuned):
@@ -442,6 +466,7 @@ def test_lora_without_peft_is_an_error_with_the_command_that_installs_it(model, 
         ("keep", float("nan")),
         ("keep", None),
         ("synthetic", "much"),
+        ("composed", -1),
         ("towards_tuned", 0),
         ("towards_tuned", 1.01),
         ("max_tokens", 2),

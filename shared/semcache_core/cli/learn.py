@@ -163,6 +163,9 @@ def train(
     synthetic: Annotated[
         float, typer.Option(min=0, help="Synthetic pairs for each labelled one.")
     ] = 0.5,
+    composed: Annotated[
+        float, typer.Option(min=0, help="Longer pairs made of two, for each labelled one.")
+    ] = 0.0,
     towards_tuned: Annotated[
         float, typer.Option(help="1 takes the tuned weights, .5 those half way from the base.")
     ] = 1.0,
@@ -187,6 +190,7 @@ def train(
         frozen_layers=frozen_layers,
         keep=keep,
         synthetic=synthetic,
+        composed=composed,
         towards_tuned=towards_tuned,
         max_steps=max_steps,
     )

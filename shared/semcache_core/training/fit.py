@@ -18,6 +18,7 @@ from sentence_transformers import SentenceTransformer
 from semcache_core.errors import TrainingError
 from semcache_core.training.batches import Batch, TrainingBatches, check_data, make_batch
 from semcache_core.training.checkpoint import Checkpoint, digest_of_data, digest_of_weights
+from semcache_core.training.composed import composed_pairs
 from semcache_core.training.export import transformer_of
 from semcache_core.training.losses import (
     BinaryCrossEntropyLoss,
@@ -73,12 +74,12 @@ def fit(
 ) -> FitResult:
     """Fine-tune a copy of `model` so that sigmoid(cosine / lambda - c) matches the labels.
 
-    The loss on the labelled `pairs` (arXiv 2402.01173) is joined by the same loss on synthetic
-    pairs, made from the questions of the pairs and from the unlabelled `questions`; by a ranking
-    among the questions of a batch; and by a penalty on moving the cosines of questions that no
-    label speaks of (see `losses`). It runs on the GPU when there is one, in bfloat16 where the
-    hardware has it. On the same CPU, with as many threads, the same arguments give the same
-    weights.
+    The loss on the labelled `pairs` (arXiv 2402.01173), and on longer ones composed of them, is
+    joined by the same loss on synthetic pairs, made from the questions of the pairs and from the
+    unlabelled `questions`; by a ranking among the questions of a batch; and by a penalty on moving
+    the cosines of questions that no label speaks of (see `losses`). It runs on the GPU when there
+    is one, in bfloat16 where the hardware has it. On the same CPU, with as many threads, the same
+    arguments give the same weights.
 
     With `checkpoint_dir` the run is saved as it goes; `resume=True` goes on from what is saved
     there (from the beginning if nothing is) and ends as it would have without an interruption.
@@ -120,6 +121,8 @@ class _Run:
         options: FitOptions,
     ) -> None:
         self.options, self.home = options, model.device
+        composed = round(options.composed * len(pairs))
+        pairs = [*pairs, *composed_pairs(pairs, composed, seed=options.seed)]
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.base = copy.deepcopy(model).float().to(device).eval().requires_grad_(False)
         self.student = copy.deepcopy(model).float().to(device).train().requires_grad_(True)
@@ -225,7 +228,7 @@ class _Run:
             self.lora.merge_and_unload()
         tuned = self.student.eval().requires_grad_(True)
         if self.options.towards_tuned < 1:
-            _interpolate(self.base, tuned, self.options.towards_tuned)
+            tuned = between(self.base, tuned, self.options.towards_tuned)
         starts = range(0, self.steps, LOSSES_EVERY)
         return FitResult(
             model=tuned.to(self.home),
@@ -267,11 +270,19 @@ def _layers(auto_model: torch.nn.Module) -> Sequence[torch.nn.Module]:
     return list(lists[0]) if lists else []
 
 
-def _interpolate(base: torch.nn.Module, tuned: torch.nn.Module, share: float) -> None:
-    """Move the weights of `tuned` to `share` of the way from those of `base`."""
+def between(
+    base: SentenceTransformer, tuned: SentenceTransformer, share: float
+) -> SentenceTransformer:
+    """A model whose weights lie `share` of the way from `base` (0) to `tuned` (1).
+
+    Source: arXiv 2109.01903, where what a fine-tuned model gains stays along much of that way and
+    what it loses elsewhere mostly comes back.
+    """
+    made = copy.deepcopy(tuned)
     with torch.no_grad():
-        for start, weight in zip(base.parameters(), tuned.parameters(), strict=True):
-            weight.copy_(torch.lerp(start, weight, share))
+        for start, weight in zip(base.parameters(), made.parameters(), strict=True):
+            weight.copy_(torch.lerp(start.to(weight), weight, share))
+    return made
 
 
 def _rate(step: int, steps: int) -> float:

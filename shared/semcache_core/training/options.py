@@ -26,11 +26,12 @@ class FitOptions:
     embeddings; above 0, low-rank updates of that rank only. The lowest `frozen_layers` stay as they
     are, which saves time: half of them a third of it. `ranking` and `keep` weigh those
     losses against the loss on the pairs; `synthetic` is how many synthetic pairs there are for
-    each labelled one, and also what their loss weighs. `towards_tuned` is how far the result lies
-    on the way from the untuned weights (0) to the tuned ones (1): part of the way keeps much of
-    the gain and loses less elsewhere (arXiv 2109.01903). Texts are cut after `max_tokens`.
-    `max_steps` makes the run shorter, its learning rate planned for that. A checkpoint is written
-    every `checkpoint_every` steps and after each epoch.
+    each labelled one, and also what their loss weighs; `composed` is how many longer pairs are made
+    of two labelled ones (see `composed_pairs`), for each labelled one. `towards_tuned` is how far
+    the result lies on the way from the untuned weights (0) to the tuned ones (1): part of the way
+    keeps much of the gain and loses less elsewhere (arXiv 2109.01903). Texts are cut after
+    `max_tokens`. `max_steps` makes the run shorter, its learning rate planned for that. A
+    checkpoint is written every `checkpoint_every` steps and after each epoch.
     """
 
     loss: str = "bce"
@@ -43,6 +44,7 @@ class FitOptions:
     ranking: float = 0.3
     keep: float = 1.0
     synthetic: float = 0.5
+    composed: float = 0.0
     towards_tuned: float = 1.0
     max_tokens: int = 64
     max_steps: int | None = None
@@ -58,7 +60,7 @@ class FitOptions:
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise TrainingError(f"{name} is {value!r}; give a whole number from {least}")
         # both written so that NaN fails too
-        for name in ("ranking", "keep", "synthetic"):
+        for name in ("ranking", "keep", "synthetic", "composed"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise TrainingError(f"{name} is {value!r}; give a number from 0, 0 for without")
