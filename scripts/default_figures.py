@@ -8,17 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 from semcache_core.embedding import OnnxEmbedder, SentenceTransformerEmbedder
 from semcache_core.evaluation import evaluate
+from semcache_core.guard import same_numbers
 from semcache_core.predictor import Calibration
-from semcache_core.training.calibration import threshold_table
+from semcache_core.training.calibration import MISSING, threshold_table
 from semcache_core.training.card import cosine
 from semcache_core.training.pairs import Pair
 from semcache_core.training.streams import (
     SEEDS,
+    Domain,
     Outcomes,
+    embed_texts,
+    run_streams,
     similarities_of,
 )
 from semcache_core.training.synthetic import synthetic_pairs
-from semcache_core.types import Embedder, Matrix, Vector
+from semcache_core.types import Matrix, Vector
 from sentence_transformers import SentenceTransformer
 from sklearn.metrics import roc_auc_score
 
@@ -55,16 +59,20 @@ class Remembering:
 
 @dataclass(frozen=True)
 class Artefact:
-    """A model with its calibration."""
+    """A model with its calibration; it lies `share` of the way from the published weights (0) to
+    the tuned ones (1).
+    """
 
+    share: float
+    model: SentenceTransformer
     embedder: Remembering
     calibration: Calibration
 
 
-def measure_auc(pairs: list[Pair], model: SentenceTransformer, embedder: Embedder) -> Auc:
+def measure_auc(pairs: list[Pair], shipped: Artefact) -> Auc:
     labels = np.array([pair.positive for pair in pairs])
-    exact = similarities_of(SentenceTransformerEmbedder(model), pairs)
-    rounded = similarities_of(embedder, pairs)
+    exact = similarities_of(SentenceTransformerEmbedder(shipped.model), pairs)
+    rounded = similarities_of(shipped.embedder, pairs)
     chooser = np.random.default_rng(0)
     drawn = [chooser.integers(0, len(pairs), len(pairs)) for _ in range(RESAMPLES)]
     scores = [
@@ -134,36 +142,68 @@ def own_rows(calibration: Calibration, streams: list[tuple[str, Outcomes]]) -> s
     """Per domain and form: what a threshold of its own would serve, were the form known."""
     rows = []
     for form, outcomes in streams:
-        cells = []
-        for row in threshold_table([outcomes], calibration.lam, calibration.c, SHOWN_BOUNDS):
-            if row.probability is None:
-                cells.append("none")
-                continue
-            share = (row.served - row.wrong) / outcomes.answerable.sum()
-            cells.append(f"{share:.1%} (cosine {cosine(calibration, row.probability):.3f})")
+        cells = [_own(calibration, outcomes, bound) for bound in SHOWN_BOUNDS]
         rows.append(f"| {outcomes.domain} | {form} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
-def comparison_rows(sets: dict[str, list[Pair]], published: Artefact, shipped: Artefact) -> str:
-    """Per set and figure: the published weights, the shipped ones."""
+def _own(calibration: Calibration, outcomes: Outcomes, bound: float) -> str:
+    (row,) = threshold_table([outcomes], calibration.lam, calibration.c, (bound,))
+    if row.probability is None:
+        return "none"
+    share = (row.served - row.wrong) / outcomes.answerable.sum()
+    return f"{share:.1%} (cosine {cosine(calibration, row.probability):.3f})"
+
+
+def way_header(points: Sequence[Artefact], shipped: float) -> str:
+    """The head of the table that compares points on the way from published to tuned weights."""
+    named = {0.0: "published weights", 1.0: "tuned weights"}
+    titles = [
+        named.get(point.share, f"{point.share:g} of the way")
+        + (", shipped" if point.share == shipped else "")
+        for point in points
+    ]
+    return f"| set | figure | {' | '.join(titles)} |\n|---|---|{'---|' * len(points)}"
+
+
+def way_rows(
+    sets: dict[str, list[Pair]], domains: Sequence[Domain], points: Sequence[Artefact]
+) -> str:
+    """Per set and figure: a cell for each point on the way."""
     rows = []
     for name, pairs in sets.items():
-        reference = similarities_of(published.embedder, pairs)
-        both = [
+        reference = similarities_of(points[0].embedder, pairs)
+        figures = [
             evaluate(pairs, one.embedder, one.calibration, base_similarities=reference).as_json()
-            for one in (published, shipped)
+            for one in points
         ]
-        for title, path in _FIGURES.items():
-            cells = [_cell(figures, path) for figures in both]
-            rows.append(f"| {name} | {title} | {' | '.join(cells)} |")
+        rows += [
+            _row(name, title, [_cell(found, path) for found in figures])
+            for title, path in _FIGURES.items()
+        ]
+    for domain in domains:
+        vectors = [embed_texts(one.embedder, domain.texts) for one in points]
+        halved = [run_streams(domain, of_one, missing=MISSING) for of_one in vectors]
+        rows += [
+            _row(
+                domain.name,
+                f"served at {bound:.0%}, half missing, threshold of its own",
+                [_own(one.calibration, o, bound) for one, o in zip(points, halved, strict=True)],
+            )
+            for bound in SHOWN_BOUNDS
+        ]
     questions = [pair.prompt for pairs in sets.values() for pair in pairs[::4]]
     made = synthetic_pairs(list(dict.fromkeys(questions)), seed=SYNTHETIC_SEED)
     for title, label in (("edits that change the answer", 0.0), ("harmless rewrites", 1.0)):
         chosen = [pair for pair in made if pair.same_answer == label]
-        cells = [_served(chosen, one) for one in (published, shipped)]
-        rows.append(f"| synthetic | {title} ({len(chosen):,}), served | {' | '.join(cells)} |")
+        cells = [_served(chosen, one) for one in points]
+        rows.append(_row("synthetic", f"{title} ({len(chosen):,}), served", cells))
     return "\n".join(rows)
+
+
+def _row(*cells: str | list[str]) -> str:
+    flat = [text for cell in cells for text in (cell if isinstance(cell, list) else [cell])]
+    return f"| {' | '.join(flat)} |"
 
 
 _FIGURES = {
@@ -189,4 +229,6 @@ def _served(pairs: list[Pair], artefact: Artefact) -> str:
     if threshold is None:
         return "none: exact repeats only"
     similarity = similarities_of(artefact.embedder, pairs)
-    return f"{(similarity >= cosine(artefact.calibration, threshold) - 1e-9).mean():.1%}"
+    near = similarity >= cosine(artefact.calibration, threshold) - 1e-9
+    guarded = [same_numbers(pair.prompt, pair.other) for pair in pairs]
+    return f"{(near & guarded).mean():.1%}"

@@ -114,3 +114,12 @@ def test_names_are_capitalised_words_inside_a_sentence() -> None:
         "New York",
         "Maestro",
     )
+
+
+def test_rules_that_seldom_apply_are_used_whenever_they_do() -> None:
+    often, seldom = "Is it safe to eat?", "Can I pay in 3 days?"
+    pairs = synthetic_pairs([often, seldom] * 20)
+    rules = [p.domain for p in pairs if p.prompt == seldom and p.domain.startswith("edit")]
+    # it can be negated too, as the other can, and that is what the other is used up by
+    assert {"edit:number", "edit:unit"} <= set(rules)
+    assert rules.count("edit:negation") < len(rules) / 4

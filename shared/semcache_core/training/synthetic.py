@@ -6,6 +6,7 @@ questions of any field, so they teach no field's own notion of "the same".
 """
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from semcache_core.training.edits import EDITS, names_in
@@ -19,28 +20,31 @@ def synthetic_pairs(
 ) -> list[Pair]:
     """For each question up to `per_question` edits (same_answer 0) and as many rewrites (1).
 
-    The rules are drawn at random among those that apply; `domain` of a pair says which, as
-    `edit:number` or `rewrite:polite`. The same arguments give the same pairs. An edit of a
+    Of the rules that apply the one used least so far is taken: most questions can be negated, few
+    hold a unit. `domain` of a pair says which, as `edit:number` or `rewrite:polite`. The same
+    arguments give the same pairs. An edit of a
     question that says little ("Who is he?" made "What is he?") may be no question any more;
     it has another answer all the same.
     """
     words = Words(random.Random(seed), names_in(questions))
+    used: Counter[str] = Counter()
     return [
         Pair(question, changed, label, f"{kind}:{name}")
         for question in questions
         for kind, rules, label in (("edit", EDITS, 0.0), ("rewrite", REWRITES, 1.0))
-        for name, changed in _changes(question, rules, words, per_question)
+        for name, changed in _changes(question, rules, words, used, per_question)
     ]
 
 
 def _changes(
-    question: str, rules: dict[str, Rule], words: Words, most: int
+    question: str, rules: dict[str, Rule], words: Words, used: Counter[str], most: int
 ) -> Iterator[tuple[str, str]]:
     found = 0
-    for name in words.random.sample(list(rules), len(rules)):
+    for name in sorted(rules, key=lambda name: (used[name], words.random.random())):
         if found == most:
             return
         changed = rules[name](question, words)
         if changed is not None and changed.split() and changed != question:
             found += 1
+            used[name] += 1
             yield name, changed
