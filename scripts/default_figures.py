@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from semcache_core.embedding import OnnxEmbedder, SentenceTransformerEmbedder
 from semcache_core.evaluation import evaluate
-from semcache_core.guard import same_numbers
+from semcache_core.guard import decisive_difference
 from semcache_core.predictor import Calibration
 from semcache_core.training.calibration import MISSING, threshold_table
 from semcache_core.training.card import cosine
@@ -230,5 +230,5 @@ def _served(pairs: list[Pair], artefact: Artefact) -> str:
         return "none: exact repeats only"
     similarity = similarities_of(artefact.embedder, pairs)
     near = similarity >= cosine(artefact.calibration, threshold) - 1e-9
-    guarded = [same_numbers(pair.prompt, pair.other) for pair in pairs]
-    return f"{(near & guarded).mean():.1%}"
+    alike = [not decisive_difference(pair.prompt, pair.other) for pair in pairs]
+    return f"{(near & alike).mean():.1%}"

@@ -21,7 +21,7 @@ from typing_extensions import Self, Unpack
 from semcache_core.embedding import usable_cores
 from semcache_core.errors import LedgerError, RequestError, SemcacheError
 from semcache_core.explanation import CacheStats, Explanation
-from semcache_core.guard import same_numbers
+from semcache_core.guard import decisive_difference
 from semcache_core.ledger import Ledger, NewEntry
 from semcache_core.parts import Parts, open_parts
 from semcache_core.request import Key, key_of
@@ -118,7 +118,7 @@ class SemanticCache:
         if reason := self._why_not_by_meaning(parts, request):
             return _Decision(None, reason)
         if not parts.ledger.has_vectors(key.partition, parts.embedder.fingerprint, now):
-            return _Decision(None, "nothing is stored for this namespace and scope")
+            return _Decision(None, _EMPTY_SCOPE)
         if not self._reads(parts, request.question):
             return _Decision(None, _UNREADABLE)
         with self._gate:
@@ -140,10 +140,11 @@ class SemanticCache:
             entry = parts.ledger.get(entry_id, key.partition, now)
             if entry is None:  # deleted or replaced by someone else since: see what is there now
                 return self._decide_by_meaning(parts, key, question, vector, now)
-            if same_numbers(question, entry.question):
+            difference = decisive_difference(question, entry.question)
+            if not difference:
                 hit = self._hit("semantic", entry, probability, similarity, now)
                 return _Decision(hit, "a stored question is near enough", nearest)
-            reason = "the nearest stored question has other numbers"
+            reason = f"the nearest stored question differs in what decides ({difference})"
         return _Decision(None, reason, nearest)
 
     def update(
@@ -245,6 +246,7 @@ class SemanticCache:
             threshold=parts.threshold,
             max_error_rate=self.settings.max_error_rate,
             candidates=tuple(candidates),
+            scope_is_empty=decision.reason == _EMPTY_SCOPE,
         )
 
     # -- housekeeping --------------------------------------------------------------------------
@@ -568,6 +570,7 @@ def _watch_forks(reference: "weakref.ref[SemanticCache]") -> None:
 
 
 _CLOSED = "this cache is closed; open a new SemanticCache"
+_EMPTY_SCOPE = "nothing is stored for this namespace and scope"
 _UNREADABLE = (
     "the question is longer than what was calibrated, or has characters the model has no token for"
 )

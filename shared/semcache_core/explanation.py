@@ -11,7 +11,8 @@ class Explanation:
 
     `threshold` is the probability that `max_error_rate` asks for, None when only exact repeats
     are served. `candidates` are the nearest live entries, best first; empty where the lookup
-    ended before it came to them.
+    ended before it came to them. `scope_is_empty` says that this was for want of any entry with
+    this namespace and scope; `hint` is what an adapter makes of that.
     """
 
     question: str
@@ -20,6 +21,8 @@ class Explanation:
     threshold: float | None
     max_error_rate: float
     candidates: tuple[Candidate, ...]
+    scope_is_empty: bool = False
+    hint: str = ""
 
     def __str__(self) -> str:
         verdict = "miss" if self.hit is None else f"{self.hit.kind} hit"
@@ -34,6 +37,8 @@ class Explanation:
                 f"  {candidate.probability:.3f} (similarity {candidate.similarity:.3f}) "
                 f'"{candidate.entry.question}"'
             )
+        if self.hint:
+            lines.append(f"  hint: {self.hint}")
         return "\n".join(lines)
 
 

@@ -18,12 +18,12 @@ from semcache_core.ledger import Ledger
 Q, PARAPHRASE = "how to reset my password", "my password how to reset"
 
 
-SPELLED = str.maketrans("0123456789", "zabcdefghi")
+SPELLED = str.maketrans("0123456789.", "zabcdefghix")
 DIALLED = {letter: digit for digit, letter in SPELLED.items()}
 
 
 def at(cosine: str) -> Request:
-    """A question for `Dial`, in letters: two questions with other numbers never match."""
+    """A question for `Dial`, in letters: with other numbers or file names none would match."""
     return Request(cosine.translate(SPELLED))
 
 

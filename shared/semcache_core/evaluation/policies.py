@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from semcache_core.embedding import OnnxEmbedder
 from semcache_core.errors import TrainingError
-from semcache_core.guard import same_numbers
+from semcache_core.guard import decisive_difference
 from semcache_core.predictor import Calibration, load_calibration
 from semcache_core.types import Embedder
 
@@ -160,7 +160,8 @@ class MaxErrorRate:
         for candidate in nearest:
             if self.calibration.probability(candidate.similarity) < self.threshold:
                 return None
-            if same_numbers(asked, candidate.question) and self._reads(asked, candidate.question):
+            alike = not decisive_difference(asked, candidate.question)
+            if alike and self._reads(asked, candidate.question):
                 return candidate
         return None
 
