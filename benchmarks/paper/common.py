@@ -175,6 +175,13 @@ def _about(arguments: argparse.Namespace) -> Results:
         "base": name_of(arguments.base or "all-MiniLM-L6-v2"),
         "seed": arguments.seed,
         "options": {name: value for name, value in vars(arguments).items() if name not in where},
+        **machine(),
+    }
+
+
+def machine() -> Results:
+    """What figures may depend on beside data and options."""
+    return {
         "hardware": {
             **hardware(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
