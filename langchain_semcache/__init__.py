@@ -1,5 +1,21 @@
-"""LangChain's cache interface over a SemanticCache."""
+"""SemanticCache in LangChain: as its cache, in front of a chat model, and in an agent."""
+
+from typing import TYPE_CHECKING, Any
 
 from langchain_semcache.cache import SemanticLLMCache
+from langchain_semcache.chat_model import CachedChatModel
+from langchain_semcache.hits import last_hit
 
-__all__ = ["SemanticLLMCache"]
+if TYPE_CHECKING:
+    from langchain_semcache.middleware import SemanticCacheMiddleware
+
+__all__ = ["CachedChatModel", "SemanticCacheMiddleware", "SemanticLLMCache", "last_hit"]
+
+
+def __getattr__(name: str) -> Any:
+    # langchain's agents are an extra of their own, and slow to import
+    if name != "SemanticCacheMiddleware":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from langchain_semcache.middleware import SemanticCacheMiddleware
+
+    return SemanticCacheMiddleware

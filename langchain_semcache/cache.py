@@ -1,7 +1,6 @@
 """SemanticLLMCache: LangChain's BaseCache over a SemanticCache."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.caches import BaseCache
@@ -10,6 +9,7 @@ from langchain_core.outputs import Generation
 from semcache_core import (
     CacheStats,
     Explanation,
+    Hit,
     SemanticCache,
     SemcacheError,
     SharedOptions,
@@ -19,14 +19,16 @@ from semcache_core import (
 from typing_extensions import Unpack
 
 from langchain_semcache.generations import (
-    calls_tools,
+    as_stored,
     dump_generations,
     is_storable,
     load_generations,
 )
+from langchain_semcache.hits import mark, note
 from langchain_semcache.identity import calling_model, read_llm_string
 from langchain_semcache.namespaces import Namespace, check_given, namespace_of_config
-from langchain_semcache.requests import RequestReader
+from langchain_semcache.opening import given_or_opened
+from langchain_semcache.requests import Normaliser, RequestReader
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -38,7 +40,8 @@ class SemanticLLMCache(BaseCache):
     Takes the keyword arguments of `SemanticCache`, or `cache=` an open one to share. `split` finds
     the question inside a user text. `namespace` is the tenant: a text, or a callable that gives
     the present call's; without it `config["configurable"]["semcache_namespace"]` is, and else the
-    cache's own.
+    cache's own. `normalise_system` takes out of system texts, for the comparison only, what may
+    differ, such as a date.
 
     It fails open: an error of the cache is a miss, counted in `stats().failures` and logged once.
     A response that was cut short, refused or is empty is not stored; one that calls tools is
@@ -51,25 +54,18 @@ class SemanticLLMCache(BaseCache):
         cache: SemanticCache | None = None,
         split: Splitter = split_question,
         namespace: Namespace = namespace_of_config,
+        normalise_system: Normaliser | None = None,
         embedder: object | None = None,
         chroma_client: "ClientAPI | None" = None,
         **options: Unpack[SharedOptions],
     ) -> None:
         check_given(namespace)
-        if cache is None:
-            self.cache = SemanticCache(embedder=embedder, chroma_client=chroma_client, **options)
-        elif embedder is not None or chroma_client is not None or options:
-            given = sorted(options) or ["embedder or chroma_client"]
-            raise SemcacheError(
-                f"cache= was given together with {', '.join(given)}; pass these to SemanticCache"
-            )
-        else:
-            self.cache = cache
-        self._reader = RequestReader(self.cache, split, namespace)
+        self.cache = given_or_opened(cache, embedder, chroma_client, options)
+        self._reader = RequestReader(self.cache, split, namespace, normalise_system)
 
     def lookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """The stored generations, as new objects with fresh ids, or None."""
-        return self._lookup(prompt, llm_string, calling_model())
+        return _noted(self._lookup(prompt, llm_string, calling_model()))
 
     def update(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
         """Store generations, unless they must not be repeated."""
@@ -83,9 +79,10 @@ class SemanticLLMCache(BaseCache):
     async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """See `lookup`."""
         model = calling_model()  # here: a thread has another stack
+        found = None
         with self.cache.failing_open("lookup"):
-            return await self.cache.in_thread(self._lookup, prompt, llm_string, model)
-        return None
+            found = await self.cache.in_thread(self._lookup, prompt, llm_string, model)
+        return _noted(found)
 
     async def aupdate(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
         """See `update`."""
@@ -115,7 +112,7 @@ class SemanticLLMCache(BaseCache):
                 "asks: pass model=, and no argument that shows only as an object "
                 f"({len(llm_string)} characters of llm_string)"
             )
-        return self.cache.explain(request)
+        return self._reader.hinted(self.cache.explain(request), prompt)
 
     def stats(self) -> CacheStats:
         """Counts since this process opened the cache."""
@@ -125,11 +122,14 @@ class SemanticLLMCache(BaseCache):
 
     def _lookup(
         self, prompt: str, llm_string: str, model: BaseLanguageModel[Any] | None
-    ) -> list[Generation] | None:
+    ) -> tuple[Hit, list[Generation]] | None:
         with self.cache.failing_open("lookup"):
             request = self._reader.read(prompt, llm_string, model)
             hit = None if request is None else self.cache.lookup(request)
-            return None if hit is None else load_generations(hit.response)
+            if hit is not None:
+                generations = load_generations(hit.response)
+                mark(generations, hit)
+                return hit, generations
         return None
 
     def _update(
@@ -143,8 +143,12 @@ class SemanticLLMCache(BaseCache):
             if not is_storable(generations):
                 return
             request = self._reader.read(prompt, llm_string, model)
-            if request is None:
-                return
-            if calls_tools(generations):
-                request = replace(request, exact_only=True)
-            self.cache.update(request, dump_generations(generations))
+            if request is not None:
+                text = dump_generations(generations)
+                self.cache.update(as_stored(request, generations), text)
+
+
+def _noted(found: tuple[Hit, list[Generation]] | None) -> list[Generation] | None:
+    """The generations; in the caller's own context, for a thread has another one."""
+    note(None if found is None else found[0])
+    return None if found is None else found[1]

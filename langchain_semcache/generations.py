@@ -4,6 +4,7 @@ import json
 import re
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
@@ -15,6 +16,9 @@ from langchain_core.outputs import (
     Generation,
     GenerationChunk,
 )
+from semcache_core import Request
+
+from langchain_semcache.hits import METADATA_KEY
 
 # Reading constructs nothing else, whatever a row on disk says (CVE-2025-68664).
 _ALLOWED: list[Any] = [
@@ -44,7 +48,7 @@ def dump_generations(generations: Sequence[Generation]) -> str:
 
     Raises what `load_generations` would: better to store nothing than what never can be served.
     """
-    text = json.dumps([dumps(generation) for generation in generations])
+    text = json.dumps([dumps(_unmarked(generation)) for generation in generations])
     load_generations(text)
     return text
 
@@ -67,13 +71,21 @@ def load_generations(text: str) -> list[Generation]:
 
 
 def is_storable(generations: Sequence[Generation]) -> bool:
-    """False for what must not be repeated: empty, cut short, refused, or with broken calls."""
+    """False for what must not be repeated: empty, cut short, refused, or with broken calls.
+
+    And for what a cache behind this one found by meaning: a guess must not be built on a guess.
+    """
     return bool(generations) and all(_is_complete(generation) for generation in generations)
 
 
 def calls_tools(generations: Sequence[Generation]) -> bool:
     """Whether any of them asks for a tool: then it is never served by meaning."""
     return any(_has_calls(_message(generation)) for generation in generations)
+
+
+def as_stored(request: Request, generations: Sequence[Generation]) -> Request:
+    """The request that `generations` are stored for: its exact one, where they call tools."""
+    return replace(request, exact_only=request.exact_only or calls_tools(generations))
 
 
 def _is_complete(generation: Generation) -> bool:
@@ -84,6 +96,8 @@ def _is_complete(generation: Generation) -> bool:
     if message is not None:
         said += [message.response_metadata, message.additional_kwargs]
         if message.additional_kwargs.get("refusal") or message.invalid_tool_calls:
+            return False
+        if _mark(message).get("kind") == "semantic":
             return False
         if any(kind in ("refusal", "invalid_tool_call") for kind in _block_types(message)):
             return False
@@ -117,6 +131,22 @@ def _block_types(message: AIMessage) -> list[str]:
     blocks = [block for block in message.content if isinstance(block, dict)]
     wrapped = [block["value"] for block in blocks if isinstance(block.get("value"), dict)]
     return [str(block.get("type")) for block in (*blocks, *wrapped)]
+
+
+def _mark(message: AIMessage) -> dict[str, Any]:
+    mark = message.response_metadata.get(METADATA_KEY)
+    return mark if isinstance(mark, dict) else {}
+
+
+def _unmarked(generation: Generation) -> Generation:
+    """`generation` without what tells how another cache came by it."""
+    message = _message(generation)
+    if message is None or METADATA_KEY not in message.response_metadata:
+        return generation
+    told = {k: v for k, v in message.response_metadata.items() if k != METADATA_KEY}
+    return generation.model_copy(
+        update={"message": message.model_copy(update={"response_metadata": told})}
+    )
 
 
 def _message(generation: Generation) -> AIMessage | None:

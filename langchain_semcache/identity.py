@@ -44,7 +44,7 @@ _PARAMETERS = {
 }
 # Modules whose objects show all they are in their repr; a client's, say, may be long or secret.
 _SHOWN = {"builtins", "datetime", "decimal", "fractions", "pathlib", "re", "uuid"}
-_OBJECT = re.compile(r"<class '|<[^<>]* at 0x[0-9a-fA-F]+>")
+_OBJECT = re.compile(r"<class '| at 0x[0-9a-fA-F]+>")
 
 
 @dataclass(frozen=True)

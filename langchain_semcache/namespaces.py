@@ -1,7 +1,7 @@
 """Whose answers a call may see: the tenant, fixed, told by the run's config, or asked for."""
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 from langchain_core.runnables.config import ensure_config
 from semcache_core import SemanticCache, SemcacheError, check_namespace
@@ -18,7 +18,12 @@ def namespace_of_config() -> str:
     Empty when the config names none: then it is the cache's own. LangChain shows the config of
     chains, graphs and agents to what runs inside them, not that of a plain `model.invoke`.
     """
-    configured = ensure_config().get("configurable", {})
+    return namespace_in(ensure_config())
+
+
+def namespace_in(config: Mapping[str, Any]) -> str:
+    """The tenant that `config` names, or an empty text; raises SemcacheError for a wrong type."""
+    configured = config.get("configurable", {})
     if CONFIG_KEY not in configured:
         return ""
     check_namespace(configured[CONFIG_KEY])

@@ -1,23 +1,38 @@
 """From a model call, as LangChain describes it to a cache, to the request the core is asked."""
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 from langchain_core.language_models import BaseLanguageModel
-from semcache_core import Request, SemanticCache, Splitter, digest
+from semcache_core import Explanation, Request, SemanticCache, SemcacheError, Splitter, digest
 
+from langchain_semcache.dates import find_date
 from langchain_semcache.identity import CallingModels, read_llm_string
-from langchain_semcache.messages import read_prompt
+from langchain_semcache.messages import Prompt, read_prompt
 from langchain_semcache.namespaces import Namespace, present_namespace
+
+Normaliser: TypeAlias = Callable[[str], str]
+"""Takes out of a system text what may differ between calls that an answer may be shared by."""
 
 
 class RequestReader:
     """Reads calls for one cache; `split` finds the question inside a user text.
 
-    Every adapter reads calls through this, so that the same call is the same request to all.
+    `normalise_system` is applied to what the scope sees of system texts; the model is still told
+    the original. Every adapter reads calls through this, so that the same call is the same request
+    to all.
     """
 
-    def __init__(self, cache: SemanticCache, split: Splitter, namespace: Namespace) -> None:
+    def __init__(
+        self,
+        cache: SemanticCache,
+        split: Splitter,
+        namespace: Namespace,
+        normalise_system: Normaliser | None = None,
+    ) -> None:
         self._cache, self._split, self._namespace = cache, split, namespace
+        self._normalise_system = normalise_system
         self._calling = CallingModels()
 
     @property
@@ -32,7 +47,7 @@ class RequestReader:
         asking = self._asking_model(llm_string, model)
         if asking is None:
             return None
-        read = read_prompt(prompt, self._split)
+        read = self._read_prompt(prompt)
         if not read.stable:
             self._warn_unstable("message")
             return None
@@ -42,6 +57,30 @@ class RequestReader:
             namespace=self.namespace,
             exact_only=read.exact_only,
         )
+
+    def hinted(self, explanation: Explanation, prompt: str) -> Explanation:
+        """`explanation`, with a hint where a date in the system text may be why nothing is found.
+
+        The ledger holds only digests of scopes, so nothing can tell what other scopes differ in.
+        """
+        if explanation.hit is not None or not explanation.scope_is_empty:
+            return explanation
+        systems = [block["text"] for block in _system_texts(self._read_prompt(prompt))]
+        found = find_date("\n".join(systems))
+        if found is None:
+            return explanation
+        hint = (
+            f"the system prompt holds {found!r}; if that changes from call to call, no earlier "
+            "answer can be found: leave it out, or pass normalise_system"
+        )
+        return replace(explanation, hint=hint)
+
+    def _read_prompt(self, prompt: str) -> Prompt:
+        read = read_prompt(prompt, self._split)
+        if self._normalise_system is not None:
+            for block in _system_texts(read):
+                block["text"] = _normalised(self._normalise_system, block["text"])
+        return read
 
     def _asking_model(self, llm_string: str, model: BaseLanguageModel[Any] | None) -> str | None:
         """A digest of the model and its parameters; None when it cannot be known."""
@@ -69,3 +108,22 @@ class RequestReader:
             "change unseen; calls with it are not cached. With with_structured_output, "
             "method='function_calling' shows the schema.",
         )
+
+
+def _system_texts(read: Prompt) -> Iterator[dict[str, Any]]:
+    """The text blocks of the system messages, as they are in `read`."""
+    for message in read.rest:
+        if isinstance(message, dict) and message.get("type") == "system":
+            content = message.get("content")
+            for block in content if isinstance(content, list) else ():
+                if isinstance(block, dict) and isinstance(block.get("text"), str):
+                    yield block
+
+
+def _normalised(normalise: Normaliser, text: str) -> str:
+    normal = normalise(text)
+    if not isinstance(normal, str):  # None would make all system texts one
+        raise SemcacheError(
+            f"normalise_system must give a str, got {normal!r}; return the text unchanged instead"
+        )
+    return normal

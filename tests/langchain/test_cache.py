@@ -543,3 +543,23 @@ def test_a_cache_can_be_shared_with_other_code(cache: SemanticLLMCache) -> None:
 def test_a_generic_fake_chat_model_is_cached(cache: SemanticLLMCache) -> None:
     model = GenericFakeChatModel(messages=iter(["one", "two"]), cache=cache)
     assert [model.invoke("hi there").content for _ in range(2)] == ["one", "one"]
+
+
+def test_a_date_in_the_system_prompt_is_hinted_at_and_can_be_taken_out_of_the_comparison(
+    open_cache: OpenCache,
+) -> None:
+    def asked(day: str) -> list[Any]:
+        return [SystemMessage(f"Be brief. Today is {day}."), HumanMessage("how warm is it")]
+
+    strict = open_cache()
+    model = Chat(cache=strict)
+    model.invoke(asked("2026-11-24"))
+    missed = strict.explain(dumps(asked("2026-11-25")), model._get_llm_string())
+    assert missed.hit is None and "2026-11-25" in str(missed)
+    lenient = open_cache(normalise_system=lambda text: text.partition("Today is")[0])
+    model = Chat(cache=lenient).answering("10 degrees", "12 degrees")
+    answers = [model.invoke(asked(day)).text for day in ("2026-11-24", "2026-11-25")]
+    assert answers == ["10 degrees", "10 degrees"]
+    assert model.invoke([SystemMessage("Be polite."), HumanMessage("how warm is it")]).text != (
+        "10 degrees"
+    )

@@ -1,0 +1,309 @@
+"""CachedChatModel: any LangChain chat model with a cache in front, streams included."""
+
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from contextlib import aclosing
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForLLMRun,
+    CallbackManager,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.runnables import RunnableConfig
+from pydantic import Field, PrivateAttr, SkipValidation, model_validator
+from semcache_core import (
+    CacheStats,
+    Explanation,
+    Hit,
+    SemanticCache,
+    SemcacheError,
+    Splitter,
+    split_question,
+)
+from typing_extensions import Self
+
+from langchain_semcache.calls import Answer, CachedCalls, Kind, Question
+from langchain_semcache.hits import Run, note
+from langchain_semcache.namespaces import Namespace, check_given, namespace_of_config
+from langchain_semcache.opening import given_or_opened
+from langchain_semcache.replay import answer_in, answer_of, areplayed, copied, replayed
+from langchain_semcache.requests import Normaliser, RequestReader
+from langchain_semcache.told import Call, ToldOfCalls, call_of
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+
+RunManager = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun
+
+
+class CachedChatModel(ToldOfCalls):
+    """`CachedChatModel(ChatOpenAI(...))`: use it wherever that model was used.
+
+    Takes the keyword arguments of `SemanticLLMCache` and those of any chat model. `invoke`,
+    `batch`, `stream`, `astream_events` and the rest ask the cache first, and so does what
+    `bind_tools` and `with_structured_output` give. A stream is stored when it has ended normally,
+    and replayed in chunks, `pace` seconds apart. Identical calls at the same time are one call of
+    the model. `last_hit()`, `response_metadata["semcache"]` and a callback event `semcache_hit`
+    tell of hits.
+
+    The model is asked by its `_generate` and `_stream`, so that a call is one traced run: a cache
+    of the model's own, or LangChain's global one, is not asked, and its rate limiter waits for
+    misses only. `namespace` is the tenant, by default
+    `config["configurable"]["semcache_namespace"]` of the call.
+
+    Fails open: an error of the cache is a miss, counted in `stats().failures`; an error of the
+    model passes as itself, to all who wait for that answer, and is not stored.
+    """
+
+    semantic_cache: SkipValidation[SemanticCache] = Field(exclude=True, repr=False)
+    split: SkipValidation[Splitter] = Field(default=split_question, exclude=True, repr=False)
+    namespace: SkipValidation[Namespace] = Field(
+        default=namespace_of_config, exclude=True, repr=False
+    )
+    normalise_system: SkipValidation[Normaliser | None] = Field(
+        default=None, exclude=True, repr=False
+    )
+    pace: SkipValidation[float | None] = None
+
+    _made: tuple[tuple[Any, ...], CachedCalls] | None = PrivateAttr(default=None)
+
+    def __init__(
+        self,
+        model: BaseChatModel,
+        *,
+        cache: SemanticCache | bool | None = None,
+        embedder: object | None = None,
+        chroma_client: "ClientAPI | None" = None,
+        **options: Any,
+    ) -> None:
+        fields = type(self).model_fields
+        own = {name: value for name, value in options.items() if name in fields}
+        shared: Any = {name: value for name, value in options.items() if name not in fields}
+        # `configurable_fields` makes a copy from the values of all fields: then it is there
+        if "semantic_cache" not in own:
+            given: Any = cache
+            own["semantic_cache"] = given_or_opened(given, embedder, chroma_client, shared)
+        # LangChain's own field: with False it does not ask its global cache besides this one
+        super().__init__(model=model, cache=False, **own)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_given(self.namespace)
+        pace = self.pace
+        if pace is not None and not (isinstance(pace, int | float) and 0 <= pace < math.inf):
+            raise SemcacheError(
+                f"pace must be the seconds between two chunks, got {pace!r}; leave it out for none"
+            )
+        self._calls()
+        return self
+
+    # -- what LangChain's methods ask --------------------------------------------------------------
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        semcache_call: Call | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        def result() -> Generator[ChatResult, None, None]:
+            if self.model.rate_limiter is not None:
+                self.model.rate_limiter.acquire(blocking=True)
+            ask = self.model._generate
+            yield ask(messages, stop=stop, **_run_for(ask, run_manager), **kwargs)
+
+        calls = self._calls()
+        asked = calls.ask(self._question(messages, stop, kwargs, semcache_call))
+        note(None)
+        results = list(calls.items(asked, result, self._whole))
+        if asked.answer is None:
+            return results[0]
+        self._tell(asked.answer, semcache_call, run_manager)
+        return ChatResult(generations=asked.answer.generations)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        semcache_call: Call | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        async def result() -> AsyncGenerator[ChatResult, None]:
+            if self.model.rate_limiter is not None:
+                await self.model.rate_limiter.aacquire(blocking=True)
+            ask = self.model._agenerate
+            yield await ask(messages, stop=stop, **_run_for(ask, run_manager), **kwargs)
+
+        calls = self._calls()
+        asked = await calls.aask(self._question(messages, stop, kwargs, semcache_call))
+        results = [item async for item in calls.aitems(asked, result, self._whole)]
+        if asked.answer is None:
+            return results[0]
+        await self._atell(asked.answer, semcache_call, run_manager)
+        return ChatResult(generations=asked.answer.generations)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        semcache_call: Call | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        def chunks() -> Generator[ChatGenerationChunk, None, None]:
+            if self.model.rate_limiter is not None:
+                self.model.rate_limiter.acquire(blocking=True)
+            ask = self.model._stream
+            yield from ask(messages, stop=stop, **_run_for(ask, run_manager), **kwargs)
+
+        calls = self._calls()
+        asked = calls.ask(self._question(messages, stop, kwargs, semcache_call))
+        note(None)
+        yield from calls.items(asked, chunks, self._chunked)
+        if asked.answer is not None:
+            self._tell(asked.answer, semcache_call, run_manager)
+            yield from replayed(asked.answer.generations[0], self.pace)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        semcache_call: Call | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        async def chunks() -> AsyncGenerator[ChatGenerationChunk, None]:
+            if self.model.rate_limiter is not None:
+                await self.model.rate_limiter.aacquire(blocking=True)
+            ask = self.model._astream
+            given = ask(messages, stop=stop, **_run_for(ask, run_manager), **kwargs)
+            try:
+                async for chunk in given:
+                    yield chunk
+            finally:
+                if isinstance(given, AsyncGenerator):
+                    await given.aclose()
+
+        calls = self._calls()
+        asked = await calls.aask(self._question(messages, stop, kwargs, semcache_call))
+        note(None)
+        async with aclosing(calls.aitems(asked, chunks, self._chunked)) as items:
+            async for chunk in items:
+                yield chunk
+        if asked.answer is not None:
+            await self._atell(asked.answer, semcache_call, run_manager)
+            async for chunk in areplayed(asked.answer.generations[0], self.pace):
+                yield chunk
+
+    # -- for the app -------------------------------------------------------------------------------
+
+    def stats(self) -> CacheStats:
+        """Counts since this process opened the cache."""
+        return self.semantic_cache.stats()
+
+    def explain(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Explanation:
+        """Why `invoke` with these arguments would hit or miss.
+
+        Tools that are bound are arguments too: `model.explain(input, **bound.kwargs)`. Raises
+        SemcacheError when the call is not cached, or the cache cannot be read.
+        """
+        # LangChain's own, done on the way to `_generate`; here, as it may move
+        from langchain_core.language_models._utils import _normalize_messages
+
+        messages = _normalize_messages(self._convert_input(input).to_messages())
+        question = self._question(messages, stop, kwargs, call_of(config, {}))
+        return self._calls().explain(question)
+
+    # -- helpers -----------------------------------------------------------------------------------
+
+    def _calls(self) -> CachedCalls:
+        """Made anew when what it works with has changed: a copy for another tenant must not go on
+        with the answers of the first.
+        """
+        parts = (self.semantic_cache, self.split, self.namespace, self.normalise_system)
+        made = self._made
+        if made is None or made[0] != parts:
+            made = self._made = (parts, CachedCalls(self.semantic_cache, RequestReader(*parts)))
+        return made[1]
+
+    def _question(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        arguments: dict[str, Any],
+        call: Call | None,
+    ) -> Question:
+        config = None if call is None else call.config
+        return Question(self.model, messages, stop, arguments, config)
+
+    @property
+    def _whole(self) -> Kind[ChatResult]:
+        version = self.model.output_version
+        return Kind(lambda result: result, lambda results: answer_in(results[0], version))
+
+    @property
+    def _chunked(self) -> Kind[ChatGenerationChunk]:
+        version = self.model.output_version
+        return Kind(copied, lambda chunks: answer_of(chunks, version))
+
+    def _tell(self, answer: Answer, call: Call | None, run_manager: RunManager | None) -> None:
+        hit = _noted(answer, call)
+        with self.semantic_cache.failing_open("announce"):
+            if hit is not None and (run := self._run(call, run_manager)) is not None:
+                run.announce(hit)
+
+    async def _atell(
+        self, answer: Answer, call: Call | None, run_manager: RunManager | None
+    ) -> None:
+        hit = _noted(answer, call)
+        with self.semantic_cache.failing_open("announce"):
+            if hit is not None and (run := self._run(call, run_manager)) is not None:
+                await run.aannounce(hit)
+
+    def _run(self, call: Call | None, manager: RunManager | None) -> Run | None:
+        """LangChain does not tell `_stream` of its run: what it did for the run is done again."""
+        if manager is not None:
+            return Run(manager.run_id, manager.handlers, manager.tags, manager.metadata)
+        if call is None:
+            return None
+        told = call.config
+        configured = CallbackManager.configure(
+            told.get("callbacks"),
+            self.callbacks,
+            self.verbose,
+            told.get("tags"),
+            self.tags,
+            told.get("metadata"),
+            self.metadata,
+        )
+        run_id = told["run_id"]
+        assert run_id is not None
+        return Run(run_id, configured.handlers, configured.tags, configured.metadata)
+
+
+def _noted(answer: Answer, call: Call | None) -> Hit | None:
+    note(answer.hit)
+    if call is not None:
+        call.hit = answer.hit
+    return answer.hit
+
+
+def _run_for(ask: Callable[..., Any], run_manager: object) -> dict[str, Any]:
+    """As LangChain does: some models do not take it."""
+    if run_manager is None or "run_manager" not in signature(ask).parameters:
+        return {}
+    return {"run_manager": run_manager}

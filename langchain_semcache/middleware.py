@@ -1,0 +1,223 @@
+"""SemanticCacheMiddleware: a semantic cache around the model calls of a LangChain agent."""
+
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
+from langchain_core.language_models import BaseChatModel
+from langchain_core.load import dumps
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables.config import ensure_config, var_child_runnable_config
+from semcache_core import (
+    CacheStats,
+    Explanation,
+    Hit,
+    Request,
+    SemanticCache,
+    SemcacheError,
+    SharedOptions,
+    Splitter,
+    digest,
+    split_question,
+)
+from typing_extensions import Unpack
+
+from langchain_semcache.hits import EVENT, described, note
+from langchain_semcache.namespaces import Namespace, check_given, namespace_of_config
+from langchain_semcache.opening import given_or_opened
+from langchain_semcache.requests import Normaliser, RequestReader
+from langchain_semcache.uncached import UncachedTools
+
+try:
+    from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
+except ImportError as error:
+    raise SemcacheError(
+        f"SemanticCacheMiddleware needs langchain's agents ({error}); "
+        'run: pip install "semcache-core[agents]"'
+    ) from error
+
+from langchain_semcache.answers import asks_for_tools, dump_answer, load_answer
+from langchain_semcache.schemas import describe_choice, describe_format, describe_tools
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+
+Response: TypeAlias = ModelResponse[Any]
+Call: TypeAlias = Callable[[ModelRequest[Any]], Response]
+AsyncCall: TypeAlias = Callable[[ModelRequest[Any]], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """How a lookup ended: `asked` is None when this call is not cached, `answer` on a miss."""
+
+    asked: Request | None = None
+    answer: Response | None = None
+    hit: Hit | None = None
+
+
+class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
+    """For `create_agent(..., middleware=[..., SemanticCacheMiddleware()])`: put it last.
+
+    Takes the keyword arguments of `SemanticLLMCache`. The first model call of a human turn may be
+    served by meaning. Once anything follows the last human message, only the very same
+    conversation is served, and so is an answer that calls tools, with fresh call ids: the tools
+    run each time.
+
+    All that the model is told must be equal: model, parameters, system prompt, earlier messages,
+    the schemas of tools and response format. What it is not told, such as other state, is not
+    compared. `uncached_tools` names tools whose results differ from call to call: nothing after a
+    call of one is cached, in that turn and in later ones that still show it. `normalise_system`
+    takes out of the system prompt, for the comparison only, what may differ, such as a date.
+
+    Middleware behind this one could change the request unseen, so then nothing is cached. An error
+    of the cache is a miss, counted in `stats().failures`; an error of the model passes as itself.
+    """
+
+    def __init__(
+        self,
+        *,
+        cache: SemanticCache | None = None,
+        split: Splitter = split_question,
+        namespace: Namespace = namespace_of_config,
+        uncached_tools: Sequence[str] = (),
+        normalise_system: Normaliser | None = None,
+        embedder: object | None = None,
+        chroma_client: "ClientAPI | None" = None,
+        **options: Unpack[SharedOptions],
+    ) -> None:
+        super().__init__()
+        check_given(namespace)
+        self._uncached = UncachedTools(uncached_tools)
+        self.cache = given_or_opened(cache, embedder, chroma_client, options)
+        self._tenant_by_config = namespace is namespace_of_config
+        self._reader = RequestReader(self.cache, split, namespace, normalise_system)
+
+    def wrap_model_call(self, request: ModelRequest[Any], handler: Call) -> Response:
+        """The remembered answer to this step of the agent, else the model's."""
+        looked = _Looked() if self._is_blind(handler) else self._look(request)
+        note(looked.hit)
+        if looked.answer is not None and looked.hit is not None:
+            with self.cache.failing_open("announce"), suppress(RuntimeError):  # outside of any run
+                dispatch_custom_event(EVENT, described(looked.hit))
+            return looked.answer
+        response = handler(request)
+        if looked.asked is not None:
+            self._keep(looked.asked, request, response)
+        return response
+
+    async def awrap_model_call(self, request: ModelRequest[Any], handler: AsyncCall) -> Response:
+        """See `wrap_model_call`."""
+        looked = _Looked()
+        if not self._is_blind(handler) and not self._lacks_config():
+            with self.cache.failing_open("lookup"):
+                looked = await self.cache.in_thread(self._look, request)
+        note(looked.hit)
+        if looked.answer is not None and looked.hit is not None:
+            with self.cache.failing_open("announce"), suppress(RuntimeError):
+                await adispatch_custom_event(EVENT, described(looked.hit))
+            return looked.answer
+        response = await handler(request)
+        if looked.asked is not None:
+            with self.cache.failing_open("update"):
+                await self.cache.in_thread(self._keep, looked.asked, request, response)
+        return response
+
+    def explain(self, request: ModelRequest[Any]) -> Explanation:
+        """Why this call would hit or miss. Raises SemcacheError where it is not cached at all.
+
+        Ask from inside the agent's run, such as a middleware's hook, where the run's config names
+        the tenant, or where the agent has a name: that is part of the call too.
+        """
+        asked = self._read(request)
+        if asked is None:
+            raise SemcacheError(
+                "this call is not cached: it follows a call of one of uncached_tools, or its model "
+                f"({type(request.model).__name__}) or a message cannot be told from another one"
+            )
+        return self._reader.hinted(self.cache.explain(asked), _prompt(request))
+
+    def stats(self) -> CacheStats:
+        """Counts since this process opened the cache."""
+        return self.cache.stats()
+
+    # -- what sync and async share -----------------------------------------------------------------
+
+    def _look(self, request: ModelRequest[Any]) -> _Looked:
+        asked = None
+        with self.cache.failing_open("lookup"):
+            asked = self._read(request)
+            hit = None if asked is None else self.cache.lookup(asked)
+            if hit is not None:
+                answer = load_answer(hit.response, request.response_format, hit)
+                return _Looked(asked, answer, hit)
+        return _Looked(asked)
+
+    def _keep(self, asked: Request, request: ModelRequest[Any], response: Response) -> None:
+        with self.cache.failing_open("update"):
+            if self._uncached.ran_inside(response.result):
+                return
+            text = dump_answer(response, request.response_format)
+            if text is not None:
+                exact_only = asked.exact_only or asks_for_tools(response)
+                self.cache.update(replace(asked, exact_only=exact_only), text)
+
+    def _read(self, request: ModelRequest[Any]) -> Request | None:
+        """None when this call is not cached."""
+        model = request.model
+        if not isinstance(model, BaseChatModel):
+            self.cache.warn_once(
+                "no chat model",
+                f"the agent's model is a {type(model).__name__} and no chat model, so what it asks "
+                "cannot be seen; its calls are not cached",
+            )
+            return None
+        if self._uncached.called_in(request.messages):
+            return None
+        llm_string = model._get_llm_string(**request.model_settings)
+        asked = self._reader.read(_prompt(request), llm_string, model)
+        if asked is None:
+            return None
+        told = [
+            describe_tools(request.tools),
+            describe_choice(request.tool_choice),
+            describe_format(request.response_format),
+            ensure_config().get("metadata", {}).get("lc_agent_name"),  # it signs the answer
+        ]
+        return replace(asked, scope=digest(["agent", asked.scope, *told]))
+
+    def _is_blind(self, handler: Call | AsyncCall) -> bool:
+        """Whether other middleware follows: what it changes in the request would go unseen."""
+        by_langchain = getattr(handler, "__module__", None) == "langchain.agents.factory"
+        if not by_langchain or handler.__name__.startswith("_execute_model"):
+            return False
+        self.cache.warn_once(
+            "not last",
+            "nothing is cached: other middleware that wraps model calls follows "
+            "SemanticCacheMiddleware and could change the request unseen; put "
+            "SemanticCacheMiddleware last in middleware=[...]",
+        )
+        return True
+
+    def _lacks_config(self) -> bool:
+        """Before Python 3.11, async code is not shown the config that names the tenant."""
+        if not self._tenant_by_config or sys.version_info >= (3, 11):
+            return False
+        if var_child_runnable_config.get() is not None:
+            return False
+        self.cache.warn_once(
+            "no config",
+            "nothing is cached in async agents: before Python 3.11 the run's config, which names "
+            'the tenant, cannot be seen; pass namespace="..." or a callable',
+        )
+        return True
+
+
+def _prompt(request: ModelRequest[Any]) -> str:
+    """The whole conversation, as LangChain would show it to a cache."""
+    system = [] if request.system_message is None else [request.system_message]
+    messages: list[BaseMessage] = [*system, *request.messages]
+    return dumps(messages)

@@ -1,0 +1,104 @@
+"""A chat model whose `_generate` and `_stream` are told of the config that a call was given.
+
+LangChain tells them of the run's callbacks at most, so it is handed down as an argument of the
+call. A context variable would not do: a stream's steps may run in one context after another.
+"""
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config
+from langchain_core.utils.uuid import uuid7
+from semcache_core import Hit
+
+from langchain_semcache.delegating import OWN_ARGUMENT, Delegating
+from langchain_semcache.hits import note
+
+
+@dataclass
+class Call:
+    """What one call was told; and the hit that answered it, once it is known."""
+
+    config: RunnableConfig
+    hit: Hit | None = None
+
+
+def call_of(config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> Call:
+    """A new one, or the one among `kwargs`. It names the run, so that its handlers know it."""
+    if OWN_ARGUMENT in kwargs:
+        call: Call = kwargs[OWN_ARGUMENT]
+        return call
+    told = ensure_config(config)
+    return Call({**told, "run_id": told.get("run_id") or uuid7()})
+
+
+class ToldOfCalls(Delegating):
+    """Passes a `Call` down as the argument `semcache_call`."""
+
+    def invoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        call = call_of(config, kwargs)
+        return super().invoke(input, call.config, stop=stop, **{**kwargs, OWN_ARGUMENT: call})
+
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        call = call_of(config, kwargs)
+        told = {**kwargs, OWN_ARGUMENT: call}
+        try:
+            return await super().ainvoke(input, call.config, stop=stop, **told)
+        finally:
+            note(call.hit)  # LangChain asks in a task of its own
+
+    def stream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        call = call_of(config, kwargs)
+        return super().stream(input, call.config, stop=stop, **{**kwargs, OWN_ARGUMENT: call})
+
+    def astream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        call = call_of(config, kwargs)
+        return super().astream(input, call.config, stop=stop, **{**kwargs, OWN_ARGUMENT: call})
+
+    def stream_events(
+        self, input: Any, config: Any = None, *, version: Any = "v2", **kwargs: Any
+    ) -> Any:
+        if version == "v3":  # the others are made from `stream`
+            call = call_of(config, kwargs)
+            config, kwargs = call.config, {**kwargs, OWN_ARGUMENT: call}
+        return super().stream_events(input, config, version=version, **kwargs)
+
+    def astream_events(
+        self, input: Any, config: Any = None, *, version: Any = "v2", **kwargs: Any
+    ) -> Any:
+        if version == "v3":
+            call = call_of(config, kwargs)
+            config, kwargs = call.config, {**kwargs, OWN_ARGUMENT: call}
+        return super().astream_events(input, config, version=version, **kwargs)

@@ -1,0 +1,133 @@
+"""The examples do what they say, with a scripted model and the shipped embedding model."""
+
+import re
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage
+from scripted_models import Chat, Streaming
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(name: str, model: Chat, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines that an example prints."""
+    spec = spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main(model)
+    return capsys.readouterr().out.splitlines()
+
+
+def calling(name: str, **args: Any) -> AIMessage:
+    return AIMessage("", tool_calls=[{"name": name, "args": args, "id": "call_1"}])
+
+
+def test_every_example_is_tested_and_starts_with_what_it_shows() -> None:
+    names = {path.stem for path in EXAMPLES.glob("*.py")}
+    assert names == {"chat_app", "rag_chain", "tool_agent", "multi_tenant"}
+    for name in names:
+        text = (EXAMPLES / f"{name}.py").read_text()
+        assert text.startswith('"""A') and f"python examples/{name}.py" in text
+
+
+def test_a_chat_app_streams_a_common_question_from_the_cache(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = Streaming().answering(
+        "By mail.", "In your inbox.", "In the menu.", "Top right.", "Click it"
+    )
+    assert run("chat_app", model, capsys) == [
+        "Ada: How do I reset my password?",
+        "By mail.   [the model]",
+        "Ada: And where do I find that link?",
+        "In your inbox.   [the model]",
+        "Bob: How can I reset my password?",
+        "By mail.   [semantic hit]",
+        "Bob: And where do I find that link?",
+        "In the menu.   [the model]",
+        "Cyd: How do I cancel my order?",
+        "Top right.   [the model]",
+        "Cyd: And where do I find that link?",
+        "Click it   [the model]",
+    ]
+    assert model.asked == 5
+
+
+def test_a_rag_chain_reuses_an_answer_for_the_same_documents_only(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = Chat().answering("2 days.", "14 days.")
+    assert run("rag_chain", model, capsys) == [
+        "How do I cancel my order?",
+        "   2 days.   [the model]",
+        "How can I cancel an order?",
+        "   2 days.   [semantic hit]",
+        "How do I cancel my order?",
+        "   14 days.   [the model]",
+        "How can I cancel an order?",
+        "   14 days.   [semantic hit]",
+    ]
+    assert model.asked == 2
+
+
+def test_an_agent_with_tools_replays_its_steps_and_runs_its_tools(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    order = calling("order_status", number="1234")
+    script = ["Press cancel.", order, "It is packed.", "It is sent.", calling("clock"), "Late", "!"]
+    model = Chat().answering(*script)
+    lines = [re.sub(r"\d\d:\d\d", "14:03", line) for line in run("tool_agent", model, capsys)]
+    assert lines == [
+        "How do I cancel my order?",
+        "   ai: Press cancel.",
+        "How can I cancel an order?",
+        "   ai: Press cancel.   [semantic hit]",
+        "Where is order 1234?",
+        "   ai: ['order_status']",
+        "   tool: packed",
+        "   ai: It is packed.",
+        "Where is order 1234?",
+        "   ai: ['order_status']   [exact hit]",
+        "   tool: packed",
+        "   ai: It is packed.   [exact hit]",
+        "Where is order 1234?",
+        "   ai: ['order_status']   [exact hit]",
+        "   tool: sent",
+        "   ai: It is sent.",
+        "What time is it?",
+        "   ai: ['clock']",
+        "   tool: 14:03",
+        "   ai: Late",
+        "What time is it?",
+        "   ai: ['clock']   [exact hit]",
+        "   tool: 14:03",
+        "   ai: !",
+        "4 exact and 1 semantic hits",
+    ]
+    assert model.asked == 7
+
+
+def test_tenants_of_a_service_never_share(capsys: pytest.CaptureFixture[str]) -> None:
+    model = Chat().answering("acme's", "globex's", "nobody's", "acme's new")
+    assert run("multi_tenant", model, capsys) == [
+        "acme: How do I reset my password?",
+        "   acme's   [the model]",
+        "globex: How do I reset my password?",
+        "   globex's   [the model]",
+        "acme: How can I reset my password?",
+        "   acme's   [semantic hit]",
+        "globex: How can I reset my password?",
+        "   globex's   [semantic hit]",
+        "None: How do I reset my password?",
+        "   nobody's   [the model]",
+        "acme is gone, and with it 1 answer",
+        "acme: How do I reset my password?",
+        "   acme's new   [the model]",
+        "globex: How do I reset my password?",
+        "   globex's   [exact hit]",
+    ]
+    assert model.asked == 4

@@ -1,0 +1,327 @@
+"""One source for all who ask the same at once, however they read it."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from langchain_semcache.flights import AsyncFlights, Flight, Flights, Outcome
+
+
+class Source:
+    """Gives its items and then the text "done"; remembers how far it was read, and its close."""
+
+    def __init__(self, *items: Any) -> None:
+        self.items, self.given, self.closed = items, 0, False
+        self.at: dict[int, Callable[[], Any]] = {}
+
+    def __call__(self, outcome: Outcome) -> Generator[Any, None, None]:
+        try:
+            for place, item in enumerate(self.items):
+                if place in self.at:
+                    self.at[place]()
+                if isinstance(item, BaseException):
+                    raise item
+                self.given += 1
+                yield item
+            outcome.text = "done"
+        finally:
+            self.closed = True
+
+    async def slowly(self, outcome: Outcome) -> AsyncGenerator[Any, None]:
+        try:
+            for place, item in enumerate(self.items):
+                if place in self.at:
+                    await self.at[place]()
+                if isinstance(item, BaseException):
+                    raise item
+                self.given += 1
+                yield item
+            outcome.text = "done"
+        finally:
+            await turns()
+            self.closed = True
+
+
+@contextmanager
+def joined(flights: Flights[Any], source: Source, key: str = "q") -> Iterator[Flight[Any]]:
+    flight, _ = flights.join(key, source)
+    try:
+        yield flight
+    finally:
+        flights.leave(key, flight)
+
+
+def test_the_first_leads_and_the_others_get_the_same_flight() -> None:
+    flights: Flights[int] = Flights()
+    first, second = Source(1), Source(2)
+    flight, leads = flights.join("q", first)
+    assert leads and flights.join("q", second) == (flight, False)
+    assert flights.join("another", second)[1]
+    assert list(flight.items()) == [1]
+
+
+def test_the_leader_is_not_read_ahead() -> None:
+    source = Source(1, 2, 3)
+    with joined(Flights(), source) as flight:
+        items = flight.items()
+        assert source.given == 0
+        assert next(items) == 1
+        assert source.given == 1
+
+
+def test_one_who_waits_reads_for_a_leader_on_the_same_thread() -> None:
+    """A leader that has stopped reading, for good or for now, must not hold up anybody."""
+    flights: Flights[int] = Flights()
+    source = Source(1, 2, 3)
+    with joined(flights, source) as led, joined(flights, source) as waited:
+        items = led.items()
+        assert next(items) == 1
+        waited.wait()
+        assert waited.outcome.text == "done"
+        assert list(items) == [2, 3]
+    assert source.given == 3
+
+
+def test_a_leader_that_leaves_does_not_end_it_for_others() -> None:
+    flights: Flights[int] = Flights()
+    source = Source(1, 2)
+    led, _ = flights.join("q", source)
+    next(led.items())
+    with joined(flights, source) as waited:
+        flights.leave("q", led)
+        assert flights.join("q", source) == (waited, False)
+        flights.leave("q", waited)
+        waited.wait()
+        assert waited.outcome.text == "done"
+    assert source.given == 2
+
+
+def test_the_source_is_closed_when_the_last_one_leaves() -> None:
+    flights: Flights[int] = Flights()
+    source = Source(1, 2)
+    flight, _ = flights.join("q", source)
+    flights.join("q", source)
+    next(flight.items())
+    flights.leave("q", flight)
+    assert not source.closed
+    flights.leave("q", flight)
+    assert source.closed and source.given == 1 and flight.outcome.text is None
+    assert flights.join("q", Source())[1]  # and a newcomer begins anew
+
+
+def test_one_that_is_over_is_not_joined() -> None:
+    flights: Flights[int] = Flights()
+    with joined(flights, Source(1)) as flight:
+        assert list(flight.items()) == [1]
+        other, leads = flights.join("q", Source(2))
+        assert leads and other is not flight
+    assert flights.join("q", Source(3)) == (other, False)  # leaving the old one left it there
+
+
+def test_an_error_reaches_the_leader_after_its_items_and_is_told_to_the_others() -> None:
+    flights: Flights[int] = Flights()
+    error = ValueError("no")
+    source = Source(1, error)
+    with joined(flights, source) as led, joined(flights, source) as waited:
+        waited.wait()
+        assert waited.error is error and waited.outcome.text is None
+        items = led.items()
+        assert next(items) == 1
+        with pytest.raises(ValueError) as raised:
+            next(items)
+        assert raised.value is error
+
+
+def test_an_interrupt_is_raised_where_it_happened() -> None:
+    flights: Flights[int] = Flights()
+    source = Source(KeyboardInterrupt())
+    with joined(flights, source) as led, joined(flights, source) as waited:
+        with pytest.raises(KeyboardInterrupt):
+            waited.wait()
+        assert isinstance(led.error, KeyboardInterrupt) and led.over
+
+
+def test_a_leader_gets_each_item_while_another_thread_reads() -> None:
+    flights: Flights[int] = Flights()
+    reading, go_on, end = (threading.Event() for _ in range(3))
+    source = Source(1, 2, 3)
+    source.at = {1: lambda: (reading.set(), go_on.wait()), 2: end.wait}
+    led, waited = joined(flights, source), joined(flights, source)
+    with ThreadPoolExecutor() as threads, led as leading, waited as other:
+        waiting = threads.submit(other.wait)
+        assert reading.wait(20)  # the other thread is inside the source
+        items = leading.items()
+        assert next(items) == 1
+        last = threads.submit(next, items)
+        go_on.set()
+        assert last.result(20) == 2  # as soon as it is there, though the other reads on
+        end.set()
+        waiting.result(20)
+    assert source.given == 3
+
+
+def test_many_threads_read_one_source_once() -> None:
+    flights: Flights[int] = Flights()
+    source = Source(*range(50))
+    together = threading.Barrier(8)
+
+    def wait(_: int) -> str | None:
+        with joined(flights, source) as flight:
+            together.wait()
+            flight.wait()
+            return flight.outcome.text
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(wait, range(8))) == ["done"] * 8
+    assert source.given == 50
+
+
+# -- asyncio ---------------------------------------------------------------------------------------
+
+
+async def test_async_the_first_leads_and_is_not_read_ahead() -> None:
+    flights: AsyncFlights[int] = AsyncFlights()
+    source = Source(1, 2, 3)
+    flight, leads = flights.join("q", source.slowly)
+    assert leads and flights.join("q", Source().slowly) == (flight, False)
+    items = flight.items()
+    assert await anext(items) == 1
+    await turns()
+    assert source.given == 1
+    assert [item async for item in items] == [2, 3]
+    assert flight.outcome.text == "done"
+
+
+async def test_async_one_who_waits_reads_for_a_leader_in_the_same_task() -> None:
+    flights: AsyncFlights[int] = AsyncFlights()
+    source = Source(1, 2, 3)
+    led, _ = flights.join("q", source.slowly)
+    waited, _ = flights.join("q", source.slowly)
+    items = led.items()
+    assert await anext(items) == 1
+    await waited.wait()
+    assert waited.outcome.text == "done"
+    assert [item async for item in items] == [2, 3]
+
+
+async def test_async_a_cancelled_leader_harms_no_other() -> None:
+    flights: AsyncFlights[int] = AsyncFlights()
+    source = Source(1, 2)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def halt() -> None:
+        begun.set()
+        await go_on.wait()
+
+    source.at[0] = halt
+    leader = asyncio.create_task(drained(flights, source))
+    await begun.wait()
+    others = [asyncio.create_task(waited_for(flights, source)) for _ in range(2)]
+    await turns()
+    leader.cancel()
+    others[0].cancel()
+    await asyncio.wait([leader, others[0]])
+    assert leader.cancelled() and others[0].cancelled() and not source.closed
+    go_on.set()
+    assert await others[1] == "done"
+    assert source.given == 2
+
+
+async def test_async_the_source_is_cancelled_when_the_last_one_leaves() -> None:
+    flights: AsyncFlights[int] = AsyncFlights()
+    source = Source(1, 2)
+    begun = asyncio.Event()
+
+    async def halt() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    source.at[1] = halt
+    tasks = [asyncio.create_task(drained(flights, source)) for _ in range(2)]
+    await begun.wait()
+    for task in tasks:
+        assert not source.closed
+        task.cancel()
+        await asyncio.wait([task])
+    assert source.closed
+    flight, leads = flights.join("q", Source(7).slowly)
+    assert leads and [item async for item in flight.items()] == [7]
+
+
+async def test_async_an_error_reaches_the_leader_and_is_told_to_the_others() -> None:
+    flights: AsyncFlights[int] = AsyncFlights()
+    error = ValueError("no")
+    source = Source(1, error)
+    led, _ = flights.join("q", source.slowly)
+    waited, _ = flights.join("q", source.slowly)
+    await waited.wait()
+    assert waited.error is error and waited.outcome.text is None
+    items = led.items()
+    assert await anext(items) == 1
+    with pytest.raises(ValueError) as raised:
+        await anext(items)
+    assert raised.value is error
+
+
+async def test_async_one_that_is_over_is_not_joined() -> None:
+    flights: AsyncFlights[int] = AsyncFlights()
+    flight, _ = flights.join("q", Source(1).slowly)
+    await flight.wait()
+    other, leads = flights.join("q", Source(2).slowly)
+    assert leads and other is not flight
+    await flights.leave("q", flight)
+    assert flights.join("q", Source(3).slowly) == (other, False)
+    await flights.leave("q", other)
+    await flights.leave("q", other)
+
+
+def test_two_event_loops_do_not_meet() -> None:
+    flights: AsyncFlights[int] = AsyncFlights()
+    inside = threading.Barrier(2)
+
+    async def ask() -> bool:
+        source = Source(1)
+
+        async def meet() -> None:
+            await asyncio.to_thread(inside.wait, 20)
+
+        source.at[0] = meet
+        flight, leads = flights.join("q", source.slowly)
+        assert [item async for item in flight.items()] == [1]
+        await flights.leave("q", flight)
+        return leads
+
+    with ThreadPoolExecutor() as threads:
+        results = [threads.submit(asyncio.run, ask()) for _ in range(2)]
+        assert [result.result(30) for result in results] == [True, True]
+
+
+async def drained(flights: AsyncFlights[int], source: Source) -> list[int]:
+    flight, leads = flights.join("q", source.slowly)
+    try:
+        if leads:
+            return [item async for item in flight.items()]
+        await flight.wait()
+        return []
+    finally:
+        await flights.leave("q", flight)
+
+
+async def waited_for(flights: AsyncFlights[int], source: Source) -> str | None:
+    flight, _ = flights.join("q", source.slowly)
+    try:
+        await flight.wait()
+        return flight.outcome.text
+    finally:
+        await flights.leave("q", flight)
+
+
+async def turns() -> None:
+    """Let all other tasks go as far as they can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
