@@ -84,10 +84,9 @@ class CachedChatModel(ToldOfCalls):
         fields = type(self).model_fields
         own = {name: value for name, value in options.items() if name in fields}
         shared: Any = {name: value for name, value in options.items() if name not in fields}
-        # `configurable_fields` makes a copy from the values of all fields: then it is there
-        if "semantic_cache" not in own:
-            given: Any = cache
-            own["semantic_cache"] = given_or_opened(given, embedder, chroma_client, shared)
+        # `configurable_fields` makes a copy from the values of all fields: then it is among them
+        given: Any = options.get("semantic_cache", cache)
+        own["semantic_cache"] = given_or_opened(given, embedder, chroma_client, shared)
         # LangChain's own field: with False it does not ask its global cache besides this one
         super().__init__(model=model, cache=False, **own)
 
