@@ -10,41 +10,16 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
 from scripted_models import Chat, OllamaLike
+from thermometer import Thermometer, calling, kinds
 
 from langchain_semcache import SemanticLLMCache
 
 OpenCache = Callable[..., SemanticLLMCache]
 
 
-class Thermometer:
-    """A tool whose answer a test can change."""
-
-    def __init__(self, shows: str = "10 C") -> None:
-        self.shows = shows
-        self.read = 0
-
-    def tool(self) -> Any:
-        @tool
-        def weather(place: str) -> str:
-            """The weather in a place."""
-            self.read += 1
-            return self.shows
-
-        return weather
-
-
-def calling(call_id: str, place: str = "Basel") -> AIMessage:
-    call = {"name": "weather", "args": {"place": place}, "id": call_id, "type": "tool_call"}
-    return AIMessage("", tool_calls=[call])
-
-
 def ask(model: BaseChatModel, thermometer: Thermometer, question: str = "how warm is it") -> Any:
     agent = create_agent(model, [thermometer.tool()])
     return agent.invoke({"messages": [("user", question)]}, {"recursion_limit": 10})["messages"]
-
-
-def kinds(messages: list[BaseMessage]) -> list[str]:
-    return [message.type for message in messages]
 
 
 def test_an_agent_s_run_is_replayed_to_its_end(cache: SemanticLLMCache) -> None:

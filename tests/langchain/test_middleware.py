@@ -23,6 +23,7 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from scripted_models import Chat, OllamaLike
 from semcache_core import Request, SemanticCache, SemcacheError
+from thermometer import Thermometer, calling, kinds
 
 from langchain_semcache import CachedChatModel, SemanticCacheMiddleware, SemanticLLMCache
 from langchain_semcache.hits import last_hit
@@ -71,32 +72,6 @@ def ask(request: pytest.FixtureRequest) -> Asker:
         return agent.invoke({"messages": given}, config)["messages"]
 
     return ask
-
-
-class Thermometer:
-    """A tool whose answer a test can change."""
-
-    def __init__(self, shows: str = "10 C") -> None:
-        self.shows = shows
-        self.read = 0
-
-    def tool(self) -> Any:
-        @tool
-        def weather(place: str) -> str:
-            """The weather in a place."""
-            self.read += 1
-            return self.shows
-
-        return weather
-
-
-def calling(call_id: str = "call_1", place: str = "Basel") -> AIMessage:
-    call = {"name": "weather", "args": {"place": place}, "id": call_id, "type": "tool_call"}
-    return AIMessage("", tool_calls=[call])
-
-
-def kinds(messages: list[BaseMessage]) -> list[str]:
-    return [message.type for message in messages]
 
 
 def answered(request: ModelRequest[Any]) -> ModelResponse[Any]:
