@@ -18,9 +18,18 @@ from langchain_semcache.hits import mark
 from langchain_semcache.schemas import structured_answer
 
 
+def generations_of(response: ModelResponse[Any]) -> list[ChatGeneration]:
+    """The model's own message; what langchain made of it is no part. Empty where it is missing."""
+    return [
+        ChatGeneration(message=message)
+        for message in response.result[:1]
+        if isinstance(message, AIMessage)
+    ]
+
+
 def asks_for_tools(response: ModelResponse[Any]) -> bool:
     """Whether the answer calls a tool, also a made-up one for structured output."""
-    return calls_tools(_generations(response))
+    return calls_tools(generations_of(response))
 
 
 def dump_answer(response: ModelResponse[Any], response_format: Any) -> str | None:
@@ -29,7 +38,7 @@ def dump_answer(response: ModelResponse[Any], response_format: Any) -> str | Non
     Only the model's message and the results it was given are stored, never the structured
     response: that is an object of the app, made again from the message by the app's own schema.
     """
-    generations = _generations(response)
+    generations = generations_of(response)
     if not is_storable(generations) or _is_unfinished(response, response_format):
         return None
     message, *others = response.result
@@ -65,14 +74,6 @@ def load_answer(text: str, response_format: Any, hit: Hit | None = None) -> Mode
     how = stored["how"]
     structured = None if how is None else structured_answer(message, response_format, how)
     return ModelResponse(result=[message, *results], structured_response=structured)
-
-
-def _generations(response: ModelResponse[Any]) -> list[ChatGeneration]:
-    return [
-        ChatGeneration(message=message)
-        for message in response.result[:1]
-        if isinstance(message, AIMessage)
-    ]
 
 
 def _is_unfinished(response: ModelResponse[Any], response_format: Any) -> bool:

@@ -25,6 +25,7 @@ from semcache_core import (
 )
 from typing_extensions import Unpack
 
+from langchain_semcache.generations import as_stored
 from langchain_semcache.hits import EVENT, described, note
 from langchain_semcache.namespaces import Namespace, check_given, namespace_of_config
 from langchain_semcache.opening import given_or_opened
@@ -39,7 +40,7 @@ except ImportError as error:
         'run: pip install "semcache-core[agents]"'
     ) from error
 
-from langchain_semcache.answers import asks_for_tools, dump_answer, load_answer
+from langchain_semcache.answers import dump_answer, generations_of, load_answer
 from langchain_semcache.schemas import describe_choice, describe_format, describe_tools
 
 if TYPE_CHECKING:
@@ -162,8 +163,7 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
                 return
             text = dump_answer(response, request.response_format)
             if text is not None:
-                exact_only = asked.exact_only or asks_for_tools(response)
-                self.cache.update(replace(asked, exact_only=exact_only), text)
+                self.cache.update(as_stored(asked, generations_of(response)), text)
 
     def _read(self, request: ModelRequest[Any]) -> Request | None:
         """None when this call is not cached."""

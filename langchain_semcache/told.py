@@ -36,6 +36,12 @@ def call_of(config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> Call:
     return Call({**told, "run_id": told.get("run_id") or uuid7()})
 
 
+def _telling(config: RunnableConfig | None, kwargs: dict[str, Any]) -> tuple[Call, dict[str, Any]]:
+    """The call, and the arguments that hand it down."""
+    call = call_of(config, kwargs)
+    return call, {**kwargs, OWN_ARGUMENT: call}
+
+
 class ToldOfCalls(Delegating):
     """Passes a `Call` down as the argument `semcache_call`."""
 
@@ -47,8 +53,8 @@ class ToldOfCalls(Delegating):
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> AIMessage:
-        call = call_of(config, kwargs)
-        return super().invoke(input, call.config, stop=stop, **{**kwargs, OWN_ARGUMENT: call})
+        call, told = _telling(config, kwargs)
+        return super().invoke(input, call.config, stop=stop, **told)
 
     async def ainvoke(
         self,
@@ -58,8 +64,7 @@ class ToldOfCalls(Delegating):
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> AIMessage:
-        call = call_of(config, kwargs)
-        told = {**kwargs, OWN_ARGUMENT: call}
+        call, told = _telling(config, kwargs)
         try:
             return await super().ainvoke(input, call.config, stop=stop, **told)
         finally:
@@ -73,8 +78,8 @@ class ToldOfCalls(Delegating):
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> Iterator[AIMessageChunk]:
-        call = call_of(config, kwargs)
-        return super().stream(input, call.config, stop=stop, **{**kwargs, OWN_ARGUMENT: call})
+        call, told = _telling(config, kwargs)
+        return super().stream(input, call.config, stop=stop, **told)
 
     def astream(
         self,
@@ -84,21 +89,21 @@ class ToldOfCalls(Delegating):
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[AIMessageChunk]:
-        call = call_of(config, kwargs)
-        return super().astream(input, call.config, stop=stop, **{**kwargs, OWN_ARGUMENT: call})
+        call, told = _telling(config, kwargs)
+        return super().astream(input, call.config, stop=stop, **told)
 
     def stream_events(
         self, input: Any, config: Any = None, *, version: Any = "v2", **kwargs: Any
     ) -> Any:
         if version == "v3":  # the others are made from `stream`
-            call = call_of(config, kwargs)
-            config, kwargs = call.config, {**kwargs, OWN_ARGUMENT: call}
+            call, kwargs = _telling(config, kwargs)
+            config = call.config
         return super().stream_events(input, config, version=version, **kwargs)
 
     def astream_events(
         self, input: Any, config: Any = None, *, version: Any = "v2", **kwargs: Any
     ) -> Any:
         if version == "v3":
-            call = call_of(config, kwargs)
-            config, kwargs = call.config, {**kwargs, OWN_ARGUMENT: call}
+            call, kwargs = _telling(config, kwargs)
+            config = call.config
         return super().astream_events(input, config, version=version, **kwargs)

@@ -17,12 +17,12 @@ from semcache_core.training.streams import (
     SEEDS,
     Domain,
     Outcomes,
+    Remembering,
     embed_texts,
     run_streams,
     similarities_of,
 )
 from semcache_core.training.synthetic import synthetic_pairs
-from semcache_core.types import Matrix, Vector
 from sentence_transformers import SentenceTransformer
 from sklearn.metrics import roc_auc_score
 
@@ -39,22 +39,6 @@ class Auc:
     int8: float
     spread: float
     spread_of_difference: float
-
-
-class Remembering:
-    """An embedder that embeds a text once: nearly every figure is of the same questions."""
-
-    def __init__(self, inner: OnnxEmbedder) -> None:
-        self.fingerprint, self.dimension = inner.fingerprint, inner.dimension
-        self.reads = inner.reads
-        self._inner = inner
-        self._vectors: dict[str, Vector] = {}
-
-    def embed(self, texts: list[str]) -> Matrix:
-        for text in texts:
-            if text not in self._vectors:
-                self._vectors[text] = self._inner.embed([text])[0]
-        return np.stack([self._vectors[text] for text in texts])
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import platform
 import random
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from string import Template
@@ -24,7 +24,6 @@ from string import Template
 from default_figures import (
     RESAMPLES,
     Artefact,
-    Remembering,
     held_out_rows,
     measure_auc,
     measure_latency,
@@ -48,6 +47,7 @@ from semcache_core.training.questions import Question, read_questions
 from semcache_core.training.streams import (
     SEEDS,
     Domain,
+    Remembering,
     domain_from_labels,
     domain_from_pairs,
     embed_texts,
@@ -222,7 +222,7 @@ def write_card(data: Data, result: FitResult, points: list[Artefact], made: Path
         "cores": len(os.sched_getaffinity(0)),
         "seed": OPTIONS.seed,
         "towards_tuned": f"{SHIPPED:g}",
-        "option_rows": option_rows(OPTIONS),
+        "option_rows": option_rows(replace(OPTIONS, towards_tuned=SHIPPED)),
         "way_header": way_header(points, SHIPPED),
         "way_rows": way_rows(
             {"QQP test": data.qqp_test, "medical": data.medical_pairs},

@@ -27,7 +27,8 @@ from semcache_core.training.fit import FitResult, fit
 from semcache_core.training.options import FitOptions
 from semcache_core.training.pairs import Pair, Progress
 from semcache_core.training.questions import fold_question
-from semcache_core.types import Embedder, Matrix, Vector
+from semcache_core.training.streams import Remembering
+from semcache_core.types import Embedder
 from sentence_transformers import SentenceTransformer
 
 # timing.py lies one folder up, with the other benchmarks
@@ -98,24 +99,6 @@ class Bench:
         export_onnx(model, directory)
         self.steps.show(f"{name}: export", 1, 1)
         return Arm(name, directory, Remembering(OnnxEmbedder.load(directory)), training)
-
-
-class Remembering:
-    """An embedder that embeds each text once: a study asks for the same ones many times."""
-
-    def __init__(self, embedder: Embedder) -> None:
-        self._embedder = embedder
-        self._vectors: dict[str, Vector] = {}
-        self.fingerprint, self.dimension = embedder.fingerprint, embedder.dimension
-
-    def embed(self, texts: list[str]) -> Matrix:
-        new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
-        if new:
-            self._vectors.update(zip(new, self._embedder.embed(new), strict=True))
-        return np.stack([self._vectors[text] for text in texts])
-
-    def reads(self, text: str, max_tokens: int) -> bool:
-        return self._embedder.reads(text, max_tokens)
 
 
 def _training(pairs: Sequence[Pair], options: FitOptions, result: FitResult) -> Results:

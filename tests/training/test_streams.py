@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from fakes import WordEmbedder
 from semcache_core.errors import TrainingError
 from semcache_core.training import streams
 from semcache_core.training.pairs import Pair
 from semcache_core.training.streams import (
+    Remembering,
     domain_from_labels,
     domain_from_pairs,
     embed_texts,
@@ -149,3 +151,13 @@ def test_texts_are_embedded_in_batches_in_their_order():
     rows = embed_texts(embedder, ["0", "30", "60", "90", "45"], batch=2)
     np.testing.assert_allclose(rows, plane(0, 30, 60, 90, 45), atol=1e-6)
     assert embedder.sizes == [2, 2, 1]
+
+
+def test_a_remembering_embedder_asks_for_each_text_once_and_answers_as_the_one_in_it_does() -> None:
+    inner = WordEmbedder()
+    remembering = Remembering(inner)
+    for texts in (["a b", "c", "a b"], ["c", "d e"]):
+        np.testing.assert_array_equal(remembering.embed(texts), WordEmbedder().embed(texts))
+    assert inner.calls == ["a b", "c", "d e"]
+    assert (remembering.fingerprint, remembering.dimension) == (inner.fingerprint, inner.dimension)
+    assert remembering.reads("a b", 512) == inner.reads("a b", 512)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from semcache_core.embedding import checked_unit_rows
 from semcache_core.errors import TrainingError
 from semcache_core.training.pairs import Pair, TwoQuestions
-from semcache_core.types import Embedder, Matrix
+from semcache_core.types import Embedder, Matrix, Vector
 
 SEEDS = tuple(range(16))
 # questions compared with the store at once: bounds the memory for stores of many thousands
@@ -97,6 +97,24 @@ def domain_from_labels(
     return Domain(
         name, tuple(label_of), answers.astype(np.int64), everything, everything, store_size
     )
+
+
+class Remembering:
+    """An embedder that embeds each text once, for figures that ask for the same ones many times."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.fingerprint, self.dimension = embedder.fingerprint, embedder.dimension
+        self._embedder = embedder
+        self._vectors: dict[str, Vector] = {}
+
+    def embed(self, texts: list[str]) -> Matrix:
+        new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
+        if new:
+            self._vectors.update(zip(new, self._embedder.embed(new), strict=True))
+        return np.stack([self._vectors[text] for text in texts])
+
+    def reads(self, text: str, max_tokens: int) -> bool:
+        return self._embedder.reads(text, max_tokens)
 
 
 def embed_texts(embedder: Embedder, texts: Sequence[str], batch: int = 256) -> Matrix:
