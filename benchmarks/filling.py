@@ -132,7 +132,7 @@ def add_rows(
                 "vector": vector.tobytes(),
             }
         )
-    with ledger._write() as connection:
+    with ledger.write() as connection:
         connection.execute(sa.insert(entries), entry_rows)
         connection.execute(sa.insert(vectors), vector_rows)
 

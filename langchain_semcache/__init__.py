@@ -5,11 +5,18 @@ from typing import TYPE_CHECKING, Any
 from langchain_semcache.cache import SemanticLLMCache
 from langchain_semcache.chat_model import CachedChatModel
 from langchain_semcache.hits import last_hit
+from langchain_semcache.verifier import ChatVerifier
 
 if TYPE_CHECKING:
     from langchain_semcache.middleware import SemanticCacheMiddleware
 
-__all__ = ["CachedChatModel", "SemanticCacheMiddleware", "SemanticLLMCache", "last_hit"]
+__all__ = [
+    "CachedChatModel",
+    "ChatVerifier",
+    "SemanticCacheMiddleware",
+    "SemanticLLMCache",
+    "last_hit",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -23,10 +23,17 @@ from langchain_semcache.generations import (
     dump_generations,
     is_storable,
     load_generations,
+    plain_text,
 )
 from langchain_semcache.hits import mark, note
 from langchain_semcache.identity import calling_model, read_llm_string
-from langchain_semcache.namespaces import Namespace, check_given, namespace_of_config
+from langchain_semcache.namespaces import (
+    Namespace,
+    Writer,
+    check_given,
+    check_writer,
+    namespace_of_config,
+)
 from langchain_semcache.opening import given_or_opened
 from langchain_semcache.requests import Normaliser, RequestReader
 
@@ -40,8 +47,9 @@ class SemanticLLMCache(BaseCache):
     Takes the keyword arguments of `SemanticCache`, or `cache=` an open one to share. `split` finds
     the question inside a user text. `namespace` is the tenant: a text, or a callable that gives
     the present call's; without it `config["configurable"]["semcache_namespace"]` is, and else the
-    cache's own. `normalise_system` takes out of system texts, for the comparison only, what may
-    differ, such as a date.
+    cache's own. `writer` is who of the tenant asks (`Request.writer`), a text or a callable too.
+    `normalise_system` takes out of system texts, for the comparison only, what may differ, such as
+    a date.
 
     It fails open: an error of the cache is a miss, counted in `stats().failures` and logged once.
     A response that was cut short, refused or is empty is not stored; one that calls tools is
@@ -55,13 +63,15 @@ class SemanticLLMCache(BaseCache):
         split: Splitter = split_question,
         namespace: Namespace = namespace_of_config,
         normalise_system: Normaliser | None = None,
+        writer: Writer = None,
         embedder: object | None = None,
         chroma_client: "ClientAPI | None" = None,
         **options: Unpack[SharedOptions],
     ) -> None:
         check_given(namespace)
+        check_writer(writer)
         self.cache = given_or_opened(cache, embedder, chroma_client, options)
-        self._reader = RequestReader(self.cache, split, namespace, normalise_system)
+        self._reader = RequestReader(self.cache, split, namespace, normalise_system, writer)
 
     def lookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """The stored generations, as new objects with fresh ids, or None."""
@@ -144,8 +154,8 @@ class SemanticLLMCache(BaseCache):
                 return
             request = self._reader.read(prompt, llm_string, model)
             if request is not None:
-                text = dump_generations(generations)
-                self.cache.update(as_stored(request, generations), text)
+                text, answer = dump_generations(generations), plain_text(generations)
+                self.cache.update(as_stored(request, generations), text, answer=answer)
 
 
 def _noted(found: tuple[Hit, list[Generation]] | None) -> list[Generation] | None:

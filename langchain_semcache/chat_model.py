@@ -1,9 +1,8 @@
 """CachedChatModel: any LangChain chat model with a cache in front, streams included."""
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import (
@@ -27,18 +26,23 @@ from semcache_core import (
 )
 from typing_extensions import Self
 
-from langchain_semcache.calls import Answer, CachedCalls, Kind, Question
+from langchain_semcache.asking import STREAM, WHOLE, Question, RunManager
+from langchain_semcache.calls import Answer, CachedCalls
 from langchain_semcache.hits import Run, note
-from langchain_semcache.namespaces import Namespace, check_given, namespace_of_config
+from langchain_semcache.namespaces import (
+    Namespace,
+    Writer,
+    check_given,
+    check_writer,
+    namespace_of_config,
+)
 from langchain_semcache.opening import given_or_opened
-from langchain_semcache.replay import answer_in, answer_of, areplayed, copied, replayed
+from langchain_semcache.replay import areplayed, replayed
 from langchain_semcache.requests import Normaliser, RequestReader
 from langchain_semcache.told import Call, ToldOfCalls, call_of
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
-
-RunManager = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun
 
 
 class CachedChatModel(ToldOfCalls):
@@ -54,7 +58,8 @@ class CachedChatModel(ToldOfCalls):
     The model is asked by its `_generate` and `_stream`, so that a call is one traced run: a cache
     of the model's own, or LangChain's global one, is not asked, and its rate limiter waits for
     misses only. `namespace` is the tenant, by default
-    `config["configurable"]["semcache_namespace"]` of the call.
+    `config["configurable"]["semcache_namespace"]` of the call. A hit that is audited is served at
+    once, and the model asked in the background (`audit_rate`).
 
     Fails open: an error of the cache is a miss, counted in `stats().failures`; an error of the
     model passes as itself, to all who wait for that answer, and is not stored.
@@ -68,6 +73,7 @@ class CachedChatModel(ToldOfCalls):
     normalise_system: SkipValidation[Normaliser | None] = Field(
         default=None, exclude=True, repr=False
     )
+    writer: SkipValidation[Writer] = Field(default=None, exclude=True, repr=False)
     pace: SkipValidation[float | None] = None
 
     _made: tuple[tuple[Any, ...], CachedCalls] | None = PrivateAttr(default=None)
@@ -93,6 +99,7 @@ class CachedChatModel(ToldOfCalls):
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_given(self.namespace)
+        check_writer(self.writer)
         pace = self.pace
         if pace is not None and not (isinstance(pace, int | float) and 0 <= pace < math.inf):
             raise SemcacheError(
@@ -111,16 +118,10 @@ class CachedChatModel(ToldOfCalls):
         semcache_call: Call | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        def result() -> Generator[ChatResult, None, None]:
-            if self.model.rate_limiter is not None:
-                self.model.rate_limiter.acquire(blocking=True)
-            ask = self.model._generate
-            yield ask(messages, stop=stop, **_run_for(ask, run_manager), **kwargs)
-
         calls = self._calls()
         asked = calls.ask(self._question(messages, stop, kwargs, semcache_call))
         note(None)
-        results = list(calls.items(asked, result, self._whole))
+        results = list(calls.items(asked, WHOLE, run_manager))
         if asked.answer is None:
             return results[0]
         self._tell(asked.answer, semcache_call, run_manager)
@@ -134,15 +135,9 @@ class CachedChatModel(ToldOfCalls):
         semcache_call: Call | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        async def result() -> AsyncGenerator[ChatResult, None]:
-            if self.model.rate_limiter is not None:
-                await self.model.rate_limiter.aacquire(blocking=True)
-            ask = self.model._agenerate
-            yield await ask(messages, stop=stop, **_run_for(ask, run_manager), **kwargs)
-
         calls = self._calls()
         asked = await calls.aask(self._question(messages, stop, kwargs, semcache_call))
-        results = [item async for item in calls.aitems(asked, result, self._whole)]
+        results = [item async for item in calls.aitems(asked, WHOLE, run_manager)]
         if asked.answer is None:
             return results[0]
         await self._atell(asked.answer, semcache_call, run_manager)
@@ -156,16 +151,10 @@ class CachedChatModel(ToldOfCalls):
         semcache_call: Call | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        def chunks() -> Generator[ChatGenerationChunk, None, None]:
-            if self.model.rate_limiter is not None:
-                self.model.rate_limiter.acquire(blocking=True)
-            ask = self.model._stream
-            yield from ask(messages, stop=stop, **_run_for(ask, run_manager), **kwargs)
-
         calls = self._calls()
         asked = calls.ask(self._question(messages, stop, kwargs, semcache_call))
         note(None)
-        yield from calls.items(asked, chunks, self._chunked)
+        yield from calls.items(asked, STREAM, run_manager)
         if asked.answer is not None:
             self._tell(asked.answer, semcache_call, run_manager)
             yield from replayed(asked.answer.generations[0], self.pace)
@@ -178,22 +167,10 @@ class CachedChatModel(ToldOfCalls):
         semcache_call: Call | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        async def chunks() -> AsyncGenerator[ChatGenerationChunk, None]:
-            if self.model.rate_limiter is not None:
-                await self.model.rate_limiter.aacquire(blocking=True)
-            ask = self.model._astream
-            given = ask(messages, stop=stop, **_run_for(ask, run_manager), **kwargs)
-            try:
-                async for chunk in given:
-                    yield chunk
-            finally:
-                if isinstance(given, AsyncGenerator):
-                    await given.aclose()
-
         calls = self._calls()
         asked = await calls.aask(self._question(messages, stop, kwargs, semcache_call))
         note(None)
-        async with aclosing(calls.aitems(asked, chunks, self._chunked)) as items:
+        async with aclosing(calls.aitems(asked, STREAM, run_manager)) as items:
             async for chunk in items:
                 yield chunk
         if asked.answer is not None:
@@ -233,7 +210,8 @@ class CachedChatModel(ToldOfCalls):
         """Made anew when what it works with has changed: a copy for another tenant must not go on
         with the answers of the first.
         """
-        parts = (self.semantic_cache, self.split, self.namespace, self.normalise_system)
+        told = (self.split, self.namespace, self.normalise_system, self.writer)
+        parts = (self.semantic_cache, *told)
         made = self._made
         if made is None or made[0] != parts:
             made = self._made = (parts, CachedCalls(self.semantic_cache, RequestReader(*parts)))
@@ -248,16 +226,6 @@ class CachedChatModel(ToldOfCalls):
     ) -> Question:
         config = None if call is None else call.config
         return Question(self.model, messages, stop, arguments, config)
-
-    @property
-    def _whole(self) -> Kind[ChatResult]:
-        version = self.model.output_version
-        return Kind(lambda result: result, lambda results: answer_in(results[0], version))
-
-    @property
-    def _chunked(self) -> Kind[ChatGenerationChunk]:
-        version = self.model.output_version
-        return Kind(copied, lambda chunks: answer_of(chunks, version))
 
     def _tell(self, answer: Answer, call: Call | None, run_manager: RunManager | None) -> None:
         hit = _noted(answer, call)
@@ -299,10 +267,3 @@ def _noted(answer: Answer, call: Call | None) -> Hit | None:
     if call is not None:
         call.hit = answer.hit
     return answer.hit
-
-
-def _run_for(ask: Callable[..., Any], run_manager: object) -> dict[str, Any]:
-    """As LangChain does: some models do not take it."""
-    if run_manager is None or "run_manager" not in signature(ask).parameters:
-        return {}
-    return {"run_manager": run_manager}

@@ -139,6 +139,16 @@ class Delegating(BaseChatModel):
         return streams and self.model._should_use_protocol_streaming(**_of_the_model(kwargs))
 
 
+def unobserved(model: BaseChatModel) -> BaseChatModel:
+    """`model` for a call that is none of the app's own: without the caches around it and in it,
+    and without its callbacks.
+    """
+    while isinstance(model, Delegating):
+        model = model.model
+    # False, not None, which means LangChain's global cache
+    return model.model_copy(update={"cache": False, "callbacks": None})
+
+
 def _of_the_model(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name != OWN_ARGUMENT}
 

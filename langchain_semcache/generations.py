@@ -83,6 +83,18 @@ def calls_tools(generations: Sequence[Generation]) -> bool:
     return any(_has_calls(_message(generation)) for generation in generations)
 
 
+def plain_text(generations: Sequence[Generation]) -> str | None:
+    """The words that a user reads, by which two answers are compared: the rest of what is stored,
+    such as ids and token counts, is never the same twice.
+
+    None where words are not all of the answer, as with tool calls and images.
+    """
+    messages = [_message(generation) for generation in generations]
+    if calls_tools(generations) or any(message and _has_blocks(message) for message in messages):
+        return None
+    return "\n\n".join(generation.text for generation in generations)
+
+
 def as_stored(request: Request, generations: Sequence[Generation]) -> Request:
     """The request that `generations` are stored for: its exact one, where they call tools."""
     return replace(request, exact_only=request.exact_only or calls_tools(generations))

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
@@ -25,9 +26,17 @@ from semcache_core import (
 )
 from typing_extensions import Unpack
 
-from langchain_semcache.generations import as_stored
+from langchain_semcache.audits import Audits
+from langchain_semcache.delegating import unobserved
+from langchain_semcache.generations import as_stored, plain_text
 from langchain_semcache.hits import EVENT, described, note
-from langchain_semcache.namespaces import Namespace, check_given, namespace_of_config
+from langchain_semcache.namespaces import (
+    Namespace,
+    Writer,
+    check_given,
+    check_writer,
+    namespace_of_config,
+)
 from langchain_semcache.opening import given_or_opened
 from langchain_semcache.requests import Normaliser, RequestReader
 from langchain_semcache.uncached import UncachedTools
@@ -74,6 +83,8 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
     call of one is cached, in that turn and in later ones that still show it. `normalise_system`
     takes out of the system prompt, for the comparison only, what may differ, such as a date.
 
+    A hit that is audited is served at once, and the model asked in the background (`audit_rate`).
+
     Middleware behind this one could change the request unseen, so then nothing is cached. An error
     of the cache is a miss, counted in `stats().failures`; an error of the model passes as itself.
     """
@@ -86,16 +97,19 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
         namespace: Namespace = namespace_of_config,
         uncached_tools: Sequence[str] = (),
         normalise_system: Normaliser | None = None,
+        writer: Writer = None,
         embedder: object | None = None,
         chroma_client: "ClientAPI | None" = None,
         **options: Unpack[SharedOptions],
     ) -> None:
         super().__init__()
         check_given(namespace)
+        check_writer(writer)
         self._uncached = UncachedTools(uncached_tools)
         self.cache = given_or_opened(cache, embedder, chroma_client, options)
         self._tenant_by_config = namespace is namespace_of_config
-        self._reader = RequestReader(self.cache, split, namespace, normalise_system)
+        self._reader = RequestReader(self.cache, split, namespace, normalise_system, writer)
+        self._audits = Audits(self.cache)
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Call) -> Response:
         """The remembered answer to this step of the agent, else the model's."""
@@ -104,6 +118,8 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
         if looked.answer is not None and looked.hit is not None:
             with self.cache.failing_open("announce"), suppress(RuntimeError):  # outside of any run
                 dispatch_custom_event(EVENT, described(looked.hit))
+            if looked.asked is not None and looked.hit.audited:
+                self._audits.start(partial(self._audit, looked.asked, request, handler))
             return looked.answer
         response = handler(request)
         if looked.asked is not None:
@@ -120,6 +136,8 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
         if looked.answer is not None and looked.hit is not None:
             with self.cache.failing_open("announce"), suppress(RuntimeError):
                 await adispatch_custom_event(EVENT, described(looked.hit))
+            if looked.asked is not None and looked.hit.audited:
+                self._audits.astart(partial(self._aaudit, looked.asked, request, handler))
             return looked.answer
         response = await handler(request)
         if looked.asked is not None:
@@ -151,7 +169,7 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
         asked = None
         with self.cache.failing_open("lookup"):
             asked = self._read(request)
-            hit = None if asked is None else self.cache.lookup(asked)
+            hit = None if asked is None else self.cache.lookup(asked, audits=True)
             if hit is not None:
                 answer = load_answer(hit.response, request.response_format, hit)
                 return _Looked(asked, answer, hit)
@@ -159,11 +177,30 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def _keep(self, asked: Request, request: ModelRequest[Any], response: Response) -> None:
         with self.cache.failing_open("update"):
-            if self._uncached.ran_inside(response.result):
-                return
-            text = dump_answer(response, request.response_format)
+            text = self._text(request, response)
             if text is not None:
-                self.cache.update(as_stored(asked, generations_of(response)), text)
+                generations = generations_of(response)
+                answer = plain_text(generations)
+                self.cache.update(as_stored(asked, generations), text, answer=answer)
+
+    def _audit(self, asked: Request, request: ModelRequest[Any], handler: Call) -> None:
+        self._judge(asked, request, handler(_unobserved(request)))
+
+    async def _aaudit(self, asked: Request, request: ModelRequest[Any], handler: AsyncCall) -> None:
+        response = await handler(_unobserved(request))
+        await self.cache.in_thread(self._judge, asked, request, response)
+
+    def _judge(self, asked: Request, request: ModelRequest[Any], response: Response) -> None:
+        """Compare what was served with what the model says, if that is words and storable."""
+        said = plain_text(generations_of(response))
+        if said is not None and self._text(request, response) is not None:
+            self.cache.audited(asked, said)
+
+    def _text(self, request: ModelRequest[Any], response: Response) -> str | None:
+        """The response as it is stored; None for what is not."""
+        if self._uncached.ran_inside(response.result):
+            return None
+        return dump_answer(response, request.response_format)
 
     def _read(self, request: ModelRequest[Any]) -> Request | None:
         """None when this call is not cached."""
@@ -214,6 +251,10 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
             'the tenant, cannot be seen; pass namespace="..." or a callable',
         )
         return True
+
+
+def _unobserved(request: ModelRequest[Any]) -> ModelRequest[Any]:
+    return request.override(model=unobserved(request.model))
 
 
 def _prompt(request: ModelRequest[Any]) -> str:

@@ -1,4 +1,6 @@
-"""Whose answers a call may see: the tenant, fixed, told by the run's config, or asked for."""
+"""Whose answers a call may see: the tenant, fixed, told by the run's config, or asked for; and who
+of the tenant asks.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -8,6 +10,11 @@ from semcache_core import SemanticCache, SemcacheError, check_namespace
 
 Namespace: TypeAlias = str | Callable[[], str]
 """A tenant, or what gives the tenant of the present call."""
+
+Writer: TypeAlias = str | Callable[[], str | None] | None
+"""Who asks, and stores (`Request.writer`), or what gives who makes the present call; None is nobody
+in particular, whose answers confirm nothing.
+"""
 
 CONFIG_KEY = "semcache_namespace"
 
@@ -41,6 +48,20 @@ def present_namespace(namespace: Namespace, cache: SemanticCache) -> str:
     value = namespace() if callable(namespace) else namespace
     check_namespace(value)
     return value
+
+
+def present_writer(writer: Writer) -> str | None:
+    """Who makes this call."""
+    return writer() if callable(writer) else writer
+
+
+def check_writer(writer: object) -> None:
+    """Raise SemcacheError for what can never name a writer."""
+    if writer is not None and not callable(writer) and not isinstance(writer, str):
+        raise SemcacheError(
+            f"writer must be a str or a function that gives one, got {writer!r}; "
+            "pass the user's id as text, or leave it out"
+        )
 
 
 def check_given(namespace: object) -> None:

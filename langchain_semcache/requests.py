@@ -10,7 +10,7 @@ from semcache_core import Explanation, Request, SemanticCache, SemcacheError, Sp
 from langchain_semcache.dates import find_date
 from langchain_semcache.identity import CallingModels, read_llm_string
 from langchain_semcache.messages import Prompt, read_prompt
-from langchain_semcache.namespaces import Namespace, present_namespace
+from langchain_semcache.namespaces import Namespace, Writer, present_namespace, present_writer
 
 Normaliser: TypeAlias = Callable[[str], str]
 """Takes out of a system text what may differ between calls that an answer may be shared by."""
@@ -30,9 +30,10 @@ class RequestReader:
         split: Splitter,
         namespace: Namespace,
         normalise_system: Normaliser | None = None,
+        writer: Writer = None,
     ) -> None:
         self._cache, self._split, self._namespace = cache, split, namespace
-        self._normalise_system = normalise_system
+        self._normalise_system, self._writer = normalise_system, writer
         self._calling = CallingModels()
 
     @property
@@ -56,6 +57,7 @@ class RequestReader:
             scope=digest([asking, read.rest]),
             namespace=self.namespace,
             exact_only=read.exact_only,
+            writer=present_writer(self._writer),
         )
 
     def hinted(self, explanation: Explanation, prompt: str) -> Explanation:

@@ -8,26 +8,26 @@ from dataclasses import dataclass
 import numpy as np
 from semcache_core.embedding import OnnxEmbedder, SentenceTransformerEmbedder
 from semcache_core.evaluation import evaluate
-from semcache_core.guard import decisive_difference
+from semcache_core.evidence import sigmoid
+from semcache_core.guard import differences, read
 from semcache_core.predictor import Calibration
-from semcache_core.training.calibration import MISSING, threshold_table
-from semcache_core.training.card import cosine
+from semcache_core.training.judging import Decided, decide, meet
 from semcache_core.training.pairs import Pair
 from semcache_core.training.streams import (
     SEEDS,
-    Domain,
-    Outcomes,
     Remembering,
+    domain_from_edits,
     embed_texts,
-    run_streams,
     similarities_of,
 )
 from semcache_core.training.synthetic import synthetic_pairs
+from semcache_core.types import Embedder
 from sentence_transformers import SentenceTransformer
 from sklearn.metrics import roc_auc_score
 
 RESAMPLES = 200
-SHOWN_BOUNDS = (0.02, 0.05)
+SHOWN_BOUNDS = (0.02, 0.05, 0.1)
+CARD_SEEDS = SEEDS[:8]
 SYNTHETIC_SEED = 20_000  # not that of the training
 
 
@@ -83,60 +83,44 @@ def measure_latency(embedder: OnnxEmbedder, texts: tuple[str, ...]) -> tuple[flo
     return statistics.median(computed), statistics.median(passed)
 
 
-def stream_rows(calibration: Calibration, streams: list[tuple[str, Outcomes]]) -> str:
+def stream_rows(calibration: Calibration, streams: Sequence[tuple[str, Decided]]) -> str:
     """Per domain, form and bound: what the shipped threshold does, with the spread of the seeds."""
     rows = []
-    for form, outcomes in streams:
+    for form, decided in streams:
         for bound in SHOWN_BOUNDS:
-            shipped = calibration.threshold(bound)
-            if shipped is None:
+            threshold = calibration.threshold(bound)
+            if threshold is None:
                 continue
-            served = outcomes.similarity >= cosine(calibration, shipped) - 1e-9
-            by_seed = served.reshape(len(SEEDS), -1)
-            wrong = served & ~outcomes.right
-            wrong_by_seed = wrong.reshape(len(SEEDS), -1)
+            served = decided.probability >= threshold
+            wrong = served & ~decided.right
+            by_seed, wrong_by_seed = (one.reshape(len(CARD_SEEDS), -1) for one in (served, wrong))
             errors = wrong_by_seed.sum(1) / np.maximum(by_seed.sum(1), 1)
             rows.append(
-                f"| {outcomes.domain} | {form} | {bound:.0%} | "
-                f"{by_seed.mean():.1%} ± {by_seed.mean(1).std(ddof=1):.1%} | "
-                f"{(served & outcomes.right).sum() / outcomes.answerable.sum():.1%} | "
+                f"| {decided.domain} | {form} | {bound:.0%} | {by_seed.mean():.1%} | "
+                f"{(served & decided.right).sum() / decided.answerable.sum():.1%} | "
                 f"{wrong.sum() / max(served.sum(), 1):.1%} ± {errors.std(ddof=1):.1%} | "
-                f"{len(np.unique(outcomes.question[wrong])):,} of "
-                f"{len(np.unique(outcomes.question[served])):,} |"
+                f"{int((errors <= bound).sum())} of {len(CARD_SEEDS)} | "
+                f"{len(np.unique(decided.question[wrong])):,} of "
+                f"{len(np.unique(decided.question[served])):,} |"
             )
     return "\n".join(rows)
 
 
-def held_out_rows(calibration: Calibration, complete: Outcomes, halved: Outcomes) -> str:
-    """Per bound that has a threshold: the error among the served, in both forms."""
+def edited_rows(calibration: Calibration, embedder: Embedder, texts: Sequence[str]) -> str:
+    """Per bound: the share served of edits, which have another answer, and of rewrites."""
+    domain = domain_from_edits("edited", texts, seed=SYNTHETIC_SEED)
+    met = meet(domain, embed_texts(embedder, domain.texts), missing=0, seeds=(0,))
+    decided = decide("edited", met, calibration.judged_by)
     rows = []
     for row in calibration.thresholds:
-        if row.probability is None:
-            continue
-        cells = []
-        for outcomes in (complete, halved):
-            served = outcomes.similarity >= cosine(calibration, row.probability) - 1e-9
-            wrong = int((served & ~outcomes.right).sum())
-            cells.append(f"{wrong / max(served.sum(), 1):.1%} ({wrong:,} of {served.sum():,})")
-        rows.append(f"| {row.max_error_rate:.0%} | {' | '.join(cells)} |")
+        if row.probability is not None:
+            served = decided.probability >= row.probability
+            edits, rewrites = (served[decided.answerable == kind] for kind in (False, True))
+            rows.append(
+                f"| {row.max_error_rate:.0%} | {edits.mean():.1%} of {len(edits):,} | "
+                f"{rewrites.mean():.1%} of {len(rewrites):,} |"
+            )
     return "\n".join(rows)
-
-
-def own_rows(calibration: Calibration, streams: list[tuple[str, Outcomes]]) -> str:
-    """Per domain and form: what a threshold of its own would serve, were the form known."""
-    rows = []
-    for form, outcomes in streams:
-        cells = [_own(calibration, outcomes, bound) for bound in SHOWN_BOUNDS]
-        rows.append(f"| {outcomes.domain} | {form} | {' | '.join(cells)} |")
-    return "\n".join(rows)
-
-
-def _own(calibration: Calibration, outcomes: Outcomes, bound: float) -> str:
-    (row,) = threshold_table([outcomes], calibration.lam, calibration.c, (bound,))
-    if row.probability is None:
-        return "none"
-    share = (row.served - row.wrong) / outcomes.answerable.sum()
-    return f"{share:.1%} (cosine {cosine(calibration, row.probability):.3f})"
 
 
 def way_header(points: Sequence[Artefact], shipped: float) -> str:
@@ -150,9 +134,7 @@ def way_header(points: Sequence[Artefact], shipped: float) -> str:
     return f"| set | figure | {' | '.join(titles)} |\n|---|---|{'---|' * len(points)}"
 
 
-def way_rows(
-    sets: dict[str, list[Pair]], domains: Sequence[Domain], points: Sequence[Artefact]
-) -> str:
+def way_rows(sets: dict[str, list[Pair]], points: Sequence[Artefact]) -> str:
     """Per set and figure: a cell for each point on the way."""
     rows = []
     for name, pairs in sets.items():
@@ -164,17 +146,6 @@ def way_rows(
         rows += [
             _row(name, title, [_cell(found, path) for found in figures])
             for title, path in _FIGURES.items()
-        ]
-    for domain in domains:
-        vectors = [embed_texts(one.embedder, domain.texts) for one in points]
-        halved = [run_streams(domain, of_one, missing=MISSING) for of_one in vectors]
-        rows += [
-            _row(
-                domain.name,
-                f"served at {bound:.0%}, half missing, threshold of its own",
-                [_own(one.calibration, o, bound) for one, o in zip(points, halved, strict=True)],
-            )
-            for bound in SHOWN_BOUNDS
         ]
     questions = [pair.prompt for pairs in sets.values() for pair in pairs[::4]]
     made = synthetic_pairs(list(dict.fromkeys(questions)), seed=SYNTHETIC_SEED)
@@ -212,7 +183,10 @@ def _served(pairs: list[Pair], artefact: Artefact) -> str:
     threshold = artefact.calibration.threshold(0.02)
     if threshold is None:
         return "none: exact repeats only"
+    weights = artefact.calibration.judged_by
     similarity = similarities_of(artefact.embedder, pairs)
-    near = similarity >= cosine(artefact.calibration, threshold) - 1e-9
-    alike = [not decisive_difference(pair.prompt, pair.other) for pair in pairs]
-    return f"{(near & alike).mean():.1%}"
+    log_odds = [
+        weights.log_odds(value, weights.widest, differences(read(pair.prompt), read(pair.other)))
+        for value, pair in zip(similarity.tolist(), pairs, strict=True)
+    ]
+    return f"{np.mean([sigmoid(one) >= threshold for one in log_odds]):.1%}"

@@ -11,10 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from fakes import ManualClock, WordEmbedder, calibrated
 from semcache_core import SemanticCache
 from semcache_core.upkeep import Upkeep
+
+# a machine that others use too has no time that a test may not exceed
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,13 @@
 """What every implementation of a protocol must do: inherit, and give the object as a fixture."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 from semcache_core import Embedder, SemcacheError
 from semcache_core.types import Matrix, VectorIndex
+from semcache_core.verification import Verifier
 
 TEXTS = ["How do I reset my password?", "Where is Basel?", "a", "¿Dónde está mi tarjeta?"]
 
@@ -85,6 +87,35 @@ class RefusesBadVectors:
     def test_a_bad_vector_is_refused(self, rows: Any) -> None:
         with pytest.raises(SemcacheError):
             self.wrap(rows)
+
+
+ODD_TEXTS = ("", "\n", "lone \ud800 surrogate", "nul \x00 inside", "\u200b", "😀" * 5, '{"a": "b')
+
+
+class VerifierContract:
+    """Inherit and define the fixture `verifier`, which can read what `asked` and `stored` say."""
+
+    asked, stored = TEXTS[:2]
+
+    def test_is_a_verifier(self, verifier: Verifier) -> None:
+        assert isinstance(verifier, Verifier)
+
+    def test_gives_a_probability(self, verifier: Verifier) -> None:
+        probability = verifier.verify(self.asked, self.stored, "an answer")
+        assert isinstance(probability, float)
+        assert 0 <= probability <= 1
+
+    @pytest.mark.parametrize("odd", ODD_TEXTS)
+    def test_judges_any_text(self, verifier: Verifier, odd: str) -> None:
+        for question in ((odd, self.stored, odd), (self.asked, odd, odd)):
+            assert 0 <= verifier.verify(*question) <= 1
+
+    def test_says_the_same_on_several_threads_at_once(self, verifier: Verifier) -> None:
+        questions = [(self.asked, self.stored, ""), (self.stored, self.stored, "")] * 8
+        alone = [verifier.verify(*question) for question in questions]
+        with ThreadPoolExecutor(4) as threads:
+            together = list(threads.map(lambda question: verifier.verify(*question), questions))
+        assert together == pytest.approx(alone, abs=1e-5)
 
 
 PARTITION, OTHER = b"p" * 32, b"q" * 32

@@ -1,10 +1,15 @@
 """Small stand-ins that behave like the real thing, with nothing random and nothing slow."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from semcache_core import Request, SemanticCache
+from semcache_core.evidence import VETO, Weights
+from semcache_core.guard import RULES
 from semcache_core.predictor import Calibration, Threshold
 
 WORDS = 64
@@ -39,6 +44,24 @@ class WordEmbedder:
         return (total / np.linalg.norm(total)).astype(np.float32)
 
 
+class PlacedEmbedder(WordEmbedder):
+    """A text in `places` lies so many degrees from the first axis, on the way to the second or the
+    one named: their cosines are those of the angles between them. Of other texts the words decide.
+    """
+
+    def __init__(self, places: Mapping[str, float | tuple[float, int]]) -> None:
+        super().__init__()
+        self._places = places
+
+    def _one(self, text: str) -> np.ndarray:
+        if (place := self._places.get(text)) is None:
+            return super()._one(text)
+        degrees, axis = place if isinstance(place, tuple) else (place, 1)
+        vector = np.zeros(WORDS, np.float32)
+        vector[0], vector[axis] = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        return vector
+
+
 @dataclass
 class ManualClock:
     """Time that stands still until a test moves it."""
@@ -64,7 +87,17 @@ class FailingEmbedder(WordEmbedder):
         return rows * np.nan if self.nan else rows
 
 
-def calibration(fingerprint: str = WordEmbedder.fingerprint, max_tokens: int = 40) -> Calibration:
+MARGINS = Weights(-18.0, 20.0, ((0.1, 20.0),), dict.fromkeys(RULES, VETO))
+"""As in `calibration` for what has no rival within .1; with one at the same cosine it takes .1 more
+of similarity. For what the guard sees, a veto.
+"""
+
+
+def calibration(
+    fingerprint: str = WordEmbedder.fingerprint,
+    max_tokens: int = 40,
+    weights: Weights | None = None,
+) -> Calibration:
     """Serves at a cosine of .90 for a bound of 2 %, .80 for 10 %; nothing reaches 0.1 %."""
     lam, c = 0.05, 16.0
 
@@ -76,7 +109,9 @@ def calibration(fingerprint: str = WordEmbedder.fingerprint, max_tokens: int = 4
         Threshold(0.02, at(0.90), 0.3, 300, 5),
         Threshold(0.10, at(0.80), 0.6, 600, 50),
     )
-    return Calibration(fingerprint, WORDS, lam, c, max_tokens, rows, "nothing: a test double")
+    return Calibration(
+        fingerprint, WORDS, lam, c, max_tokens, rows, "nothing: a test double", weights
+    )
 
 
 def calibrated(directory: Path, **changes: object) -> Path:
@@ -84,3 +119,29 @@ def calibrated(directory: Path, **changes: object) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     calibration(**changes).save(directory)  # type: ignore[arg-type]
     return directory
+
+
+class Sync:
+    """A cache as it is, for tests of both forms."""
+
+    def __init__(self, cache: SemanticCache) -> None:
+        self.cache = cache
+
+    async def __call__(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self.cache, name)(*args, **kwargs)
+
+    async def get_or_create(self, request: Request, answer: str) -> str:
+        return self.cache.get_or_create(request, lambda: answer)
+
+
+class Async(Sync):
+    """The same through the async twins."""
+
+    async def __call__(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        return await getattr(self.cache, f"a{name}")(*args, **kwargs)
+
+    async def get_or_create(self, request: Request, answer: str) -> str:
+        async def compute() -> str:
+            return answer
+
+        return await self.cache.aget_or_create(request, compute)

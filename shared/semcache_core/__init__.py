@@ -1,5 +1,8 @@
 """The core of semcache: embedding, hit prediction and storage behind one SemanticCache."""
 
+from semcache_core.admission import Admit, Redact
+from semcache_core.answers import SameAnswer
+from semcache_core.audit import Measured
 from semcache_core.cache import SemanticCache
 from semcache_core.embedding import as_embedder
 from semcache_core.errors import SemcacheError
@@ -15,8 +18,10 @@ from semcache_core.types import (
     Request,
     check_namespace,
 )
+from semcache_core.verification import Verifier
 
 __all__ = [
+    "Admit",
     "CacheOptions",
     "CacheSettings",
     "CacheStats",
@@ -26,12 +31,16 @@ __all__ = [
     "Entry",
     "Explanation",
     "Hit",
+    "Measured",
+    "Redact",
     "Request",
+    "SameAnswer",
     "SemanticCache",
     "SemcacheError",
     "SharedOptions",
     "Split",
     "Splitter",
+    "Verifier",
     "as_embedder",
     "check_namespace",
     "digest",

@@ -12,18 +12,22 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import Self, Unpack
 
+from semcache_core.admission import Admission, Admit, Redact
+from semcache_core.answers import SameAnswer, answer_digest
+from semcache_core.audit import Measured
 from semcache_core.embedding import usable_cores
 from semcache_core.errors import LedgerError, RequestError, SemcacheError
 from semcache_core.explanation import CacheStats, Explanation
-from semcache_core.guard import decisive_difference
 from semcache_core.ledger import Ledger, NewEntry
+from semcache_core.meaning import ByMeaning, Decision
 from semcache_core.parts import Parts, open_parts
+from semcache_core.records import Judgement, Served, Source
 from semcache_core.request import Key, key_of
 from semcache_core.settings import CacheOptions, settings_from
 from semcache_core.single_flight import AsyncSingleFlight, SingleFlight
@@ -31,7 +35,6 @@ from semcache_core.telemetry import Telemetry
 from semcache_core.types import (
     Candidate,
     Clock,
-    Entry,
     Hit,
     Request,
     Vector,
@@ -40,6 +43,7 @@ from semcache_core.types import (
     check_seconds,
     check_tags,
 )
+from semcache_core.verification import Verifier
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -53,15 +57,6 @@ _INHERITED: list[object] = []
 """What a forked child must never close, and so never drop."""
 
 
-@dataclass(frozen=True)
-class _Decision:
-    """How a lookup ended, and the nearest entries (id, similarity) where it came to those."""
-
-    hit: Hit | None
-    reason: str
-    nearest: Sequence[tuple[int, float]] = ()
-
-
 class SemanticCache:
     """Remembers answers and serves them for the same question in other words.
 
@@ -70,6 +65,10 @@ class SemanticCache:
     name or model, LangChain or LlamaIndex embeddings, or any `Embedder`) and needs an `artefact`
     calibrated for it, without which only exact repeats are served. `chroma_client` puts the vector
     index on a Chroma server. `clock` gives the time in seconds since the epoch.
+
+    `verifier` is asked for a second opinion where the probability is not quite enough. `admit` and
+    `redact` see everything before it is stored. `same_answer` says whether two answers are the
+    same, where one of them is known to be right; left out, their words and then their meaning.
 
     Methods raise SemcacheError and nothing else; `get_or_create` and the adapters for LangChain
     fail open instead: they count and log the error and call the model. Safe to use from many
@@ -82,9 +81,16 @@ class SemanticCache:
         embedder: object | None = None,
         chroma_client: "ClientAPI | None" = None,
         clock: Clock = time.time,
+        verifier: Verifier | None = None,
+        same_answer: SameAnswer | None = None,
+        admit: Admit | None = None,
+        redact: Redact | None = None,
         **options: Unpack[CacheOptions],
     ) -> None:
         self.settings = settings_from(options)
+        self._admission = Admission(admit, redact)
+        self._verifier = verifier
+        self._same_answer = same_answer
         self._embedder = embedder
         self._chroma_client = chroma_client
         self._clock = clock
@@ -99,53 +105,66 @@ class SemanticCache:
 
     # -- the main job --------------------------------------------------------------------------
 
-    def lookup(self, request: Request) -> Hit | None:
-        """The remembered answer to this question, or None."""
+    def lookup(self, request: Request, *, audits: bool = False) -> Hit | None:
+        """The remembered answer to this question, or None.
+
+        With `shadow`, and for the share `audit_rate` of the hits by meaning, the answer is withheld
+        so that the model is called; the `update` that follows shows whether it was right. With
+        `audits` a sampled hit is given, marked `audited`: the caller asks the model all the same,
+        while the user has the answer already, and hands what it says to `audited`.
+        """
         started = time.perf_counter()
         parts = self._use()
-        hit = self._decide(parts, request).hit
+        key, now = self._key(request), self._clock()
+        decision = self._decide(parts, request, key, now)
+        hit = self._hit(decision, now)
+        if decision.served is not None:
+            hit = self._unless_withheld(parts, key, request, decision, hit, now, audits)
+        elif hit is None and decision.near:
+            parts.watch.missed(key, decision.near, decision.held_back, "shadow")
         if hit is not None:
-            parts.touches.add(hit.entry_id, self._clock())
+            parts.touches.add(hit.entry_id, now)
         result = "miss" if hit is None else hit.kind
         self._count(result)
         self._telemetry.looked_up(result, time.perf_counter() - started)
         return hit
 
-    def _decide(self, parts: Parts, request: Request) -> _Decision:
-        key, now = self._key(request), self._clock()
+    def _decide(self, parts: Parts, request: Request, key: Key, now: float) -> Decision:
         if (entry := parts.ledger.find(key.exact, now)) is not None:
-            return _Decision(self._hit("exact", entry, 1.0, 1.0, now), "the question is the same")
+            return Decision("the question is the same", entry=entry)
         if reason := self._why_not_by_meaning(parts, request):
-            return _Decision(None, reason)
+            return Decision(reason)
         if not parts.ledger.has_vectors(key.partition, parts.embedder.fingerprint, now):
-            return _Decision(None, _EMPTY_SCOPE)
+            return Decision(_EMPTY_SCOPE)
         if not self._reads(parts, request.question):
-            return _Decision(None, _UNREADABLE)
+            return Decision(_UNREADABLE)
         with self._gate:
             vector = parts.recent.embed(parts.embedder, request.question)
-            return self._decide_by_meaning(parts, key, request.question, vector, now)
+            by_meaning = ByMeaning(parts, self.settings.confirmations)
+            return by_meaning.decide(request, key, vector, now)
 
-    def _decide_by_meaning(
-        self, parts: Parts, key: Key, question: str, vector: Vector, now: float
-    ) -> _Decision:
-        nearest = parts.retrieval.nearest(key.partition, vector, now)
-        if not nearest:
-            return _Decision(None, "everything stored here has expired")
-        assert parts.calibration is not None and parts.threshold is not None
-        reason = "the nearest stored question is not near enough"
-        for entry_id, similarity in nearest:
-            probability = parts.calibration.probability(similarity)
-            if probability < parts.threshold:
-                break
-            entry = parts.ledger.get(entry_id, key.partition, now)
-            if entry is None:  # deleted or replaced by someone else since: see what is there now
-                return self._decide_by_meaning(parts, key, question, vector, now)
-            difference = decisive_difference(question, entry.question)
-            if not difference:
-                hit = self._hit("semantic", entry, probability, similarity, now)
-                return _Decision(hit, "a stored question is near enough", nearest)
-            reason = f"the nearest stored question differs in what decides ({difference})"
-        return _Decision(None, reason, nearest)
+    def _unless_withheld(
+        self,
+        parts: Parts,
+        key: Key,
+        request: Request,
+        decision: Decision,
+        hit: Hit | None,
+        now: float,
+        audits: bool,
+    ) -> Hit | None:
+        """A hit by meaning, unless the model is to be asked before it may be served."""
+        assert decision.served is not None and hit is not None
+        source: Source = "shadow" if self.settings.shadow else "audit"
+        sampled = self.settings.shadow or parts.audit.sampled(self.settings.audit_rate)
+        if sampled:
+            parts.watch.missed(key, decision.near, decision.served, source)
+        if sampled and (self.settings.shadow or not audits):
+            self._count(f"withheld {source}")
+            return None
+        if self._admission.storable(request.question):
+            parts.watch.served(key, request.question, decision.served, now)
+        return replace(hit, audited=sampled)
 
     def update(
         self,
@@ -154,12 +173,15 @@ class SemanticCache:
         ttl: float | None = None,
         tags: Sequence[str] = (),
         cost: float | None = None,
-    ) -> int:
-        """Remember `response` as the answer; returns the entry's id.
+        answer: str | None = None,
+    ) -> int | None:
+        """Remember `response` as the answer; returns the entry's id, None where `admit` or `redact`
+        forbid to store it.
 
         Durable, and visible to every lookup on this path, when it returns. An older answer to the
         same request is replaced. `ttl` is in seconds (None: the cache's own); `cost` is what the
-        answer cost to make, in any unit you like.
+        answer cost to make, in any unit you like. `answer` is the text of the answer where
+        `response` wraps it in more: answers are compared by it.
         """
         if not isinstance(response, str):
             raise RequestError(f"response must be a str, got {response!r}; serialise it first")
@@ -168,25 +190,46 @@ class SemanticCache:
         check_request(request)
         check_tags(tags)
         parts = self._use()
-        new = self._new_entry(parts, request, response, ttl, (*request.tags, *tags), cost)
+        key, now = self._key(request), self._clock()
+        admitted = self._admission.admitted(request, response)
+        if admitted is None:
+            self._count("refused")
+            return None
+        # redacted too: a digest of four secret digits is as good as the digits
+        said = admitted.response if answer is None else self._admission.text(answer)
+        new = self._new_entry(parts, request, key, admitted.response, now)
+        new = replace(
+            new,
+            expires=self._expiry(ttl, now),
+            cost=cost,
+            tags=(*request.tags, *tags),
+            answer=parts.watch.same_as(key, said),
+            answer_digest=answer_digest(said),
+            answer_text=None if answer is None else said,
+        )
         if self.settings.max_entries is not None:
             parts.touches.flush(parts.ledger)  # eviction goes by last use
         entry_id = parts.ledger.insert(new, self.settings.max_entries)
+        parts.watch.answered(key, request.question, said, now)
         parts.upkeep.written += 1
         self._count("update")
         return entry_id
 
-    def _new_entry(
-        self,
-        parts: Parts,
-        request: Request,
-        response: str,
-        ttl: float | None,
-        tags: tuple[str, ...],
-        cost: float | None,
-    ) -> NewEntry:
+    def audited(self, request: Request, answer: str) -> None:
+        """Say what the model itself answers to a request whose hit was marked `audited`.
+
+        Compared and counted as what an `update` brings, but not stored. `answer` is its text, as
+        in `update`. Without such a hit before it, nothing happens; where `redact` changes the
+        question neither, as a judgement keeps it.
+        """
+        parts = self._use()
         key, now = self._key(request), self._clock()
-        ttl = self.settings.ttl if ttl is None else ttl
+        if self._admission.storable(request.question):
+            parts.watch.answered(key, request.question, self._admission.text(answer), now)
+
+    def _new_entry(
+        self, parts: Parts, request: Request, key: Key, response: str, now: float
+    ) -> NewEntry:
         vector = None
         by_meaning = not self._why_not_by_meaning(parts, request)
         if by_meaning and self._reads(parts, request.question):
@@ -200,12 +243,17 @@ class SemanticCache:
             question=request.question,
             response=response,
             created=now,
-            expires=None if ttl is None else now + ttl,
-            cost=cost,
-            tags=tags,
+            expires=None,
+            cost=None,
+            tags=(),
             fingerprint=parts.embedder.fingerprint,
             vector=vector,
+            writer=request.writer,
         )
+
+    def _expiry(self, ttl: float | None, now: float) -> float | None:
+        ttl = self.settings.ttl if ttl is None else ttl
+        return None if ttl is None else now + ttl
 
     def get_or_create(self, request: Request, compute: Callable[[], str]) -> str:
         """The remembered answer, else `compute()`'s, which is then remembered.
@@ -217,37 +265,106 @@ class SemanticCache:
 
         def create() -> str:
             # again: the flight before this one may have ended between our lookup and now
-            if (hit := self._open_lookup(request)) is not None:
+            if (hit := self._open_lookup(again)) is not None:
                 return hit.response
             response = compute()
             with self.failing_open("update"):
                 self.update(request, response)
             return response
 
+        # what was withheld by meaning stays withheld
+        again = replace(request, exact_only=True)
         hit = self._open_lookup(request)
         if hit is not None:
             return hit.response
         return self._flights.run(self._key(request).exact, create)
 
-    def explain(self, request: Request) -> Explanation:
-        """Why a lookup of this request would hit or miss. Counts nothing, changes nothing."""
+    def feedback(
+        self, entry_id: int, correct: bool = False, *, request: Request | None = None
+    ) -> None:
+        """Say of a hit whether its answer was right; `entry_id` is `Hit.entry_id`.
+
+        It is about the request given, or about the last one that this entry answered by meaning.
+        A wrong answer is never again given to that question by this entry, which from now on needs
+        a higher probability for others too; the pair is kept for training (`semcache export
+        --feedback`). An answer that is wrong for the entry's own question is forgotten.
+        Raises RequestError when the entry is gone, or never answered that request.
+        """
         parts = self._use()
-        decision = self._decide(parts, request)
+        stored = parts.records.stored(entry_id)
+        if stored is None:
+            raise RequestError(
+                f"there is no entry {entry_id!r}; pass the entry_id of a hit on this cache"
+            )
+        namespace, question = stored
+        served = parts.records.last_served(entry_id)
+        if request is not None:
+            served = self._pairing(parts, entry_id, request)
+        self._count("feedback")
+        if served is None:  # only its own question was ever answered from it
+            if not correct:
+                parts.ledger.delete(entry_id)
+            return
+        judgement = Judgement(
+            namespace=namespace,
+            entry_id=entry_id,
+            asked=served.asked,
+            stored=question,
+            similarity=served.similarity,
+            probability=served.probability,
+            correct=correct,
+            source="feedback",
+            at=self._clock(),
+        )
+        parts.records.judge(judgement, served.asked_key)
+
+    def _pairing(self, parts: Parts, entry_id: int, request: Request) -> Served | None:
+        """How this entry came to answer this request; None where the question is its own."""
         key, now = self._key(request), self._clock()
-        candidates = [
-            Candidate(entry, similarity, parts.calibration.probability(similarity))
-            for entry_id, similarity in decision.nearest
-            if parts.calibration and (entry := parts.ledger.get(entry_id, key.partition, now))
-        ]
+        entry = parts.ledger.find(key.exact, now)
+        if entry is not None and entry.id == entry_id:
+            return None
+        for served in reversed(parts.records.served_of(entry_id)):
+            if served.asked_key == key.exact:
+                return served
+        raise RequestError(
+            f"entry {entry_id} is not known to have answered {request.question!r}; pass the "
+            "request of the hit, or leave it out for the entry's last one"
+        )
+
+    def explain(self, request: Request) -> Explanation:
+        """Why a lookup of this request would hit or miss; changes nothing.
+
+        Counts nothing either but what the verifier is asked: it is, where a lookup would ask it.
+        """
+        parts = self._use()
+        key, now = self._key(request), self._clock()
+        decision = self._decide(parts, request, key, now)
+        if self.settings.shadow and decision.served is not None:
+            decision = replace(decision, said=f"{decision.reason}, but {_SHADOW}", entry=None)
         return Explanation(
             question=request.question,
-            hit=decision.hit,
+            hit=self._hit(decision, now),
             reason=decision.reason,
-            threshold=parts.threshold,
+            threshold=None if parts.threshold is None else parts.audit.threshold,
             max_error_rate=self.settings.max_error_rate,
-            candidates=tuple(candidates),
+            candidates=tuple(self._candidates(parts, decision, key, now)),
             scope_is_empty=decision.reason == _EMPTY_SCOPE,
         )
+
+    def _candidates(
+        self, parts: Parts, decision: Decision, key: Key, now: float
+    ) -> Iterator[Candidate]:
+        for judged in decision.judgement or ():
+            entry = parts.ledger.get(judged.neighbour.entry_id, key.partition, now)
+            if entry is not None:
+                yield Candidate(
+                    entry,
+                    judged.neighbour.similarity,
+                    judged.probability,
+                    judged.margin,
+                    tuple(difference.words for difference in judged.differences),
+                )
 
     # -- housekeeping --------------------------------------------------------------------------
 
@@ -291,8 +408,13 @@ class SemanticCache:
         """Counts of this process since it opened the cache, and the size of the ledger."""
         parts = self._use()
         entries: int | None = None
+        claimed: float | None = None
+        measured = parts.audit.measured()
         with suppress(LedgerError):  # what failed matters most when the ledger is broken
             entries = parts.ledger.count(now=self._clock())
+            claimed = parts.records.claimed_error()
+            if not measured.n:  # nothing is audited now, or an alarm began anew
+                measured = Measured.of(*parts.records.audited(parts.audit.size))
         counts = Counter(self._counts)
         failed = {n.removeprefix("failed "): c for n, c in counts.items() if n.startswith("failed")}
         return CacheStats(
@@ -303,8 +425,14 @@ class SemanticCache:
             updates=counts["update"],
             failures=failed,
             max_error_rate=self.settings.max_error_rate,
-            threshold=parts.threshold,
+            threshold=None if parts.threshold is None else parts.audit.threshold,
             indexed_scopes=len(parts.retrieval.indexed),
+            withheld=counts["withheld audit"] + counts["withheld shadow"],
+            refused=counts["refused"],
+            feedback=counts["feedback"],
+            claimed_error=claimed,
+            measured=measured,
+            verification=parts.verification.counts() if parts.verification else None,
         )
 
     def sizes(self) -> dict[str, int]:
@@ -366,7 +494,12 @@ class SemanticCache:
                     raise SemcacheError(_CLOSED)
                 if self._parts is None:
                     self._parts = open_parts(
-                        self.settings, self._embedder, self._chroma_client, self._clock
+                        self.settings,
+                        self._embedder,
+                        self._chroma_client,
+                        self._clock,
+                        self._verifier,
+                        self._same_answer,
                     )
                     # also when the cache is dropped, or the interpreter ends, without close()
                     self._finalizer = weakref.finalize(self, self._parts.close)
@@ -397,9 +530,9 @@ class SemanticCache:
     def _make_gate(self) -> AbstractContextManager[object]:
         """No more lookups by meaning at once than the machine can work on: 32 threads that fight
         for the interpreter's lock made 320 lookups a second on two cores, taking turns 420. None
-        for a user's embedder, which may be waiting for a network.
+        for a user's embedder or a verifier, which may be waiting for a network.
         """
-        own = self._embedder is None
+        own = self._embedder is None and self._verifier is None
         return threading.Semaphore(usable_cores() + 1) if own else nullcontext()
 
     def _async_threads(self) -> int:
@@ -429,14 +562,15 @@ class SemanticCache:
             return None
         return parts.recent.embed(parts.embedder, question)
 
-    def _hit(
-        self, kind: Any, entry: Entry, probability: float, similarity: float, now: float
-    ) -> Hit:
+    def _hit(self, decision: Decision, now: float) -> Hit | None:
+        if (entry := decision.entry) is None:
+            return None
+        judged = decision.served
         return Hit(
             response=entry.response,
-            kind=kind,
-            probability=probability,
-            similarity=similarity,
+            kind="exact" if judged is None else "semantic",
+            probability=1.0 if judged is None else judged.probability,
+            similarity=1.0 if judged is None else judged.neighbour.similarity,
             question=entry.question,
             entry_id=entry.id,
             age_s=max(0.0, now - entry.created),
@@ -467,9 +601,9 @@ class SemanticCache:
             raise SemcacheError(_CLOSED)  # the threads would raise a bare RuntimeError
         return await loop.run_in_executor(self._threads, lambda: context.run(call, *args, **kwargs))
 
-    async def alookup(self, request: Request) -> Hit | None:
+    async def alookup(self, request: Request, *, audits: bool = False) -> Hit | None:
         """See `lookup`."""
-        return await self.in_thread(self.lookup, request)
+        return await self.in_thread(self.lookup, request, audits=audits)
 
     async def aupdate(
         self,
@@ -478,30 +612,42 @@ class SemanticCache:
         ttl: float | None = None,
         tags: Sequence[str] = (),
         cost: float | None = None,
-    ) -> int:
+        answer: str | None = None,
+    ) -> int | None:
         """See `update`."""
-        return await self.in_thread(self.update, request, response, ttl, tags, cost)
+        return await self.in_thread(self.update, request, response, ttl, tags, cost, answer)
+
+    async def aaudited(self, request: Request, answer: str) -> None:
+        """See `audited`."""
+        await self.in_thread(self.audited, request, answer)
 
     async def aget_or_create(self, request: Request, compute: Callable[[], Awaitable[str]]) -> str:
         """See `get_or_create`. A cancelled caller harms no other that waits for the same."""
 
-        async def open_lookup() -> Hit | None:
+        async def open_lookup(request: Request) -> Hit | None:
             with self.failing_open("lookup"):
                 return await self.alookup(request)
             return None
 
         async def create() -> str:
-            if (hit := await open_lookup()) is not None:
+            if (hit := await open_lookup(again)) is not None:
                 return hit.response
             response = await compute()
             with self.failing_open("update"):
                 await self.aupdate(request, response)
             return response
 
-        hit = await open_lookup()
+        again = replace(request, exact_only=True)
+        hit = await open_lookup(request)
         if hit is not None:
             return hit.response
         return await self._async_flights.run(self._key(request).exact, create)
+
+    async def afeedback(
+        self, entry_id: int, correct: bool = False, *, request: Request | None = None
+    ) -> None:
+        """See `feedback`."""
+        await self.in_thread(self.feedback, entry_id, correct, request=request)
 
     async def aexplain(self, request: Request) -> Explanation:
         """See `explain`."""
@@ -571,6 +717,7 @@ def _watch_forks(reference: "weakref.ref[SemanticCache]") -> None:
 
 _CLOSED = "this cache is closed; open a new SemanticCache"
 _EMPTY_SCOPE = "nothing is stored for this namespace and scope"
+_SHADOW = "shadow mode serves nothing by meaning"
 _UNREADABLE = (
     "the question is longer than what was calibrated, or has characters the model has no token for"
 )

@@ -3,7 +3,9 @@
 import hashlib
 import os
 import threading
+import unicodedata
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +84,9 @@ class OnnxEmbedder:
         if text != _readable(text) or len(text) > 64 * max_tokens:
             return False
         ids = self._tokens(tokenizer, text)
-        return len(ids) <= min(max_tokens, _MODEL_REACH) and unknown not in ids
+        if len(ids) > min(max_tokens, _MODEL_REACH) or unknown in ids:
+            return False
+        return not _hides(text, lambda part: list(tokenizer.encode(part).ids))
 
     def _tokens(self, tokenizer: Any, text: str) -> list[int]:
         """The tokens of a readable text; those of the last one are at hand, as a cache asks
@@ -142,6 +146,35 @@ def _open_model(
     return session, tokenizer, None if unknown is None else tokenizer.token_to_id(unknown)
 
 
+_UNPRINTED = frozenset(("Cc", "Cf", "Cn", "Co"))
+_MARKS = frozenset(("Mn", "Me"))
+
+
+def _unprinted(text: str) -> set[str]:
+    """Characters in `text` that are not shown: controls, joiners, tags, private and unassigned."""
+    if text.isascii() and text.isprintable():
+        return set()
+    return {
+        one
+        for one in set(text)
+        if one not in "\t\n\r" and (unicodedata.category(one) in _UNPRINTED or one == "\ufffd")
+    }
+
+
+def _hides(text: str, tokens: Callable[[str], list[int]]) -> bool:
+    """Whether the tokenizer drops a character of `text`: a whole instruction can be written in
+    those, and the question with it gets the vector of the question alone.
+
+    Asked of each by itself, as scripts that are written with marks and joiners have tokens for
+    them. An accent on a letter is no such character: BERT's vocabulary has none, but a word is
+    rarely another one for want of it.
+    """
+    composed = text if text.isascii() else unicodedata.normalize("NFC", text)
+    marks = set() if text.isascii() else {c for c in composed if unicodedata.category(c) in _MARKS}
+    seen = tokens(composed)
+    return any(tokens(composed.replace(one, "")) == seen for one in _unprinted(composed) | marks)
+
+
 def _readable(text: str) -> str:
     """`text` with lone surrogates replaced: the tokenizer takes only valid Unicode."""
     return text.encode("utf-8", "replace").decode("utf-8")
@@ -172,6 +205,9 @@ class CustomEmbedder:
 
     def reads(self, text: str, max_tokens: int) -> bool:
         if text != _readable(text) or len(text) > 64 * max_tokens:
+            return False
+        # nobody can tell whether the provider's model sees these; some scripts need joiners
+        if any(one not in "\u200c\u200d" for one in _unprinted(text)):
             return False
         # The tokens are the provider's secret; a word is rarely more than two of them, and a long
         # or non-Latin one (Chinese writes no spaces) than one for every three bytes.
@@ -208,9 +244,13 @@ class SentenceTransformerEmbedder:
         if text != _readable(text) or len(text) > 64 * max_tokens:
             return False
         tokenizer = self._model.tokenizer
-        ids = tokenizer(text, truncation=False)["input_ids"]
+
+        def tokens(part: str) -> list[int]:
+            return list(tokenizer(part, truncation=False)["input_ids"])
+
+        ids = tokens(text)
         reach = min(max_tokens, self._model.max_seq_length or max_tokens)
-        return len(ids) <= reach and tokenizer.unk_token_id not in ids
+        return len(ids) <= reach and tokenizer.unk_token_id not in ids and not _hides(text, tokens)
 
     def _encode(self, texts: list[str]) -> Matrix:
         rows = self._model.encode(

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from semcache_core.audit import Measured
 from semcache_core.types import Candidate, Hit
+from semcache_core.verification import VerificationCounts
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,18 @@ class Explanation:
         verdict = "miss" if self.hit is None else f"{self.hit.kind} hit"
         lines = [f'"{self.question}"', f"  {verdict}: {self.reason}"]
         if self.threshold is not None:
-            lines.append(
-                f"  served at P(same answer) >= {self.threshold:.3f}, "
-                f"for at most {self.max_error_rate:.1%} wrong"
-            )
+            # the audit may have raised it beyond any probability
+            served = f"served at P(same answer) >= {self.threshold:.3f}"
+            if self.threshold > 1:
+                served = "nothing is served by meaning for now"
+            lines.append(f"  {served}, for at most {self.max_error_rate:.1%} wrong")
         for candidate in self.candidates[:3]:
+            evidence = [f"similarity {candidate.similarity:.3f}"]
+            if candidate.margin:
+                evidence.append(f"margin {candidate.margin:.3f}")
+            evidence.extend(candidate.differences)
             lines.append(
-                f"  {candidate.probability:.3f} (similarity {candidate.similarity:.3f}) "
+                f"  {candidate.probability:.3f} ({', '.join(evidence)}) "
                 f'"{candidate.entry.question}"'
             )
         if self.hint:
@@ -47,8 +54,13 @@ class CacheStats:
     """Counts since this process opened the cache; `entries` is the live ones on its path, None
     when the ledger cannot be read.
 
-    `failures` maps an operation to how often it failed open. `indexed_scopes` is how many scopes
-    are searched through Chroma rather than scanned.
+    `failures` maps an operation to how often it failed open. `threshold` is the probability served
+    at now, above the calibrated one where the audit raised it. `indexed_scopes` is how many scopes
+    are searched through Chroma rather than scanned. `withheld` are hits by meaning that were not
+    served, so that the model's answer shows whether they were right; `refused` are answers that
+    `admit` or `redact` kept from being stored. `claimed_error` is the mean of 1 - P over the
+    last hits by meaning on this path, `measured` what the audits found; both are shares of the
+    served.
     """
 
     entries: int | None
@@ -60,6 +72,12 @@ class CacheStats:
     max_error_rate: float
     threshold: float | None
     indexed_scopes: int
+    withheld: int
+    refused: int
+    feedback: int
+    claimed_error: float | None
+    measured: Measured
+    verification: VerificationCounts | None
 
     @property
     def lookups(self) -> int:

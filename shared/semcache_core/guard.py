@@ -1,7 +1,9 @@
-"""What decides an answer and hardly moves a similarity: numbers, units, opposites, negation."""
+"""What decides an answer and hardly moves a similarity: numbers, names, units, negation."""
 
 import re
+import unicodedata
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from semcache_core.deciding_words import (
@@ -20,48 +22,99 @@ _NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?|[$€£]")
 # a link, a file or host, names as in code, letters with digits
 _IDENTIFIER = re.compile(
-    r"https?://\S+|\b[\w-]+(?:\.[A-Za-z_]\w+)+\b|\b\w*[a-z]\w*_\w+\b|\b[a-z]+[A-Z]\w*\b"
+    r"https?://\S+|(?<![\w-])[\w-]+(?:\.[A-Za-z_]\w+)+\b|\b(?=\w*[a-z])_*[^\W_]+_\w+\b|\b[a-z]+[A-Z]\w*\b"
     r"|\b(?=\w*\d)(?=\w*[A-Za-z])\w+\b"
 )
+# a name inside a sentence; its first word is capitalised whatever it is
+_NAME = re.compile(r"(?:(?<=\w )|(?<=[,;] ))[A-ZÀ-Þ]\w+")
 
+# What looks like a Latin letter is read as one, and courtesies as nothing: "do nоt" with a Cyrillic
+# letter, or with a "please" behind it, is still a negation and nothing else.
+_LOOKALIKES = str.maketrans("асеіорѕхуԁһјԛԝ’", "aceiopsxydhjqw'")
+_COURTESY = re.compile(
+    r"\b(?:please|kindly|hello|hi|hey|dear|cheers|regards"
+    r"|(?:many )?thank(?:s| you)(?: a lot| so much| very much)?(?: in advance)?"
+    r"|have a (?:nice|good|great) (?:day|one))\b"
+)
+
+_NO_NAMES = LITTLE_WORDS | ASKING.keys() | MEASURES
 
 _LITTLE = 4
 
 
-def decisive_difference(one: str, other: str) -> str:
-    """What makes these two questions ask for different answers, however alike they are; "" if
-    nothing of this kind does.
+@dataclass(frozen=True)
+class Difference:
+    """One rule that fired: `rule` is its name in an artefact, `words` what a developer reads."""
 
-    Each rule was kept because, among pairs of a cosine of .9 and more, it parts many questions
-    that were edited to ask for something else and nearly none that people ask for the same; the
-    figures are in docs/how-a-hit-is-decided.md.
+    rule: str
+    words: str
 
-    >>> decisive_difference("How do I enable alerts?", "How do I disable alerts?")
-    'the opposite: enable, disable'
-    """
-    if not same_numbers(one, other):
-        return "other numbers"
-    if _identifiers_missing_in(other, one) and _identifiers_missing_in(one, other):
-        return "other names of files, links or codes"
-    changed = _changed(one, other)
-    return (
-        _other_count(changed)
-        or _other_unit(changed)
-        or _opposite(changed)
-        or _turned_around(changed)
-        or _negated(changed)
-        or _asked_otherwise(changed)
+
+RULES = (
+    "number",
+    "identifier",
+    "unit",
+    "opposite",
+    "order",
+    "negation",
+    "question word",
+    "name",
+)
+"""Every rule, by the name that an artefact gives its weight under."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A question as the guard sees it; made once, compared with many."""
+
+    words: tuple[str, ...]
+    numbers: tuple[str, ...]
+    identifiers: frozenset[str]
+    names: frozenset[str]
+    lowered: str
+
+
+def read(text: str) -> Reading:
+    """Take a question apart for `differences`."""
+    if not text.isascii():
+        # as the tokenizer does: accents off, other forms of a letter are the letter
+        apart = unicodedata.normalize("NFKD", text)
+        text = "".join(one for one in apart if not unicodedata.combining(one))
+        text = text.translate(_LOOKALIKES)
+    lowered = text.lower()
+    return Reading(
+        words=tuple(_WORD.findall(_COURTESY.sub(" ", lowered))),
+        numbers=tuple(numbers(text)),
+        identifiers=frozenset(found.lower() for found in _IDENTIFIER.findall(text)),
+        names=frozenset(found.lower() for found in _NAME.findall(text)) - _NO_NAMES,
+        lowered=lowered,
     )
 
 
-def same_numbers(one: str, other: str) -> bool:
-    """Whether two questions name the same numbers, in whatever order.
+def differences(one: Reading, other: Reading) -> tuple[Difference, ...]:
+    """What speaks for these two questions asking for different answers, however alike they are.
 
-    Order 1234 and order 1235 are nearer to each other, to an embedding, than most paraphrases.
-    Measured at the threshold for 2 %: it costs 0.1 % of the right hits on Banking77 and 4 % on
-    medical questions, which restate ages and doses freely.
+    How much each rule counts is fitted and lies in the artefact (`Weights.rules`): people restate
+    numbers and drop negations freely in some fields. What each is worth is measured by
+    `benchmarks/paper/guard.py`; the figures are in docs/how-a-hit-is-decided.md.
+
+    >>> differences(read("How do I enable alerts?"), read("How do I disable alerts?"))
+    (Difference(rule='opposite', words='the opposite: enable, disable'),)
     """
-    return numbers(one) == numbers(other)
+    if one.lowered == other.lowered:
+        return ()
+    changed = _changed(one, other)
+    found = (
+        ("number", _other_number(one, other) or _other_count(changed)),
+        ("identifier", _other(one.identifiers, other.identifiers, one, other, "names in code")),
+        ("unit", _other_unit(changed)),
+        ("opposite", _opposite(changed)),
+        ("order", _turned_around(changed)),
+        ("negation", _negated(changed)),
+        ("question word", _asked_otherwise(changed)),
+        ("name", _other(one.names, other.names, one, other, "names")),
+    )
+    return tuple(Difference(rule, words) for rule, words in found if words)
 
 
 def numbers(text: str) -> list[str]:
@@ -74,16 +127,34 @@ def numbers(text: str) -> list[str]:
     return sorted(re.sub(r",(?=\d{3}(?:\D|$))", "", number) for number in found)
 
 
-def _identifiers_missing_in(text: str, source: str) -> bool:
-    lowered = text.lower()
-    return any(found.lower() not in lowered for found in _IDENTIFIER.findall(source))
+def _other_number(one: Reading, other: Reading) -> str:
+    """Order 1234 and order 1235 are nearer, to an embedding, than most paraphrases."""
+    if one.numbers == other.numbers:
+        return ""
+    left, right = Counter(one.numbers), Counter(other.numbers)
+    return f"other numbers: {_listed(left - right)}, {_listed(right - left)}"
+
+
+def _other(
+    left: frozenset[str], right: frozenset[str], one: Reading, other: Reading, what: str
+) -> str:
+    """Each side names something that the other does not name anywhere."""
+    only = [name for name in sorted(left) if name not in other.lowered]
+    lacking = [name for name in sorted(right) if name not in one.lowered]
+    if not only or not lacking:
+        return ""
+    return f"other {what}: {_listed(only)}, {_listed(lacking)}"
+
+
+def _listed(found: Iterable[str]) -> str:
+    return " ".join(list(found)[:3]) or "none"
 
 
 @dataclass(frozen=True)
 class _Changed:
     """The words of two questions, in order, and what each has that the other has not."""
 
-    words: tuple[list[str], list[str]]
+    words: tuple[tuple[str, ...], tuple[str, ...]]
     only: tuple[frozenset[str], frozenset[str]]
 
     @property
@@ -96,20 +167,18 @@ class _Changed:
         return max(map(len, self.only)) <= _LITTLE
 
 
-def _changed(one: str, other: str) -> _Changed:
-    words = (_words(one), _words(other))
-    counts = (Counter(words[0]), Counter(words[1]))
-    return _Changed(words, (frozenset(counts[0] - counts[1]), frozenset(counts[1] - counts[0])))
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower().replace("’", "'"))
+def _changed(one: Reading, other: Reading) -> _Changed:
+    counts = (Counter(one.words), Counter(other.words))
+    only = (frozenset(counts[0] - counts[1]), frozenset(counts[1] - counts[0]))
+    return _Changed((one.words, other.words), only)
 
 
 def _other_count(changed: _Changed) -> str:
     """Numbers in words: two cards, three cards."""
     left, right = ({NUMBERS[word] for word in only if word in NUMBERS} for only in changed.only)
-    return "other numbers" if left and right and left != right else ""
+    if not left or not right or left == right:
+        return ""
+    return f"other numbers: {_listed(map(str, sorted(left)))}, {_listed(map(str, sorted(right)))}"
 
 
 def _other_unit(changed: _Changed) -> str:
@@ -174,7 +243,7 @@ def _asked_otherwise(changed: _Changed) -> str:
     return "another question word"
 
 
-def _asked(words: list[str]) -> set[str]:
+def _asked(words: Sequence[str]) -> set[str]:
     following = [*words[1:], ""]
     return {
         f"how {after}" if word == "how" and after in MEASURES else ASKING[word]

@@ -20,10 +20,13 @@ from semcache_core.fork_gate import ForkGate
 from semcache_core.schema import (
     entries,
     indexed,
+    judged,
     meta,
     migrate,
+    quarantined,
     refuse_unusable,
     removed,
+    served,
     tags,
     text_from,
     vectors,
@@ -32,12 +35,18 @@ from semcache_core.types import Entry, Matrix, Vector
 
 FILE_NAME = "ledger.sqlite3"
 BUSY_SECONDS = 5
-_ID_CHUNK = 500  # below SQLite's limit on bound parameters, 999 before 3.32
+ID_CHUNK = 500
+"""Ids in one statement: below SQLite's limit on bound parameters, 999 before 3.32."""
 
 
 @dataclass(frozen=True)
 class NewEntry:
-    """What `Ledger.insert` writes. Without a `vector` the entry only matches exactly."""
+    """What `Ledger.insert` writes. Without a `vector` the entry only matches exactly.
+
+    `answer` is the id of the first entry of this partition with the same answer, None when this
+    one is the first; `answer_digest` and `answer_text` (None where the response is that text) are
+    what it is told by; `writer` names who stored it.
+    """
 
     exact: bytes
     partition: bytes
@@ -52,6 +61,28 @@ class NewEntry:
     tags: tuple[str, ...]
     fingerprint: str
     vector: Vector | None
+    writer: str | None = None
+    answer: int | None = None
+    answer_digest: bytes | None = None
+    answer_text: str | None = None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A live entry as a lookup weighs it. Equal `answer`s are the same answer.
+
+    `doubt` is log-odds taken off its probability, `exact_only` says that it is no longer served by
+    meaning, `writer` is who stored it.
+    """
+
+    id: int
+    vector: Vector
+    question: str
+    answer: int
+    answer_digest: bytes | None
+    doubt: float
+    exact_only: bool
+    writer: str | None
 
 
 @dataclass(frozen=True)
@@ -93,9 +124,9 @@ class Ledger:
             # held open for the ledger's life: a memory database dies with its last connection
             self._anchor: sa.Connection | None = self._engine.connect()
             try:
-                with self._write() as connection:
+                with self.write() as connection:
                     migrate(connection)
-                self.id = int(self._read(_LEDGER_ID, {})[0][0])
+                self.id = int(self.read(_LEDGER_ID, {})[0][0])
             except BaseException:
                 self.close()  # the last one to close removes SQLite's side files again
                 raise
@@ -121,19 +152,19 @@ class Ledger:
         # One at a time: SQLite takes 6 us for it, in which it lets go of the interpreter's lock.
         # 32 threads that overlapped there found 7,000 a second, taking turns 17,000 (one: 28,000).
         with self._find_lock:
-            rows = self._read_bare(_FIND, {"exact": exact, "now": now})
+            rows = self.read_bare(_FIND, {"exact": exact, "now": now})
         return _entry(rows[0]) if rows else None
 
     def has_vectors(self, partition: bytes, fingerprint: str, now: float) -> bool:
         """Whether any live entry of this partition can be matched by meaning."""
         found = {"partition": partition, "fingerprint": fingerprint, "now": now}
-        return bool(self._read_bare(_HAS_VECTORS, found))
+        return bool(self.read_bare(_HAS_VECTORS, found))
 
     def vectors_after(
         self, partition: bytes, fingerprint: str, after: int, limit: int = -1
     ) -> tuple[NDArray[np.int64], Matrix]:
         """Ids (ascending) and vectors [n, d] written after entry id `after`, live or not."""
-        rows = self._read_bare(
+        rows = self.read_bare(
             _VECTORS_AFTER,
             {"partition": partition, "fingerprint": fingerprint, "after": after, "limit": limit},
         )
@@ -143,20 +174,35 @@ class Ledger:
 
     def get(self, entry_id: int, partition: bytes, now: float) -> Entry | None:
         """The entry with this id, if it is live and of this partition."""
-        rows = self._read_bare(_GET, {"id": entry_id, "partition": partition, "now": now})
+        rows = self.read_bare(_GET, {"id": entry_id, "partition": partition, "now": now})
         return _entry(rows[0]) if rows else None
 
     def live(
         self, ids: Sequence[int], partition: bytes, fingerprint: str, now: float
-    ) -> list[tuple[int, Vector]]:
-        """The live ones among `ids` with their vectors; never one of another partition."""
-        found = []
+    ) -> list[Stored]:
+        """The live ones among `ids`; never one of another partition."""
+        found: list[Stored] = []
         of = {"partition": partition, "fingerprint": fingerprint, "now": now}
-        for start in range(0, len(ids), _ID_CHUNK):
-            chunk = {f"id{n}": int(i) for n, i in enumerate(ids[start : start + _ID_CHUNK])}
-            for row in self._read_bare(_live(len(chunk)), {**chunk, **of}):
-                found.append((int(row[0]), np.frombuffer(row[1], dtype=np.float32)))
+        for start in range(0, len(ids), ID_CHUNK):
+            chunk = {f"id{n}": int(i) for n, i in enumerate(ids[start : start + ID_CHUNK])}
+            for row in self.read_bare(_live(len(chunk)), {**chunk, **of}):
+                found.append(_stored(row))
         return found
+
+    def answer_text(self, entry_id: int) -> str | None:
+        """The words of the entry's answer, or their beginning; None when it is gone."""
+        rows = self.read(_ANSWER_TEXT, {"id": entry_id})
+        return rows[0][0] if rows else None
+
+    def writers(self, answers: Sequence[int], partition: bytes) -> dict[int, int]:
+        """Answer -> by how many different writers it was stored in this partition."""
+        query = (
+            sa.select(_ANSWER, sa.func.count(sa.distinct(entries.c.writer)))
+            .where(sa.or_(entries.c.answer.in_(answers), entries.c.id.in_(answers)))
+            .where(entries.c.partition == partition)
+            .group_by(_ANSWER)
+        )
+        return {int(answer): int(count) for answer, count in self.read(query, {})}
 
     def count(self, namespace: str | None = None, now: float | None = None) -> int:
         """Entries, of one namespace or all; only the live ones when `now` is given."""
@@ -165,16 +211,16 @@ class Ledger:
             query = query.where(entries.c.namespace == namespace)
         if now is not None:
             query = query.where(_is_live(now))
-        return int(self._read(query, {})[0][0])
+        return int(self.read(query, {})[0][0])
 
     def hits_ever(self) -> int:
         """Hits written so far, of the entries still here."""
         query = sa.select(sa.func.coalesce(sa.func.sum(entries.c.hits), 0))
-        return int(self._read(query, {})[0][0])
+        return int(self.read(query, {})[0][0])
 
     def namespaces(self) -> int:
         query = sa.select(sa.func.count(sa.distinct(entries.c.namespace)))
-        return int(self._read(query, {})[0][0])
+        return int(self.read(query, {})[0][0])
 
     def large_partitions(self, fingerprint: str, above: int) -> list[bytes]:
         """Partitions with more than `above` vectors."""
@@ -184,7 +230,7 @@ class Ledger:
             .group_by(vectors.c.partition)
             .having(sa.func.count() > above)
         )
-        return [row[0] for row in self._read(query, {})]
+        return [row[0] for row in self.read(query, {})]
 
     def unembedded(self, fingerprint: str, after: int, limit: int) -> list[tuple[int, str]]:
         """Up to `limit` (id, question) whose vector is missing or of another model."""
@@ -196,7 +242,7 @@ class Ledger:
             .order_by(entries.c.id)
             .limit(limit)
         )
-        return [(row.id, row.question) for row in self._read(query, {})]
+        return [(row.id, row.question) for row in self.read(query, {})]
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -206,7 +252,7 @@ class Ledger:
         Ids only ever grow and are never used twice, so "everything after id n" is complete.
         With `max_entries`, the least recently used entries beyond it are evicted.
         """
-        with self._write() as connection:
+        with self.write() as connection:
             if connection.execute(_SAME, {"exact": new.exact}).first() is not None:
                 _delete(connection, entries.c.exact == new.exact)
             entry_id = _insert(connection, new)
@@ -216,7 +262,7 @@ class Ledger:
 
     def replace_vectors(self, rows: Sequence[tuple[int, str, Vector]]) -> None:
         """Give entries (id, fingerprint, vector) a new vector; entries gone since are skipped."""
-        with self._write() as connection:
+        with self.write() as connection:
             for entry_id, fingerprint, vector in rows:
                 connection.execute(sa.delete(vectors).where(vectors.c.entry_id == entry_id))
                 connection.execute(
@@ -236,17 +282,34 @@ class Ledger:
         if not used:
             return
         rows = [{"entry": i, "more": n, "at": at} for i, (n, at) in used.items()]
-        with self._write() as connection:
+        with self.write() as connection:
             connection.execute(_TOUCH, rows)
+
+    def serve_only_exactly(self, entry_id: int, now: float) -> None:
+        """From now on this entry is found by its own question alone."""
+        query = sa.update(entries).where(entries.c.id == entry_id).values(exact_only_since=now)
+        with self.write() as connection:
+            connection.execute(query)
+
+    def delete(self, entry_id: int) -> int:
+        """Delete one entry; returns how many went."""
+        return self._delete_where(entries.c.id == entry_id)
 
     def delete_expired(self, now: float) -> int:
         return self._delete_where(entries.c.expires <= now)
 
     def clear(self, namespace: str | None = None) -> int:
-        """Delete one namespace, or everything; returns how many entries went."""
-        return self._delete_where(
-            sa.true() if namespace is None else entries.c.namespace == namespace
-        )
+        """Delete one namespace, or everything; returns how many entries went.
+
+        What was judged goes too: it outlives its entry, but holds what a tenant asked.
+        """
+
+        def chosen(column: sa.Column[str]) -> sa.ColumnElement[bool]:
+            return sa.true() if namespace is None else column == namespace
+
+        with self.write() as connection:
+            connection.execute(sa.delete(judged).where(chosen(judged.c.namespace)))
+            return _delete(connection, chosen(entries.c.namespace))
 
     def invalidate(
         self,
@@ -269,17 +332,17 @@ class Ledger:
 
     def indexed_through(self, partition: bytes, fingerprint: str) -> int:
         """The last entry id of this partition that the index holds; 0 when it holds none."""
-        rows = self._read(_INDEXED_THROUGH, {"partition": partition, "fingerprint": fingerprint})
+        rows = self.read(_INDEXED_THROUGH, {"partition": partition, "fingerprint": fingerprint})
         return int(rows[0][0]) if rows else 0
 
     def all_indexed(self, fingerprint: str) -> dict[bytes, int]:
         """Partition -> last indexed id, for every partition in the index of this model."""
         query = sa.select(indexed.c.partition, indexed.c.through)
-        rows = self._read(query.where(indexed.c.fingerprint == fingerprint), {})
+        rows = self.read(query.where(indexed.c.fingerprint == fingerprint), {})
         return {row.partition: row.through for row in rows}
 
     def set_indexed(self, partition: bytes, fingerprint: str, through: int) -> None:
-        with self._write() as connection:
+        with self.write() as connection:
             _forget_indexed(connection, partition, fingerprint)
             connection.execute(
                 sa.insert(indexed),
@@ -288,7 +351,7 @@ class Ledger:
 
     def forget_indexed(self, fingerprint: str, partition: bytes | None = None) -> None:
         """Note that the index holds nothing of this partition, or nothing at all."""
-        with self._write() as connection:
+        with self.write() as connection:
             _forget_indexed(connection, partition, fingerprint)
 
     def count_vectors(self, partition: bytes, fingerprint: str, through: int) -> int:
@@ -297,14 +360,14 @@ class Ledger:
             vectors.c.fingerprint == fingerprint,
             vectors.c.entry_id <= through,
         )
-        return int(self._read(query, {})[0][0])
+        return int(self.read(query, {})[0][0])
 
     def take_removed(self, limit: int = 300) -> dict[bytes, list[int]]:
         """Take up to `limit` deleted entries off the list of those still in the index."""
         query = sa.select(removed.c.partition, removed.c.entry_id).limit(limit)
-        if not (rows := self._read(query, {})):
+        if not (rows := self.read(query, {})):
             return {}
-        with self._write() as connection:
+        with self.write() as connection:
             taken = [row.entry_id for row in rows]
             connection.execute(sa.delete(removed).where(removed.c.entry_id.in_(taken)))
         by_partition: dict[bytes, list[int]] = {}
@@ -336,7 +399,8 @@ class Ledger:
 
     # -- the two ways in -----------------------------------------------------------------------
 
-    def _read(self, query: Any, parameters: dict[str, Any]) -> Sequence[Any]:
+    def read(self, query: Any, parameters: dict[str, Any]) -> Sequence[Any]:
+        """The rows of one statement, in SQLAlchemy's types."""
         with (
             _as_ledger_error(self.file),
             self._fork_gate,
@@ -344,7 +408,7 @@ class Ledger:
         ):
             return connection.execute(query, parameters).all()
 
-    def _read_bare(self, query: "sa.Select[Any]", parameters: dict[str, Any]) -> Sequence[Any]:
+    def read_bare(self, query: "sa.Select[Any]", parameters: dict[str, Any]) -> Sequence[Any]:
         """The same by the driver's own cursor, for the queries of a lookup: what SQLAlchemy does
         around each of them took three times as long as SQLite. Rows are the driver's: text of
         type AnyText comes as bytes.
@@ -366,7 +430,8 @@ class Ledger:
             connection.close()  # back into the pool
 
     @contextmanager
-    def _write(self) -> Iterator[sa.Connection]:
+    def write(self) -> Iterator[sa.Connection]:
+        """One immediate transaction, durable when the block ends; an error undoes all of it."""
         # threads queue here: SQLite's own busy wait sleeps up to 100 ms between tries
         with (
             _as_ledger_error(self.file),
@@ -379,7 +444,7 @@ class Ledger:
             connection.commit()
 
     def _delete_where(self, condition: sa.ColumnElement[bool]) -> int:
-        with self._write() as connection:
+        with self.write() as connection:
             return _delete(connection, condition)
 
 
@@ -395,6 +460,10 @@ _ENTRY = (
     entries.c.response,
     entries.c.created,
     entries.c.expires,
+)
+_ANSWER = sa.func.coalesce(entries.c.answer, entries.c.id).label("answer")
+_ANSWER_TEXT = sa.select(sa.func.coalesce(entries.c.answer_text, entries.c.response)).where(
+    entries.c.id == sa.bindparam("id")
 )
 _LEDGER_ID = sa.select(meta.c.value).where(meta.c.name == "ledger_id")
 _FIND = sa.select(*_ENTRY).where(entries.c.exact == sa.bindparam("exact"), _is_live(_NOW))
@@ -437,12 +506,35 @@ _TOUCH = (
 
 @functools.cache
 def _live(n: int) -> "sa.Select[Any]":
-    """The live ones among n entries; at most _ID_CHUNK different statements."""
+    """The live ones among n entries; at most ID_CHUNK different statements."""
     return (
-        sa.select(vectors.c.entry_id, vectors.c.vector)
+        sa.select(
+            vectors.c.entry_id,
+            vectors.c.vector,
+            entries.c.question,
+            _ANSWER,
+            entries.c.answer_digest,
+            entries.c.doubt,
+            entries.c.exact_only_since,
+            entries.c.writer,
+        )
         .join(entries, vectors.c.entry_id == entries.c.id)
         .where(entries.c.id.in_([sa.bindparam(f"id{i}") for i in range(n)]))
         .where(_OF_PARTITION, _is_live(_NOW))
+    )
+
+
+def _stored(row: Any) -> Stored:
+    entry_id, vector, question, answer, answer_digest, doubt, exact_only_since, writer = row
+    return Stored(
+        id=int(entry_id),
+        vector=np.frombuffer(vector, dtype=np.float32),
+        question=text_from(question),
+        answer=int(answer),
+        answer_digest=answer_digest,
+        doubt=doubt,
+        exact_only=exact_only_since is not None,
+        writer=None if writer is None else text_from(writer),
     )
 
 
@@ -465,6 +557,10 @@ def _insert(connection: sa.Connection, new: NewEntry) -> int:
         "cost": new.cost,
         "question": new.question,
         "response": new.response,
+        "answer": new.answer,
+        "answer_digest": new.answer_digest,
+        "answer_text": new.answer_text,
+        "writer": new.writer,
     }
     key: Any = connection.execute(sa.insert(entries), row).inserted_primary_key
     entry_id = int(key[0])
@@ -485,11 +581,11 @@ def _insert(connection: sa.Connection, new: NewEntry) -> int:
 
 
 def _delete(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> int:
-    """Delete entries with their vectors and tags, noting which of them the index still holds."""
+    """Delete entries with all that belongs to them, noting which the index still holds."""
     # Listed once: a condition on tags would find nothing any more once the tags are deleted.
     doomed = connection.execute(sa.select(entries.c.id).where(condition)).scalars().all()
-    for start in range(0, len(doomed), _ID_CHUNK):
-        _delete_ids(connection, doomed[start : start + _ID_CHUNK])
+    for start in range(0, len(doomed), ID_CHUNK):
+        _delete_ids(connection, doomed[start : start + ID_CHUNK])
     return len(doomed)
 
 
@@ -507,8 +603,9 @@ def _delete_ids(connection: sa.Connection, doomed: Sequence[int]) -> None:
         .where(vectors.c.entry_id.in_(doomed))
     )
     connection.execute(sa.insert(removed).from_select(["partition", "entry_id"], in_index))
-    for column in (vectors.c.entry_id, tags.c.entry_id, entries.c.id):
-        connection.execute(sa.delete(column.table).where(column.in_(doomed)))
+    for table in (vectors, tags, served, quarantined):
+        connection.execute(sa.delete(table).where(table.c.entry_id.in_(doomed)))
+    connection.execute(sa.delete(entries).where(entries.c.id.in_(doomed)))
 
 
 def _evict(connection: sa.Connection, max_entries: int, spare: int) -> None:

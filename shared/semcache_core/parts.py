@@ -1,29 +1,46 @@
 """What one process needs to serve a cache, opened and closed together."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from semcache_core.answers import SameAnswer, by_meaning
+from semcache_core.audit import Audit
 from semcache_core.embedding import DEFAULT_ARTEFACT, OnnxEmbedder, RecentVectors, as_embedder
 from semcache_core.errors import ArtefactError
+from semcache_core.hubs import MIN_ASKED, is_hub
 from semcache_core.index import IndexHome
 from semcache_core.indexer import Indexer
 from semcache_core.ledger import Ledger
 from semcache_core.predictor import Calibration, load_calibration
+from semcache_core.records import Records
 from semcache_core.retrieval import Retrieval
 from semcache_core.settings import CacheSettings
-from semcache_core.types import Clock, Embedder, Vector
+from semcache_core.types import Clock, Embedder, Matrix, Vector
 from semcache_core.upkeep import Touches, Upkeep
+from semcache_core.verification import Verification, Verifier
+from semcache_core.watch import Watch, weight_of
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
+
+log = logging.getLogger("semcache")
+
+UNCERTAIN = 0.2
+"""A verifier is asked from the threshold on that would serve so many wrong ones without it."""
 
 _REBUILD_BATCH = 100
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The working parts of an open cache. `threshold` None means: exact repeats only."""
+    """The working parts of an open cache. `threshold` None means: exact repeats only.
+
+    `audit` may raise the threshold; `uncertain_from` is from where on `verification` is asked.
+    """
 
     embedder: Embedder
     recent: RecentVectors
@@ -32,6 +49,11 @@ class Parts:
     why_exact_only: str
     ledger: Ledger
     retrieval: Retrieval
+    records: Records
+    audit: Audit
+    watch: Watch
+    verification: Verification | None
+    uncertain_from: float | None
     touches: Touches
     upkeep: Upkeep
 
@@ -65,10 +87,14 @@ def open_parts(
     embedder: object | None,
     chroma_client: "ClientAPI | None",
     clock: Clock,
+    verifier: Verifier | None = None,
+    same_answer: SameAnswer | None = None,
 ) -> Parts:
     """Check everything that can be wrong first; only then touch the disk."""
     model, calibration, uncalibrated = _open_model(settings, embedder)
     threshold = calibration.threshold(settings.max_error_rate) if calibration else None
+    verification = None if verifier is None else Verification(verifier)
+    recent = RecentVectors()
     ledger = Ledger.open(settings.path, settings.ledger_url)
     retrieval = Retrieval(
         ledger, model.fingerprint, settings.scan_limit, settings.scan_memory_mb * 2**20
@@ -77,11 +103,30 @@ def open_parts(
     if chroma_client is None and ledger.file is not None:
         home = IndexHome(ledger.file.parent)
     indexer = Indexer(ledger, retrieval, settings.scan_limit, home, chroma_client)
-    touches = Touches()
-    upkeep = Upkeep(ledger, touches, indexer, clock)
+    touches, records = Touches(), Records(ledger)
+    audit = _audit(settings, threshold, records)
+
+    def embed(texts: list[str]) -> Matrix:
+        return np.stack([recent.embed(model, text) for text in texts])
+
+    def look_for_hub(entry_id: int) -> None:
+        if calibration is None or threshold is None:
+            return
+        asked = list({hit.asked for hit in records.served_of(entry_id)})
+        served_at = calibration.judged_by.similarity_at(threshold)
+        if len(asked) >= MIN_ASKED and is_hub(embed(asked), served_at):
+            ledger.serve_only_exactly(entry_id, clock())
+            log.warning(
+                "semcache: entry %d answered %d questions that have little in common, and is from "
+                "now on served only exactly",
+                entry_id,
+                len(asked),
+            )
+
+    upkeep = Upkeep(ledger, touches, records, indexer, clock, look_for_hub)
     return Parts(
         embedder=model,
-        recent=RecentVectors(),
+        recent=recent,
         calibration=calibration,
         threshold=threshold,
         why_exact_only=uncalibrated
@@ -89,9 +134,27 @@ def open_parts(
         "only exact repeats are served; raise max_error_rate or calibrate on your own questions",
         ledger=ledger,
         retrieval=retrieval,
+        records=records,
+        audit=audit,
+        watch=Watch(ledger, records, audit, same_answer or by_meaning(embed), settings.audit_rate),
+        verification=verification,
+        uncertain_from=calibration.threshold(UNCERTAIN) if calibration else None,
         touches=touches,
         upkeep=upkeep,
     )
+
+
+def _audit(settings: CacheSettings, threshold: float | None, records: Records) -> Audit:
+    """Goes on from what was measured on this path before, by this process or others.
+
+    Not where nothing is measured from now on: a threshold that was raised could never come down.
+    """
+    audit = Audit(settings.max_error_rate, threshold)
+    if not settings.audit_rate and not settings.shadow:
+        return audit
+    for one in records.judged(sources=("audit", "shadow"))[-audit.size :]:
+        audit.add(one.probability, one.correct, weight_of(one.source, settings.audit_rate))
+    return audit
 
 
 def _open_model(

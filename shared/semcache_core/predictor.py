@@ -3,12 +3,15 @@
 import json
 import math
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from semcache_core.errors import ArtefactError
+from semcache_core.evidence import Weights, sigmoid
 
-FORMAT = 1
+FORMATS = (1, 2)
+"""1 has no weights: similarity alone, and the guard is a veto."""
 FILE_NAME = "calibration.json"
 
 
@@ -16,7 +19,8 @@ FILE_NAME = "calibration.json"
 class Threshold:
     """One row of the table: what was measured when serving at `probability` and above.
 
-    `probability` is None where no threshold kept the error within the bound.
+    `probability` is None where no threshold was shown to keep the error within the bound. `upper`
+    is the confidence limit of the error there, None where only the measured error was looked at.
     """
 
     max_error_rate: float
@@ -24,14 +28,18 @@ class Threshold:
     share_served: float
     served: int
     wrong: int
+    upper: float | None = None
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """p = sigmoid(similarity / lambda - c), arXiv 2402.01173, with the table of thresholds.
+    """From evidence to a probability, and the table of thresholds for what is served.
 
-    `similarity` is a cosine. `max_tokens` is the longest question that the calibration data
-    covers; a longer one is never matched by meaning.
+    Of two questions alone, P(same answer) = sigmoid(similarity / lambda - c), arXiv 2402.01173;
+    `similarity` is a cosine. Among everything stored, `judged_by` has more to go by, and the
+    thresholds are on that probability. `confidence` is what the rows' `upper` holds with.
+    `max_tokens` is the longest question that the calibration data covers; a longer one is never
+    matched by meaning.
     """
 
     fingerprint: str
@@ -41,12 +49,17 @@ class Calibration:
     max_tokens: int
     thresholds: tuple[Threshold, ...]
     calibrated_on: str
+    weights: Weights | None = None
+    confidence: float | None = None
 
     def probability(self, similarity: float) -> float:
         """P(the two questions have the same answer), in (0, 1)."""
-        x = similarity / self.lam - self.c
-        # exp of a large positive number overflows; both forms are the same function
-        return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+        return sigmoid(similarity / self.lam - self.c)
+
+    @cached_property
+    def judged_by(self) -> Weights:
+        """What a candidate is judged by: the fitted weights, else the similarity with a veto."""
+        return self.weights or Weights.of_similarity(self.lam, self.c)
 
     def threshold(self, max_error_rate: float) -> float | None:
         """The probability to serve at, or None when no measured threshold keeps the bound.
@@ -64,7 +77,7 @@ class Calibration:
         data["lambda"] = data.pop("lam")
         target = directory / FILE_NAME
         temporary = target.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"format": FORMAT, **data}, indent=1) + "\n")
+        temporary.write_text(json.dumps({"format": FORMATS[-1], **data}, indent=1) + "\n")
         temporary.replace(target)
 
 
@@ -88,8 +101,8 @@ def load_calibration(directory: Path) -> Calibration:
 
 
 def _parse(data: Any) -> Calibration:
-    if data["format"] != FORMAT:
-        raise ValueError(f"format is {data['format']!r}, this version reads {FORMAT}")
+    if data["format"] not in FORMATS:
+        raise ValueError(f"format is {data['format']!r}, this version reads {FORMATS}")
     rows = tuple(sorted((_row(row) for row in data["thresholds"]), key=lambda r: r.max_error_rate))
     lam, c = float(data["lambda"]), float(data["c"])
     if not (math.isfinite(lam) and lam > 0 and math.isfinite(c)):
@@ -102,7 +115,37 @@ def _parse(data: Any) -> Calibration:
         max_tokens=int(data["max_tokens"]),
         thresholds=rows,
         calibrated_on=str(data["calibrated_on"]),
+        weights=_weights(data.get("weights")),
+        confidence=_share(data.get("confidence"), "confidence"),
     )
+
+
+def _weights(data: Any) -> Weights | None:
+    if data is None:
+        return None
+    weights = Weights(
+        intercept=float(data["intercept"]),
+        similarity=float(data["similarity"]),
+        margins=tuple((float(knot), float(slope)) for knot, slope in data["margins"]),
+        rules={str(rule): float(weight) for rule, weight in dict(data["rules"]).items()},
+    )
+    numbers = (weights.intercept, weights.similarity, *weights.rules.values())
+    if not all(map(math.isfinite, (*numbers, *(n for pair in weights.margins for n in pair)))):
+        raise ValueError("a weight is not finite")
+    # a serving rule must never prefer what is less alike
+    if weights.similarity <= 0 or any(knot <= 0 or slope < 0 for knot, slope in weights.margins):
+        raise ValueError("a higher similarity or margin would count against a hit")
+    if any(weight > 0 for weight in weights.rules.values()):
+        raise ValueError("the weight of a rule must not be above 0")
+    return weights
+
+
+def _share(value: Any, name: str) -> float | None:
+    if value is None:
+        return None
+    if not 0 <= float(value) <= 1:  # written so that NaN fails too
+        raise ValueError(f"{name} {value} is outside [0, 1]")
+    return float(value)
 
 
 def _row(row: Any) -> Threshold:
@@ -113,6 +156,7 @@ def _row(row: Any) -> Threshold:
         share_served=float(row["share_served"]),
         served=int(row["served"]),
         wrong=int(row["wrong"]),
+        upper=_share(row.get("upper"), "upper"),
     )
     # written so that NaN fails too: it would compare false to everything and serve nothing, or all
     if not 0 < threshold.max_error_rate < 1:

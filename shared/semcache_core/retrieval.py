@@ -10,14 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcache_core.errors import IndexUnavailableError
-from semcache_core.ledger import Ledger
+from semcache_core.ledger import Ledger, Stored
 from semcache_core.types import Matrix, Vector, VectorIndex
 
 log = logging.getLogger("semcache")
 
 Ids = NDArray[np.int64]
-CANDIDATES = 8
+CANDIDATES = 16
+"""Enough to meet one with another answer where a popular one was stored many times over."""
 MOST_CANDIDATES = 512
+
+
+@dataclass(frozen=True)
+class Near:
+    """A stored entry and its cosine similarity to the question asked."""
+
+    entry: Stored
+    similarity: float
 
 
 @dataclass(frozen=True)
@@ -147,8 +156,8 @@ class Retrieval:
         self.indexed: dict[bytes, int] = {}
         """Partition -> last entry id that `index` holds. Both are set by the upkeep."""
 
-    def nearest(self, partition: bytes, vector: Vector, now: float) -> list[tuple[int, float]]:
-        """Ids of up to CANDIDATES live entries and their cosine similarity, best first.
+    def nearest(self, partition: bytes, vector: Vector, now: float) -> list[Near]:
+        """Up to CANDIDATES live entries and their cosine similarity, best first.
 
         The index and the scan only propose ids; that an entry is live, in this partition, and how
         similar it is, is read from the ledger. When all that one of them proposed is deleted or
@@ -160,7 +169,7 @@ class Retrieval:
             sources = self._propose(partition, vector, k)
             proposed = [entry_id for source in sources for entry_id in source]
             live = self._ledger.live(proposed, partition, self.fingerprint, now)
-            dead = set(proposed) - {entry_id for entry_id, _ in live}
+            dead = set(proposed) - {entry.id for entry in live}
             if dead:
                 self._scan.forget(partition, list(dead))
             hidden = any(source and dead.issuperset(source) for source in sources)
@@ -169,8 +178,8 @@ class Retrieval:
             known_dead |= dead
             if hidden:
                 k = min(2 * k, MOST_CANDIDATES) if k < MOST_CANDIDATES else 1 << 30
-        scored = [(entry_id, float(stored @ vector)) for entry_id, stored in live]
-        return sorted(scored, key=lambda pair: -pair[1])[:CANDIDATES]
+        near = [Near(entry, float(entry.vector @ vector)) for entry in live]
+        return sorted(near, key=lambda one: -one.similarity)[:CANDIDATES]
 
     def renewed(self) -> None:
         """Entries got new vectors under their old ids: read all of them again."""

@@ -55,6 +55,17 @@ entries = sa.Table(
     sa.Column("cost", sa.Float),
     sa.Column("question", AnyText, nullable=False),
     sa.Column("response", AnyText, nullable=False),
+    # the first entry of this partition with the same answer; NULL: this one stands for itself
+    sa.Column("answer", sa.Integer, index=True),
+    # of the answer's words: equal ones are the same answer whatever the response is wrapped in
+    sa.Column("answer_digest", sa.LargeBinary(32)),
+    # the beginning of these words, where the response is not itself the text
+    sa.Column("answer_text", AnyText),
+    # log-odds taken off the entry's probability, from what was judged of it
+    sa.Column("doubt", sa.Float, nullable=False, server_default=sa.text("0")),
+    sa.Column("writer", AnyText),
+    # when it was found to be near to too many questions, and is since served only exactly
+    sa.Column("exact_only_since", sa.Float),
     sqlite_autoincrement=True,
 )
 
@@ -94,6 +105,45 @@ removed = sa.Table(
     sa.Column("partition", sa.LargeBinary(32), nullable=False),
 )
 
+# The log of answers served by meaning; `asked_key` is the exact key of the request.
+served = sa.Table(
+    "semcache_served",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("entry_id", sa.Integer, nullable=False, index=True),
+    sa.Column("asked", AnyText, nullable=False),
+    sa.Column("asked_key", sa.LargeBinary(32), nullable=False, index=True),
+    sa.Column("similarity", sa.Float, nullable=False),
+    sa.Column("probability", sa.Float, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# Labelled pairs for training: they outlive their entry, but not the clearing of their namespace.
+judged = sa.Table(
+    "semcache_judged",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("namespace", AnyText, nullable=False, index=True),
+    sa.Column("entry_id", sa.Integer, nullable=False, index=True),
+    sa.Column("asked", AnyText, nullable=False),
+    sa.Column("stored", AnyText, nullable=False),
+    sa.Column("similarity", sa.Float, nullable=False),
+    sa.Column("probability", sa.Float, nullable=False),
+    sa.Column("correct", sa.Boolean, nullable=False),
+    sa.Column("source", sa.String, nullable=False),
+    sa.Column("at", sa.Float, nullable=False, index=True),
+    sqlite_autoincrement=True,
+)
+
+# Entries that never answer a request again, because they once answered it wrongly.
+quarantined = sa.Table(
+    "semcache_quarantined",
+    metadata,
+    sa.Column("asked_key", sa.LargeBinary(32), primary_key=True),
+    sa.Column("entry_id", sa.Integer, primary_key=True, autoincrement=False, index=True),
+)
+
 
 def _create(connection: sa.Connection) -> None:
     metadata.create_all(connection)
@@ -103,7 +153,22 @@ def _create(connection: sa.Connection) -> None:
     connection.execute(sa.insert(meta), {"name": "ledger_id", "value": identity})
 
 
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_create,)
+_SINCE_2 = ("answer", "answer_digest", "answer_text", "doubt", "writer", "exact_only_since")
+
+
+def _judge_answers(connection: sa.Connection) -> None:
+    present = {column["name"] for column in sa.inspect(connection).get_columns(entries.name)}
+    for name in _SINCE_2:
+        column = entries.c[name]
+        if name not in present:  # a new ledger has them from `_create`
+            definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {entries.name} ADD COLUMN {definition}")
+    for index in entries.indexes:
+        index.create(connection, checkfirst=True)
+    metadata.create_all(connection, tables=[served, judged, quarantined])
+
+
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_create, _judge_answers)
 """Migration n takes a ledger from version n to n + 1; they run in one transaction."""
 
 

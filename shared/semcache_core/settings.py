@@ -19,6 +19,9 @@ class SharedOptions(TypedDict, total=False):
     max_entries: int | None
     artefact: str | os.PathLike[str] | None
     ledger_url: str | None
+    audit_rate: float
+    shadow: bool
+    confirmations: int
     scan_limit: int
     scan_memory_mb: int
 
@@ -55,6 +58,16 @@ class CacheSettings(BaseSettings):
     ledger_url: str | None = None
     """An SQLAlchemy URL in place of the SQLite file under `path`."""
 
+    audit_rate: float = Field(default=0.0, ge=0, le=1)
+    """Share of the hits by meaning that the model is asked again, to measure how many are wrong."""
+
+    shadow: bool = False
+    """Decide and record, but serve nothing by meaning: see what would have happened."""
+
+    confirmations: int = Field(default=0, ge=0)
+    """An entry is served by meaning to others than its writer once so many other writers were given
+    the same answer; 0 is off. See `Request.writer`."""
+
     scan_limit: int = Field(default=20_000, ge=0)
     """Scopes with more entries are searched through Chroma, others by scanning (see the docs)."""
 
@@ -89,6 +102,9 @@ def _explain(problem: Any) -> str:
 
 _FIXES = {
     "max_error_rate": "give a share between 0 and 1, such as 0.02 for at most 2 % wrong answers",
+    "audit_rate": "give a share from 0 (never) to 1, such as 0.01",
+    "confirmations": "give a whole number, 0 for none",
+    "shadow": "give True or False",
     "ttl": "give seconds above 0, or None to keep entries for ever",
     "max_entries": "give a whole number above 0, or None for no limit",
     "namespace": "give a non-empty text",

@@ -25,6 +25,8 @@ class Request:
     an answer can be reused (system prompt, history, documents, tools, model and parameters);
     adapters pass a digest of it. `namespace` is the tenant, None for the cache's own.
     With `exact_only` the question too must be equal. `tags` label the entry for invalidation.
+    `writer` is who asks, and stores, where several share a namespace (see
+    `CacheSettings.confirmations`); it is no part of what must be equal.
 
     Raises RequestError for a field of a wrong type: a bad namespace must never become a shared one.
     """
@@ -34,6 +36,7 @@ class Request:
     namespace: str | None = None
     exact_only: bool = False
     tags: tuple[str, ...] = ()
+    writer: str | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("question", self.question), ("scope", self.scope)):
@@ -41,6 +44,8 @@ class Request:
                 raise RequestError(f"{name} must be a str, got {value!r}; convert it first")
         check_namespace(self.namespace, optional=True)
         check_tags(self.tags)
+        if self.writer is not None and not isinstance(self.writer, str):
+            raise RequestError(f"writer must be a str or None, got {self.writer!r}")
 
 
 def check_namespace(namespace: object, *, optional: bool = False) -> None:
@@ -89,16 +94,25 @@ class Entry:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A live entry that may answer a question: cosine similarity and P(same answer)."""
+    """A live entry that may answer a question: cosine similarity and P(its answer is right).
+
+    `margin` is how far its similarity lies above that of the nearest entry with another answer, as
+    far as margins are looked at; `differences` say what the guard saw.
+    """
 
     entry: Entry
     similarity: float
     probability: float
+    margin: float = 0.0
+    differences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Hit:
-    """An answer served from the cache. `question` is the stored one, `age_s` seconds old."""
+    """An answer served from the cache. `question` is the stored one, `age_s` seconds old.
+
+    `audited`: the model is to be asked all the same, see `SemanticCache.lookup`.
+    """
 
     response: str
     kind: Literal["exact", "semantic"]
@@ -107,6 +121,7 @@ class Hit:
     question: str
     entry_id: int
     age_s: float
+    audited: bool = False
 
 
 @runtime_checkable

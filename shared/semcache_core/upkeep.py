@@ -2,12 +2,13 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from semcache_core.errors import SemcacheError
 from semcache_core.indexer import Indexer
 from semcache_core.ledger import Ledger
+from semcache_core.records import Records
 from semcache_core.types import Clock
 
 log = logging.getLogger("semcache")
@@ -45,11 +46,22 @@ class Upkeep:
     index lacks. So an error is logged (once per text) and the next round tries again.
     """
 
-    def __init__(self, ledger: Ledger, touches: Touches, indexer: Indexer, clock: Clock) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        touches: Touches,
+        records: Records,
+        indexer: Indexer,
+        clock: Clock,
+        look_for_hub: Callable[[int], None],
+    ) -> None:
         self._ledger = ledger
         self._touches = touches
+        self._records = records
         self._indexer = indexer
         self._clock = clock
+        self._look_for_hub = look_for_hub
+        self._served: set[int] = set()
         self._turn = threading.Lock()
         self._stopping = threading.Event()
         self._wake = threading.Event()
@@ -84,6 +96,7 @@ class Upkeep:
         with self._turn:
             try:
                 self._touches.flush(self._ledger)
+                self._records.flush()
             except SemcacheError as error:
                 log.warning("semcache: the last hits were not counted: %s", error)
             self._indexer.close()
@@ -100,8 +113,12 @@ class Upkeep:
         with self._turn:
             try:
                 self._touches.flush(self._ledger)
+                self._served |= self._records.flush()
                 self._ledger.delete_expired(self._clock())
                 self._indexer.step(self.written, self._stopping)
+                # last, as the embedder may fail; and one a round: that may be dozens of questions
+                if self._served:
+                    self._look_for_hub(self._served.pop())
             # not only SemcacheError: an error nobody thought of must not end the thread for good
             except Exception as error:  # noqa: BLE001
                 if str(error) != self._last_problem:

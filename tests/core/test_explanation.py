@@ -12,6 +12,7 @@ from semcache_core import (
     Request,
     SemanticCache,
 )
+from semcache_core.audit import Audit
 from semcache_core.errors import LedgerError
 from semcache_core.ledger import Ledger
 
@@ -58,9 +59,40 @@ def test_without_a_threshold_none_is_claimed() -> None:
     assert "served at" not in str(_explanation(threshold=None))
 
 
+def test_shows_the_margin_and_what_the_guard_saw_where_there_is_any() -> None:
+    near = Candidate(
+        Entry(1, "stored", "r", 0.0, None), 0.8, 0.5, 0.025, ("a negation", "other names: a, b")
+    )
+    shown = str(_explanation(candidates=(near,))).splitlines()[3]
+    assert shown == (
+        '  0.500 (similarity 0.800, margin 0.025, a negation, other names: a, b) "stored"'
+    )
+
+
+def _stats(**changes: object) -> CacheStats:
+    fields: dict[str, object] = {
+        "entries": 0,
+        "exact_hits": 0,
+        "semantic_hits": 0,
+        "misses": 0,
+        "updates": 0,
+        "failures": {},
+        "max_error_rate": 0.02,
+        "threshold": None,
+        "indexed_scopes": 0,
+        "withheld": 0,
+        "refused": 0,
+        "feedback": 0,
+        "claimed_error": None,
+        "measured": Audit(0.02, None).measured(),
+        "verification": None,
+    }
+    return CacheStats(**{**fields, **changes})  # type: ignore[arg-type]
+
+
 def test_the_hit_rate_is_of_all_lookups_and_zero_before_the_first() -> None:
-    assert CacheStats(0, 0, 0, 0, 0, {}, 0.02, None, 0).hit_rate == 0
-    stats = CacheStats(0, 1, 2, 5, 0, {}, 0.02, None, 0)
+    assert _stats().hit_rate == 0
+    stats = _stats(exact_hits=1, semantic_hits=2, misses=5)
     assert (stats.lookups, stats.hit_rate) == (8, 3 / 8)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from conftest import Bench
 from fakes import WORDS, WordEmbedder
 from hypothesis import given
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from semcache_core import Request, SemcacheError
 from semcache_core.ledger import FILE_NAME, Ledger, NewEntry
 from semcache_core.request import key_of
+from semcache_core.schema import entries, judged, quarantined, served
 
 FINGERPRINT = WordEmbedder.fingerprint
 PARTITION = key_of(Request("", ""), "default").partition
@@ -110,14 +112,64 @@ def test_expiry_is_a_matter_of_the_time_given(ledger: Ledger) -> None:
 def test_live_takes_a_thousand_ids_and_more(ledger: Ledger) -> None:
     ids = [ledger.insert(new(f"q{i}")) for i in range(1100)]
     found = ledger.live([*ids, 10**9], PARTITION, FINGERPRINT, 100)
-    assert sorted(entry_id for entry_id, _ in found) == ids
+    assert sorted(stored.id for stored in found) == ids
 
 
 def test_live_gives_nothing_of_another_partition_or_model(ledger: Ledger) -> None:
     mine, other = ledger.insert(new("q")), ledger.insert(new("q", scope="other"))
     strange = ledger.insert(new("p", fingerprint="f" * 64))
     found = ledger.live([mine, other, strange], PARTITION, FINGERPRINT, 100)
-    assert [entry_id for entry_id, _ in found] == [mine]
+    assert [stored.id for stored in found] == [mine]
+
+
+def test_live_tells_what_a_lookup_weighs(ledger: Ledger) -> None:
+    first = ledger.insert(new("q"))
+    second = ledger.insert(new("p", writer="app \ud800", answer=first, answer_digest=b"d" * 32))
+    with ledger.write() as connection:
+        connection.execute(sa.update(entries).where(entries.c.id == second).values(doubt=0.5))
+    ledger.serve_only_exactly(second, 100.0)
+    one, other = sorted(
+        ledger.live([first, second], PARTITION, FINGERPRINT, 100), key=lambda stored: stored.id
+    )
+    assert (one.question, one.answer, one.answer_digest, one.doubt) == ("q", first, None, 0.0)
+    assert (one.exact_only, one.writer) == (False, None)
+    assert (other.answer, other.answer_digest, other.doubt) == (first, b"d" * 32, 0.5)
+    assert (other.exact_only, other.writer) == (True, "app \ud800")
+    assert np.allclose(other.vector, np.ones(WORDS) / np.sqrt(WORDS))
+
+
+def test_only_the_entry_named_is_from_now_on_served_exactly(ledger: Ledger) -> None:
+    hub, other = ledger.insert(new("q")), ledger.insert(new("p"))
+    ledger.serve_only_exactly(hub, 100.0)
+    found = ledger.live([hub, other], PARTITION, FINGERPRINT, 100)
+    assert {stored.id: stored.exact_only for stored in found} == {hub: True, other: False}
+    assert ledger.find(new("q").exact, 100) is not None
+
+
+def test_the_text_of_an_answer_is_the_response_unless_it_is_kept_apart(ledger: Ledger) -> None:
+    plain = ledger.insert(new("q", response="Yes."))
+    wrapped = ledger.insert(new("p", response='{"text": "Yes."}', answer_text="Yes."))
+    assert [ledger.answer_text(entry_id) for entry_id in (plain, wrapped, 10**9)] == [
+        "Yes.",
+        "Yes.",
+        None,
+    ]
+
+
+def test_writers_of_an_answer_are_counted_once_each_and_in_their_partition(
+    ledger: Ledger,
+) -> None:
+    first = ledger.insert(new("q0", writer="a"))
+    for question, writer in (("q1", "b"), ("q2", "b"), ("q3", None)):
+        ledger.insert(new(question, writer=writer, answer=first))
+    elsewhere = ledger.insert(new("q0", scope="other", writer="c", answer=first))
+    alone = ledger.insert(new("q4", writer="a"))
+    nobodys = ledger.insert(new("q5"))
+    assert ledger.writers([first, alone, nobodys, elsewhere], PARTITION) == {
+        first: 2,
+        alone: 1,
+        nobodys: 0,
+    }
 
 
 def test_get_gives_nothing_of_another_partition(ledger: Ledger) -> None:
@@ -214,6 +266,65 @@ def test_a_new_vector_replaces_that_of_another_model(ledger: Ledger) -> None:
     ledger.replace_vectors([(old, FINGERPRINT, vector), (10**9, FINGERPRINT, vector)])
     assert ledger.vectors_after(PARTITION, FINGERPRINT, 0)[0].tolist() == [old]
     assert ledger.vectors_after(PARTITION, "f" * 64, 0)[0].tolist() == []
+
+
+def test_an_entry_keeps_who_wrote_it_and_whose_answer_it_has(ledger: Ledger) -> None:
+    first = ledger.insert(new("q"))
+    second = ledger.insert(new("p", writer="app \ud800", answer=first))
+    columns = (entries.c.id, entries.c.writer, entries.c.answer, entries.c.doubt)
+    rows = ledger.read(sa.select(*columns, entries.c.exact_only_since), {})
+    assert [tuple(row) for row in rows] == [
+        (first, None, None, 0.0, None),
+        (second, "app \ud800", first, 0.0, None),
+    ]
+
+
+def _serve_and_judge(ledger: Ledger, entry_id: int, namespace: str = "default") -> None:
+    row = {"entry_id": entry_id, "asked": "p", "similarity": 0.9, "probability": 0.9, "at": 1.0}
+    verdict = {"namespace": namespace, "stored": "q", "correct": False, "source": "audit"}
+    with ledger.write() as connection:
+        connection.execute(sa.insert(served), {**row, "asked_key": b"k"})
+        connection.execute(sa.insert(quarantined), {"asked_key": b"k", "entry_id": entry_id})
+        connection.execute(sa.insert(judged), {**row, **verdict})
+
+
+def _known_of(ledger: Ledger) -> list[list[int]]:
+    """Entry ids in the log, in the quarantine and among what was judged."""
+    tables = (served, quarantined, judged)
+    return [
+        sorted(row[0] for row in ledger.read(sa.select(table.c.entry_id), {})) for table in tables
+    ]
+
+
+@pytest.mark.parametrize(
+    "delete",
+    [
+        lambda ledger: ledger.delete_expired(150.0),
+        lambda ledger: ledger.invalidate(["gone"], None, None),
+        lambda ledger: ledger.insert(new("gone", response="new")),
+        lambda ledger: ledger.insert(new("another", created=300.0), max_entries=2),
+    ],
+    ids=["expired", "invalidated", "replaced", "evicted"],
+)
+def test_the_log_and_the_quarantine_of_an_entry_go_with_it_and_its_judgements_stay(
+    delete: Any, ledger: Ledger
+) -> None:
+    gone = ledger.insert(new("gone", tags=("gone",), expires=150.0))
+    stays = ledger.insert(new("stays", created=200.0))
+    for entry_id in (gone, stays):
+        _serve_and_judge(ledger, entry_id)
+    delete(ledger)
+    assert _known_of(ledger) == [[stays], [stays], [gone, stays]]
+
+
+def test_what_was_judged_of_a_namespace_is_cleared_with_it(ledger: Ledger) -> None:
+    mine, other = ledger.insert(new("q")), ledger.insert(new("q", namespace="other"))
+    _serve_and_judge(ledger, mine)
+    _serve_and_judge(ledger, other, "other")
+    assert ledger.clear("other") == 1
+    assert _known_of(ledger) == [[mine], [mine], [mine]]
+    assert ledger.clear() == 1
+    assert _known_of(ledger) == [[], [], []]
 
 
 def test_threads_write_and_read_without_losing_anything(ledger: Ledger) -> None:
@@ -321,7 +432,7 @@ def test_a_locked_ledger_is_a_semcache_error_that_says_so(
     monkeypatch.setattr("semcache_core.ledger.BUSY_SECONDS", 0.05)
     cache, blocker = bench.open(), bench.open()
     with (
-        blocker._use().ledger._write(),
+        blocker._use().ledger.write(),
         pytest.raises(SemcacheError, match="another process held it"),
     ):
         cache.update(Request("q"), "a")
@@ -329,7 +440,7 @@ def test_a_locked_ledger_is_a_semcache_error_that_says_so(
 
 
 def test_a_read_that_the_driver_refuses_is_a_semcache_error(ledger: Ledger) -> None:
-    with ledger._write() as connection:
+    with ledger.write() as connection:
         connection.exec_driver_sql("DROP TABLE semcache_entries")
     for read in (
         lambda: ledger.find(b"", 0.0),
@@ -341,11 +452,11 @@ def test_a_read_that_the_driver_refuses_is_a_semcache_error(ledger: Ledger) -> N
 
 
 def test_an_error_inside_a_write_leaves_nothing_of_it(ledger: Ledger) -> None:
-    with pytest.raises(ZeroDivisionError), ledger._write() as connection:
+    with pytest.raises(ZeroDivisionError), ledger.write() as connection:
         connection.exec_driver_sql("DELETE FROM semcache_meta")
         raise ZeroDivisionError
-    assert ledger._read("SELECT 1", {}) if False else ledger.insert(new("q"))
-    with ledger._write() as connection:
+    assert ledger.read("SELECT 1", {}) if False else ledger.insert(new("q"))
+    with ledger.write() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM semcache_meta").scalar_one() == 2
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,32 @@ from fakes import WordEmbedder, calibrated, calibration
 from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core import SemanticCache, SemcacheError
-from semcache_core.predictor import FILE_NAME, load_calibration
+from semcache_core.evidence import Weights
+from semcache_core.predictor import FILE_NAME, FORMATS, Threshold, load_calibration
+
+WEIGHTS = Weights(-9.5, 12.25, ((0.05, 20.0), (0.15, 0.0)), {"number": -1.5, "name": 0.0})
 
 
 def test_survives_saving_and_loading(tmp_path: Path) -> None:
     calibration().save(tmp_path)
     assert load_calibration(tmp_path) == calibration()
     assert [f.name for f in tmp_path.iterdir()] == [FILE_NAME]
+
+
+def test_weights_and_limits_survive_saving_and_loading(tmp_path: Path) -> None:
+    rows = (Threshold(0.02, 0.9, 0.3, 300, 2, upper=0.018), Threshold(0.05, 0.8, 0.5, 500, 9))
+    made = replace(calibration(), thresholds=rows, weights=WEIGHTS, confidence=0.95)
+    made.save(tmp_path)
+    assert load_calibration(tmp_path) == made
+    assert load_calibration(tmp_path).judged_by == WEIGHTS
+    assert json.loads((tmp_path / FILE_NAME).read_text())["format"] == 2
+
+
+def test_format_1_is_read_and_judged_by_the_similarity_alone(tmp_path: Path) -> None:
+    _write(tmp_path, format=1)
+    read = load_calibration(tmp_path)
+    assert (read.weights, read.confidence, read.thresholds[0].upper) == (None, None, None)
+    assert read.judged_by == Weights.of_similarity(read.lam, read.c)
 
 
 @given(st.floats(-1.01, 1.01))
@@ -62,7 +82,7 @@ def test_rows_are_read_in_any_order(tmp_path: Path) -> None:
 def _data() -> dict[str, Any]:
     rows = [dict(vars(row)) for row in calibration().thresholds]
     return {
-        "format": 1,
+        "format": FORMATS[-1],
         "fingerprint": WordEmbedder.fingerprint,
         "dimension": 64,
         "lambda": 0.05,
@@ -82,6 +102,23 @@ def _row(**changes: Any) -> list[dict[str, Any]]:
     return [{**_data()["thresholds"][1], **changes}]
 
 
+def _weights(**changes: Any) -> dict[str, Any]:
+    as_written = {**vars(WEIGHTS), "margins": [list(pair) for pair in WEIGHTS.margins]}
+    return {"weights": {**as_written, **changes}}
+
+
+def test_weights_of_this_form_are_read(tmp_path: Path) -> None:
+    _write(tmp_path, **_weights())
+    assert load_calibration(tmp_path).weights == WEIGHTS
+
+
+@pytest.mark.parametrize("share", [0, 1])
+def test_a_limit_and_a_confidence_may_be_0_and_1(share: float, tmp_path: Path) -> None:
+    _write(tmp_path, thresholds=_row(upper=share), confidence=share)
+    assert load_calibration(tmp_path).confidence == share
+    assert load_calibration(tmp_path).thresholds[0].upper == share
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -93,7 +130,8 @@ def _row(**changes: Any) -> list[dict[str, Any]]:
         {"lambda": 10**400},
         {"c": float("nan")},
         {"c": None},
-        {"format": 2},
+        {"format": 3},
+        {"format": 0},
         {"max_tokens": float("inf")},
         {"dimension": float("inf")},
         {"thresholds": None},
@@ -106,6 +144,36 @@ def _row(**changes: Any) -> list[dict[str, Any]]:
         {"thresholds": _row(probability=1.5)},
         {"thresholds": _row(probability=-0.1)},
         {"thresholds": _row(probability="high")},
+        {"thresholds": _row(upper=1.01)},
+        {"thresholds": _row(upper=-0.01)},
+        {"thresholds": _row(upper=float("nan"))},
+        {"confidence": 1.5},
+        {"confidence": -0.5},
+        {"confidence": float("nan")},
+        {"confidence": "sure"},
+        {"weights": 5},
+        {"weights": []},
+        {"weights": {}},
+        _weights(intercept=float("nan")),
+        _weights(intercept=float("inf")),
+        _weights(similarity=float("nan")),
+        _weights(similarity=0),
+        _weights(similarity=-1),
+        _weights(similarity="much"),
+        _weights(margins=[[0.05, float("nan")]]),
+        _weights(margins=[[float("nan"), 1]]),
+        _weights(margins=[[0, 1]]),
+        _weights(margins=[[-0.05, 1]]),
+        _weights(margins=[[0.05, -1]]),
+        _weights(margins=[[0.05]]),
+        _weights(margins=[0.05]),
+        _weights(margins=None),
+        _weights(rules={"number": 0.5}),
+        _weights(rules={"number": float("nan")}),
+        _weights(rules={"number": float("-inf")}),
+        _weights(rules=["number"]),
+        _weights(rules=[5]),
+        _weights(rules=None),
     ],
     ids=str,
 )
@@ -115,6 +183,26 @@ def test_a_malformed_calibration_is_refused_by_name(changes: Any, tmp_path: Path
         load_calibration(tmp_path)
     assert str(tmp_path / FILE_NAME) in str(raised.value)
     assert "calibrate it anew" in str(raised.value)
+
+
+def test_what_is_wrong_with_a_weight_is_said(tmp_path: Path) -> None:
+    for changes, said in (
+        (_weights(rules={"number": 0.5}), "rule"),
+        (_weights(margins=[[0.05, -1]]), "margin"),
+        (_weights(similarity=float("nan")), "not finite"),
+    ):
+        _write(tmp_path, **changes)
+        with pytest.raises(SemcacheError, match=said):
+            load_calibration(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["intercept", "similarity", "margins", "rules"])
+def test_a_missing_weight_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    changes = _weights()
+    del changes["weights"][name]
+    _write(tmp_path, **changes)
+    with pytest.raises(SemcacheError, match=name):
+        load_calibration(tmp_path)
 
 
 @pytest.mark.parametrize("name", sorted(_data()))

@@ -80,7 +80,7 @@ class Shelf:
         self.retrieval.indexed = {PARTITION: int(ids[-1])}
 
     def ids(self, angle: float) -> list[int]:
-        return [i for i, _ in self.retrieval.nearest(PARTITION, unit(angle)[0], NOW)]
+        return [near.entry.id for near in self.retrieval.nearest(PARTITION, unit(angle)[0], NOW)]
 
 
 @pytest.fixture
@@ -93,8 +93,9 @@ def shelf(tmp_path: Path) -> Iterator[Shelf]:
 def test_the_nearest_come_first_with_their_cosine(shelf: Shelf) -> None:
     far, near = shelf.put(50), shelf.put(10)
     found = shelf.retrieval.nearest(PARTITION, unit(0)[0], NOW)
-    assert [i for i, _ in found] == [near, far]
-    assert [s for _, s in found] == pytest.approx([np.cos(np.radians(10)), np.cos(np.radians(50))])
+    assert [one.entry.id for one in found] == [near, far]
+    cosines = [one.similarity for one in found]
+    assert cosines == pytest.approx([np.cos(np.radians(10)), np.cos(np.radians(50))])
 
 
 def test_no_more_than_the_best_few_are_given(shelf: Shelf) -> None:
@@ -117,9 +118,8 @@ def test_the_similarity_comes_from_the_ledger_and_not_from_the_index(shelf: Shel
     entry_id = shelf.put(60)
     shelf.index_all()
     shelf.index.held[entry_id] = unit(0)[0]
-    assert shelf.retrieval.nearest(PARTITION, unit(0)[0], NOW) == [
-        (entry_id, pytest.approx(0.5, abs=1e-5))
-    ]
+    (found,) = shelf.retrieval.nearest(PARTITION, unit(0)[0], NOW)
+    assert (found.entry.id, found.similarity) == (entry_id, pytest.approx(0.5, abs=1e-5))
 
 
 def test_ids_that_the_ledger_does_not_know_do_no_harm(shelf: Shelf) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from conftest import Bench
+from fakes import WordEmbedder
 from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core import Request, SemcacheError
 from semcache_core.ledger import FILE_NAME, Ledger
+from semcache_core.request import key_of
 from semcache_core.schema import MIGRATIONS, AnyText, migrate
 
 
@@ -26,7 +28,7 @@ def test_a_newer_ledger_is_refused_with_both_versions_and_left_as_it_is(bench: B
         connection.execute("UPDATE semcache_meta SET value = 41 WHERE name = 'schema_version'")
     connection.close()
     before = _bytes_of(bench.path)
-    with pytest.raises(SemcacheError, match=r"version 41.*up to 1;"):
+    with pytest.raises(SemcacheError, match=r"version 41.*up to 2;"):
         bench.open()
     assert _bytes_of(bench.path) == before
 
@@ -41,7 +43,7 @@ def test_a_migration_runs_once(tmp_path: Path) -> None:
         with engine.begin() as connection:
             migrate(connection, migrations=steps)
     assert ran == [1]
-    with engine.begin() as connection, pytest.raises(SemcacheError, match=r"version 2.*up to 1"):
+    with engine.begin() as connection, pytest.raises(SemcacheError, match=r"version 3.*up to 2"):
         migrate(connection)
 
 
@@ -71,6 +73,125 @@ def test_a_migration_that_fails_leaves_the_ledger_at_its_version(
             bench.open()
     hit = bench.open().lookup(Request("q"))
     assert hit is not None and hit.response == "a"
+
+
+VERSION_1 = """
+CREATE TABLE semcache_meta (
+    name VARCHAR NOT NULL,
+    value BIGINT NOT NULL,
+    PRIMARY KEY (name)
+);
+CREATE TABLE semcache_entries (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    exact BLOB NOT NULL,
+    partition BLOB NOT NULL,
+    namespace BLOB NOT NULL,
+    scope BLOB NOT NULL,
+    exact_only BOOLEAN NOT NULL,
+    created FLOAT NOT NULL,
+    expires FLOAT,
+    used FLOAT NOT NULL,
+    hits INTEGER NOT NULL,
+    cost FLOAT,
+    question BLOB NOT NULL,
+    response BLOB NOT NULL,
+    UNIQUE (exact)
+);
+CREATE INDEX ix_semcache_entries_namespace ON semcache_entries (namespace);
+CREATE INDEX ix_semcache_entries_used ON semcache_entries (used);
+CREATE INDEX ix_semcache_entries_expires ON semcache_entries (expires);
+CREATE TABLE semcache_vectors (
+    entry_id INTEGER NOT NULL,
+    partition BLOB NOT NULL,
+    fingerprint VARCHAR NOT NULL,
+    vector BLOB NOT NULL,
+    PRIMARY KEY (entry_id)
+);
+CREATE INDEX semcache_vectors_partition ON semcache_vectors (partition, fingerprint, entry_id);
+CREATE TABLE semcache_tags (
+    entry_id INTEGER NOT NULL,
+    tag BLOB NOT NULL,
+    PRIMARY KEY (entry_id, tag)
+);
+CREATE INDEX ix_semcache_tags_tag ON semcache_tags (tag);
+CREATE TABLE semcache_indexed (
+    partition BLOB NOT NULL,
+    fingerprint VARCHAR NOT NULL,
+    through INTEGER NOT NULL,
+    PRIMARY KEY (partition, fingerprint)
+);
+CREATE TABLE semcache_removed (
+    entry_id INTEGER NOT NULL,
+    partition BLOB NOT NULL,
+    PRIMARY KEY (entry_id)
+);
+INSERT INTO semcache_meta VALUES ('ledger_id', 4711), ('schema_version', 1);
+"""
+
+
+def _ledger_of_version_1(directory: Path, *questions: str) -> Path:
+    """As version 1 wrote it, with an answer to each question; no later code has a hand in it."""
+    directory.mkdir()
+    file = directory / FILE_NAME
+    with sqlite3.connect(file) as connection:
+        connection.executescript(VERSION_1)
+        for number, question in enumerate(questions, start=7):
+            key, vector = key_of(Request(question), "default"), WordEmbedder()._one(question)
+            connection.execute(
+                "INSERT INTO semcache_entries VALUES (?, ?, ?, ?, ?, 0, 1, NULL, 2, 3, .5, ?, ?)",
+                (number, key.exact, key.partition, b"default", b"", question.encode(), b"a"),
+            )
+            connection.execute(
+                "INSERT INTO semcache_vectors VALUES (?, ?, ?, ?)",
+                (number, key.partition, WordEmbedder.fingerprint, vector.tobytes()),
+            )
+            connection.execute("INSERT INTO semcache_tags VALUES (?, ?)", (number, b"old"))
+    connection.close()
+    return file
+
+
+def _schema_of(file: Path) -> dict[str, str]:
+    """Every table and index by its name, with its definition in one line."""
+    with sqlite3.connect(file) as connection:
+        rows = connection.execute("SELECT name, coalesce(sql, '') FROM sqlite_master").fetchall()
+    connection.close()
+    return {name: " ".join(definition.split()) for name, definition in rows}
+
+
+def test_a_ledger_of_version_1_gets_the_schema_of_a_new_one(tmp_path: Path) -> None:
+    old = _ledger_of_version_1(tmp_path / "old")
+    before = _schema_of(old)
+    for name in ("old", "new"):
+        Ledger.open(tmp_path / name, None).close()
+    assert _schema_of(old) == _schema_of(tmp_path / "new" / FILE_NAME)
+    added = {name for name in _schema_of(old).keys() - before.keys() if "autoindex" not in name}
+    assert added == {
+        *("semcache_served", "ix_semcache_served_entry_id", "ix_semcache_served_asked_key"),
+        *("semcache_judged", "ix_semcache_judged_namespace", "ix_semcache_judged_entry_id"),
+        *("ix_semcache_judged_at", "semcache_quarantined", "ix_semcache_quarantined_entry_id"),
+        "ix_semcache_entries_answer",
+    }
+
+
+def test_a_ledger_of_version_1_opens_and_keeps_everything(bench: Bench) -> None:
+    file = _ledger_of_version_1(bench.path, "how to reset it", "where is my card")
+    for _ in range(2):  # migrated, and opened again
+        cache = bench.open()
+        exact, by_meaning = (
+            cache.lookup(Request(q)) for q in ("how to reset it", "card is my where")
+        )
+        assert exact is not None and (exact.entry_id, exact.kind) == (7, "exact")
+        assert by_meaning is not None and (by_meaning.entry_id, by_meaning.kind) == (8, "semantic")
+        cache.close()
+    with sqlite3.connect(file) as connection:
+        entry = connection.execute("SELECT * FROM semcache_entries WHERE id = 7").fetchone()
+        meta = dict(connection.execute("SELECT * FROM semcache_meta"))
+    connection.close()
+    assert entry[10:] == (0.5, b"how to reset it", b"a", None, None, None, 0.0, None, None)
+    assert meta == {"ledger_id": 4711, "schema_version": 2}
+    cache = bench.open()
+    assert cache.update(Request("new"), "a") == 9
+    assert cache.invalidate(["old"]) == 2
 
 
 def _ledger_with_rows(bench: Bench) -> Path:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from semcache_core import CacheSettings, SemanticCache, SemcacheError
+from semcache_core.errors import SettingsError
 from semcache_core.settings import CacheOptions, settings_from
 
 
@@ -36,12 +37,43 @@ def test_an_unusable_error_rate_is_refused_with_its_value_and_the_fix(
         ("scan_limit", -1),
         ("scan_memory_mb", 0),
         ("path", "~no-such-user-here/x"),
+        ("audit_rate", -0.1),
+        ("audit_rate", 1.1),
+        ("audit_rate", float("nan")),
+        ("audit_rate", "some"),
+        ("shadow", "perhaps"),
+        ("shadow", 2),
+        ("confirmations", -1),
+        ("confirmations", 1.5),
+        ("confirmations", None),
     ],
 )
 def test_an_unusable_value_is_refused_by_name_and_value(name: str, value: Any) -> None:
     with pytest.raises(SemcacheError) as raised:
         settings_from({name: value})  # type: ignore[misc]
     assert name in str(raised.value) and repr(value) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fix"),
+    [
+        ("audit_rate", 2, r"share from 0 \(never\) to 1, such as 0.01"),
+        ("confirmations", -1, "whole number, 0 for none"),
+    ],
+)
+def test_the_fix_is_named(name: str, value: Any, fix: str) -> None:
+    with pytest.raises(SettingsError, match=rf"{name} cannot be {value!r}.*{fix}"):
+        settings_from({name: value})  # type: ignore[misc]
+
+
+def test_nothing_is_audited_withheld_or_waited_for_unless_it_is_said() -> None:
+    settings = settings_from({})
+    assert (settings.audit_rate, settings.shadow, settings.confirmations) == (0.0, False, 0)
+
+
+@pytest.mark.parametrize("rate", [0, 0.01, 1])
+def test_none_and_all_may_be_audited(rate: float) -> None:
+    assert settings_from({"audit_rate": rate}).audit_rate == rate
 
 
 def test_an_unknown_setting_is_refused_with_those_that_exist() -> None:
@@ -57,12 +89,16 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         "TTL": "60",
         "MAX_ENTRIES": "7",
         "SCAN_LIMIT": "11",
+        "AUDIT_RATE": "0.25",
+        "SHADOW": "true",
+        "CONFIRMATIONS": "3",
     }.items():
         monkeypatch.setenv(f"SEMCACHE_{name}", value)
     settings = settings_from({})
     assert settings.path == Path.home() / "somewhere"
     assert (settings.max_error_rate, settings.namespace) == (0.05, "acme")
     assert (settings.ttl, settings.max_entries, settings.scan_limit) == (60, 7, 11)
+    assert (settings.audit_rate, settings.shadow, settings.confirmations) == (0.25, True, 3)
 
 
 def test_an_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,49 @@ class TestRound:
         cache.close()
         assert bench.open().sizes()["hits_ever"] == 1
 
+    @pytest.mark.parametrize("by", ["a round", "closing"])
+    def test_hits_by_meaning_are_written_with_what_was_asked(self, by: str, bench: Bench) -> None:
+        cache = bench.open()
+        entry_id = cache.update(Request("one two three"), "a")
+        assert cache.lookup(Request("three two one")) is not None
+        reader = bench.open()._use().records
+        assert reader.last_served(entry_id or 0) is None
+        if by == "a round":
+            cache._use().upkeep.round()
+        else:
+            cache.close()
+        served = reader.last_served(entry_id or 0)
+        assert served is not None and served.asked == "three two one"
+
+    def test_one_entry_a_round_is_looked_at_for_what_it_answered(self, bench: Bench) -> None:
+        cache = bench.open()
+        upkeep, looked_at = cache._use().upkeep, list[int]()
+        upkeep._look_for_hub = looked_at.append
+        for words in (["one", "two"], ["red", "blue"]):
+            cache.update(Request(" ".join(words)), "a")
+            assert cache.lookup(Request(" ".join(reversed(words)))) is not None
+        for seen in (1, 2, 2):
+            upkeep.round()
+            assert len(looked_at) == seen
+        assert sorted(looked_at) == [1, 2]
+
+    def test_an_embedder_that_fails_there_holds_up_nothing_else(
+        self, bench: Bench, warnings_of: Any
+    ) -> None:
+        cache = bench.open()
+        cache.update(Request("one two"), "a", ttl=10)
+        cache.lookup(Request("two one"))
+
+        def fail(entry_id: int) -> None:
+            raise LedgerError("the embedder is down")
+
+        upkeep = cache._use().upkeep
+        upkeep._look_for_hub = fail
+        bench.clock.now += 10
+        upkeep.round()
+        assert cache._use().ledger.count() == 0
+        assert len(warnings_of("the embedder is down")) == 1
+
 
 def _upkeep_threads() -> set[threading.Thread]:
     return {t for t in threading.enumerate() if t.name == "semcache-upkeep"}

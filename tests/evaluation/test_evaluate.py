@@ -12,10 +12,16 @@ from fakes import WordEmbedder, calibration
 from semcache_core.errors import TrainingError
 from semcache_core.evaluation import Figure, Interval, evaluate, metrics
 from semcache_core.evaluation.evaluate import Evaluation
-from semcache_core.evaluation.served import Streams, stream_figures, streams_of
+from semcache_core.evaluation.served import (
+    Streams,
+    probabilities,
+    stream_figures,
+    streams_of,
+)
+from semcache_core.training.judging import decide, meet
 from semcache_core.training.matching import matched_subset
 from semcache_core.training.pairs import Pair
-from semcache_core.training.streams import domain_from_pairs, embed_texts, run_streams
+from semcache_core.training.streams import domain_from_pairs, embed_texts
 
 TOPICS = [f"topic{i}" for i in range(40)]
 
@@ -74,10 +80,11 @@ def test_figures_of_streams_are_means_over_the_seeds(evaluation):
     found = evaluation.as_json()
 
     def mean(missing: float, seeds: range, bound: float) -> float:
-        streams = [run_streams(domain, vectors, missing=missing, seeds=[s]) for s in seeds]
+        met = [meet(domain, vectors, missing=missing, seeds=[s]) for s in seeds]
+        streams = [decide("", one, calibration().judged_by) for one in met]
         return float(
             np.mean(
-                [metrics.served_at_error(s.similarity, s.right, s.answerable, bound)
+                [metrics.served_at_error(s.probability, s.right, s.answerable, bound)
                  for s in streams]
             )
         )  # fmt: skip
@@ -166,7 +173,7 @@ def figures(similarity: list[list[float]], right: list[list[int]], answerable: l
     rest = 20 - len(similarity)
     asked = Streams(
         np.full(20, "", object),
-        np.array(similarity + [[0.1] * streams] * rest),
+        probabilities(calibration(), np.array(similarity + [[0.1] * streams] * rest)),
         np.array(right + [[0] * streams] * rest, bool),
         np.array(answerable + [[0] * streams] * rest, bool),
     )
@@ -237,7 +244,7 @@ def test_domains_are_asked_by_themselves_and_pooled_under_one_threshold():
         == alone.forms.all_answerable.served_at_error["0.05"].value
     )
     expected = metrics.served_at_error(
-        *(vars(found.all_answerable)[k][:, 0] for k in ("similarity", "right", "answerable")), 0.05
+        *(vars(found.all_answerable)[k][:, 0] for k in ("probability", "right", "answerable")), 0.05
     )
     assert found.forms.all_answerable.served_at_error["0.05"].value == expected
     tree = found.as_json()
@@ -255,9 +262,9 @@ def test_pairs_of_one_domain_are_not_listed_by_domain(evaluation):
 def test_a_domain_too_small_for_a_store_asks_nothing():
     vectors = {text: np.array([1, 0], np.float32) for text in "abxy"}
     some = [Pair("a", "b", 1, "tiny"), Pair("x", "y", 1, "other"), Pair("x", "b", 0, "other")]
-    streams = streams_of(some, vectors, missing=0, seeds=[0])
+    streams = streams_of(some, vectors, calibration().judged_by, missing=0, seeds=[0])
     assert streams.domain.tolist() == ["other"]
-    assert streams.similarity.shape == (1, 1)
+    assert streams.probability.shape == (1, 1)
 
 
 # half of the answers of one prompt leave a store too small for a stream, so that asks nothing

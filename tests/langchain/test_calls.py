@@ -237,6 +237,35 @@ def test_other_questions_tenants_and_arguments_do_not_wait(
     assert leader.result(30).text == "warm"
 
 
+def test_who_may_not_be_served_does_not_wait_for_one_who_may(
+    open_cache: Callable[..., SemanticLLMCache], gate: Gate, threads: ThreadPoolExecutor
+) -> None:
+    """An answer that nobody has confirmed is served to its own writer only."""
+    model, writer = Streaming(), threading.local()
+    ours = CachedChatModel(
+        model, cache=open_cache(confirmations=1).cache, writer=lambda: writer.name
+    )
+
+    def ask_as(name: str, question: str) -> str:
+        writer.name = name
+        return ours.invoke(question).text
+
+    assert ask_as("ada", ASK) == "answer 1"
+    lookup = ours.semantic_cache.lookup
+
+    def slow(request: Any, **told: Any) -> Any:
+        hit = lookup(request, **told)
+        return gate(hit) if request.writer == "ada" else hit
+
+    ours.semantic_cache.lookup = slow  # type: ignore[method-assign]
+    leader = threads.submit(ask_as, "ada", "is it how warm")
+    assert gate.entered.wait(30)
+    other = threads.submit(ask_as, "bob", "is it how warm")
+    assert other.result(30) == "answer 2"
+    gate.go.set()
+    assert leader.result(30) == "answer 1"
+
+
 def test_who_asks_during_a_lookup_gets_the_same_hit(
     ours: CachedChatModel, model: Streaming, gate: Gate, threads: ThreadPoolExecutor
 ) -> None:
@@ -244,8 +273,8 @@ def test_who_asks_during_a_lookup_gets_the_same_hit(
     assert invoked(ours).text == "answer 1"
     lookup = ours.semantic_cache.lookup
 
-    def slow(request: Any) -> Any:
-        return gate(lookup(request))
+    def slow(request: Any, **told: Any) -> Any:
+        return gate(lookup(request, **told))
 
     def ask(way: Any) -> Any:
         message = way(ours)
@@ -461,9 +490,9 @@ async def test_200_calls_of_20_questions_are_20_calls_of_the_model(
     for name in ("lookup", "update"):
         method = getattr(SemanticCache, name)
 
-        def noticed(*args: Any, method: Any = method) -> Any:
+        def noticed(*args: Any, method: Any = method, **told: Any) -> Any:
             threads.add(threading.current_thread())
-            return method(*args)
+            return method(*args, **told)
 
         monkeypatch.setattr(SemanticCache, name, noticed)
     ask = (ours.ainvoke(f"what is the number {number % 20}") for number in range(200))

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from scripted_models import Chat
 
 from langchain_semcache import SemanticLLMCache
-from langchain_semcache.generations import is_storable, load_generations
+from langchain_semcache.generations import is_storable, load_generations, plain_text
 
 
 def weather(call_id: str = "toolu_1") -> ToolCall:
@@ -238,3 +238,29 @@ def test_one_bad_generation_of_several_keeps_all_from_being_stored() -> None:
 def test_an_image_is_an_answer() -> None:
     message = AIMessage([{"type": "image", "base64": "AAAA", "mime_type": "image/png"}])
     assert is_storable([ChatGeneration(message=message)])
+
+
+# -- the words of it -------------------------------------------------------------------------------
+
+
+def test_the_words_of_an_answer_are_what_a_user_reads() -> None:
+    thought = {"type": "reasoning", "reasoning": "Is it warm?"}
+    blocks = [thought, {"type": "text", "text": "It is"}, {"type": "text", "text": " warm."}]
+    chat = ChatGeneration(message=AIMessage(blocks, id="run-1", response_metadata={"a": 1}))
+    assert plain_text([chat]) == "It is warm."
+    assert plain_text([chat, Generation(text="Or cold.")]) == "It is warm.\n\nOr cold."
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        calling(),
+        AIMessage("Let me see.", tool_calls=[weather()]),
+        AIMessage([{"type": "text", "text": "Here:"}, {"type": "image", "url": "a"}]),
+    ],
+    ids=["call in blocks", "call", "image"],
+)
+def test_where_words_are_not_all_of_the_answer_there_are_none(message: AIMessage) -> None:
+    text = ChatGeneration(message=AIMessage("It is warm."))
+    assert plain_text([ChatGeneration(message=message)]) is None
+    assert plain_text([text, ChatGeneration(message=message)]) is None

@@ -1,15 +1,18 @@
-"""Tenants: fixed, told by the config of the run, or asked for; a wrong one shares nothing."""
+"""Tenants: fixed, told by the config of the run, or asked for; a wrong one shares nothing. Writers:
+who of the tenant asks.
+"""
 
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
 from langchain_core.runnables import RunnableLambda
 from scripted_models import Chat
-from semcache_core import Request
+from semcache_core import Request, SemanticCache, SemcacheError
 
-from langchain_semcache import SemanticLLMCache
+from langchain_semcache import CachedChatModel, SemanticCacheMiddleware, SemanticLLMCache
 from langchain_semcache.namespaces import CONFIG_KEY
 
 OpenCache = Callable[..., SemanticLLMCache]
@@ -79,3 +82,84 @@ def test_clear_forgets_the_present_tenant(cache: SemanticLLMCache) -> None:
     of_each.clear()
     assert cache.cache.lookup(Request("hi", namespace="ada")) is None
     assert cache.cache.lookup(Request("hi", namespace="bob")) is not None
+
+
+# -- writers ---------------------------------------------------------------------------------------
+
+
+def with_langchains_cache(model: Chat, cache: SemanticCache, writer: Any) -> Callable[[str], str]:
+    asked = model.model_copy(update={"cache": SemanticLLMCache(cache=cache, writer=writer)})
+    return lambda question: str(asked.invoke(question).text)
+
+
+def in_a_cached_model(model: Chat, cache: SemanticCache, writer: Any) -> Callable[[str], str]:
+    asked = CachedChatModel(model, cache=cache, writer=writer)
+    return lambda question: str(asked.invoke(question).text)
+
+
+def in_an_agent(model: Chat, cache: SemanticCache, writer: Any) -> Callable[[str], str]:
+    middleware = SemanticCacheMiddleware(cache=cache, writer=writer)
+    agent = create_agent(model, [], middleware=[middleware])
+    return lambda text: str(agent.invoke({"messages": [("user", text)]})["messages"][-1].text)
+
+
+ADAPTERS = [with_langchains_cache, in_a_cached_model, in_an_agent]
+every_adapter = pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda adapter: adapter.__name__)
+
+
+@every_adapter
+def test_a_writer_is_served_what_it_stored_itself_others_once_it_is_confirmed(
+    open_cache: OpenCache, adapter: Any
+) -> None:
+    cache, model = open_cache(confirmations=1).cache, Chat().answering("warm", "cold", "warm")
+    as_ada, as_bob = adapter(model, cache, "ada"), adapter(model, cache, "bob")
+    assert as_ada("how warm is it") == "warm"
+    assert as_ada("is it how warm") == "warm"
+    assert as_bob("warm is it how") == "cold"  # the model's
+    assert model.asked == 2
+
+
+@every_adapter
+def test_a_callable_gives_the_writer_of_each_call(open_cache: OpenCache, adapter: Any) -> None:
+    cache, model = open_cache(confirmations=1).cache, Chat()
+    user: ContextVar[str | None] = ContextVar("user")
+    asked = adapter(model, cache, user.get)
+    answers = []
+    for name, question in (
+        ("ada", "how warm is it"),
+        ("ada", "is it how warm"),
+        ("bob", "warm is it how"),
+        (None, "it is how warm"),
+    ):
+        user.set(name)
+        answers.append(asked(question))
+    assert answers == ["answer 1", "answer 1", "answer 2", "answer 3"]
+    assert cache.stats().failures == {}
+
+
+@every_adapter
+def test_without_a_writer_nobody_in_particular_asks(open_cache: OpenCache, adapter: Any) -> None:
+    cache, model = open_cache().cache, Chat()
+    requests: list[Request] = []
+    lookup = cache.lookup
+
+    def noticed(request: Request, **told: Any) -> Any:
+        requests.append(request)
+        return lookup(request, **told)
+
+    cache.lookup = noticed  # type: ignore[method-assign]
+    for writer in (None, "ada"):
+        adapter(model, cache, writer)("how warm is it")
+    assert [request.writer for request in requests] == [None, "ada"]
+    assert requests[0].scope == requests[1].scope and model.asked == 1
+
+
+@every_adapter
+def test_a_writer_of_a_wrong_type_is_refused_or_makes_the_call_uncached(
+    cache: SemanticLLMCache, adapter: Any
+) -> None:
+    with pytest.raises(SemcacheError, match="writer must be a str or a function that gives one"):
+        adapter(Chat(), cache.cache, 7)
+    assert adapter(Chat().answering("warm"), cache.cache, lambda: 7)("how warm is it") == "warm"
+    assert cache.stats().entries == 0
+    assert cache.stats().failures["lookup"] == 1

@@ -1,47 +1,20 @@
-"""lambda and c, the threshold table, and calibrating an embedder from pairs; worked by hand."""
+"""lambda and c, and calibrating an embedder from pairs; worked by hand."""
 
 import json
 import math
 
-import numpy as np
 import pytest
 from fakes import WordEmbedder
 from semcache_core.errors import TrainingError
+from semcache_core.evidence import sigmoid
+from semcache_core.guard import differences, read
 from semcache_core.predictor import load_calibration
 from semcache_core.training.calibration import (
     calibrate,
     covered_tokens,
     fit_probability,
-    threshold_table,
 )
 from semcache_core.training.pairs import Pair
-from semcache_core.training.streams import Outcomes
-
-
-def outcomes(right: list[bool], domain: str = "d", questions: list[int] | None = None) -> Outcomes:
-    """From the most similar down: similarities .99, .989, .988 and so on."""
-    n = len(right)
-    return Outcomes(
-        domain=domain,
-        similarity=0.99 - np.arange(n) / 1000,
-        right=np.array(right),
-        answerable=np.ones(n, np.bool_),
-        question=np.arange(n) if questions is None else np.array(questions),
-    )
-
-
-def ranked(n: int, *wrong: int) -> list[bool]:
-    """n outcomes, of which those at these ranks (from 1) are wrong."""
-    return [rank not in wrong for rank in range(1, n + 1)]
-
-
-def p_at(rank: int) -> float:
-    """With lambda 0.1 and c 8."""
-    return 1 / (1 + math.exp(-((0.99 - (rank - 1) / 1000) / 0.1 - 8)))
-
-
-def table(*domains: Outcomes, bounds=(0.1,)):
-    return threshold_table(domains, 0.1, 8.0, bounds)
 
 
 def test_lambda_and_c_are_those_of_the_logits_at_two_similarities():
@@ -90,101 +63,6 @@ def test_labels_of_one_class_are_an_error_saying_which(labels, seen):
         fit_probability([0.5] * len(labels), labels)
 
 
-def test_the_threshold_is_the_last_before_the_error_first_exceeds_the_bound():
-    # wrong at 15 and 16: 1/15 is within .1, 2/16 is not
-    (row,) = table(outcomes(ranked(18, 15, 16)))
-    assert row.probability == pytest.approx(p_at(15))
-    assert (row.served, row.wrong) == (15, 1)
-    assert row.share_served == pytest.approx(15 / 18)
-
-
-def test_a_later_dip_below_the_bound_is_not_taken():
-    # at rank 40 the error is 2/40 = .05, but at 16 it was 2/16
-    (row,) = table(outcomes(ranked(40, 15, 16)))
-    assert row.probability == pytest.approx(p_at(15))
-
-
-def test_an_error_that_meets_the_bound_exactly_is_within_it():
-    (row,) = table(outcomes(ranked(10, 10)))
-    assert (row.served, row.wrong) == (10, 1)
-
-
-def test_a_wrong_answer_at_the_very_top_does_not_decide_alone():
-    # before 10 have been served one wrong answer exceeds .1 whatever the embedder is worth
-    (row,) = table(outcomes(ranked(30, 1, 25, 26)))
-    assert row.probability == pytest.approx(p_at(25))
-
-
-def test_without_1_over_bound_answers_there_is_no_threshold():
-    (row,) = table(outcomes(ranked(9)))
-    assert (row.probability, row.share_served, row.served, row.wrong) == (None, 0.0, 0, 0)
-
-
-def test_the_same_question_of_another_seed_does_not_count_again():
-    (row,) = table(outcomes(ranked(27), questions=[i // 3 for i in range(27)]))
-    assert row.probability is None
-    (row,) = table(outcomes(ranked(30), questions=[i // 3 for i in range(30)]))
-    assert row.served == 30
-
-
-def test_an_error_above_the_bound_from_the_start_leaves_no_threshold():
-    (row,) = table(outcomes(ranked(30, 1, 2)))
-    assert row.probability is None
-
-
-def test_equal_similarities_are_served_together_or_not_at_all():
-    # ranks 13 to 16 tie; serving all four makes 2/16
-    one = outcomes(ranked(16, 15, 16))
-    similarity = one.similarity.copy()
-    similarity[12:] = similarity[12]
-    tied = Outcomes(one.domain, similarity, one.right, one.answerable, one.question)
-    (row,) = table(tied)
-    assert row.served == 12
-
-
-def test_the_order_of_the_outcomes_does_not_matter():
-    one = outcomes(ranked(40, 15, 16))
-    order = np.random.default_rng(0).permutation(40)
-    mixed = Outcomes(
-        one.domain,
-        one.similarity[order],
-        one.right[order],
-        one.answerable[order],
-        one.question[order],
-    )
-    assert table(mixed) == table(one)
-
-
-def test_the_strictest_domain_sets_threshold_and_figures():
-    easy, hard = outcomes(ranked(60), "easy"), outcomes(ranked(40, 15, 16), "hard")
-    for domains in ((easy, hard), (hard, easy)):
-        (row,) = table(*domains)
-        assert row.probability == pytest.approx(p_at(15))
-        assert (row.served, row.wrong, row.share_served) == (15, 1, 15 / 40)
-
-
-def test_one_domain_without_a_threshold_leaves_the_table_without():
-    (row,) = table(outcomes(ranked(60), "easy"), outcomes(ranked(30, 1, 2), "hopeless"))
-    assert row.probability is None
-
-
-def test_what_holds_for_a_bound_holds_for_a_looser_one():
-    # .1 counts from 10 different questions on: rank 10, where 2/10 breaks it. .05 counts from 20
-    # on: rank 40, where 2/40 keeps it. An error of .05 is within .1 too.
-    questions = [*range(10), *([9] * 20), *range(10, 20)]
-    one = outcomes(ranked(40, 2, 10), questions=questions)
-    (alone,) = table(one, bounds=(0.1,))
-    assert alone.probability is None
-    for row in table(one, bounds=(0.1, 0.05)):
-        assert row.probability == pytest.approx(p_at(40))
-        assert (row.served, row.wrong) == (40, 2)
-
-
-def test_a_table_without_streams_is_an_error():
-    with pytest.raises(TrainingError, match="no streams"):
-        table()
-
-
 TOPICS = [f"topic{i}" for i in range(240)]
 
 
@@ -221,10 +99,17 @@ def test_calibrating_from_a_file_writes_what_the_cache_reads(tmp_path):
 
 def test_calibration_serves_rewordings_and_not_look_alikes(tmp_path):
     made = calibrate(WordEmbedder(), pairs(), seeds=(0, 1))
-    threshold = made.threshold(0.05)
+    threshold = made.threshold(0.1)
     assert threshold is not None
-    assert made.probability(2 / 3) > threshold
-    assert made.probability(1 / 3) < threshold
+
+    def likeliest(pair: Pair, similarity: float) -> float:
+        found = differences(read(pair.prompt), read(pair.other))
+        return sigmoid(made.judged_by.log_odds(similarity, made.judged_by.widest, found))
+
+    assert likeliest(pairs()[0], 2 / 3) >= threshold
+    assert likeliest(pairs()[-1], 1 / 3) < threshold
+    assert made.confidence == 0.95
+    assert all(row.upper <= row.max_error_rate for row in made.thresholds if row.probability)
 
 
 def test_domains_named_in_the_pairs_are_measured_one_by_one():

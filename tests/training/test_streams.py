@@ -8,11 +8,14 @@ from semcache_core.training import streams
 from semcache_core.training.pairs import Pair
 from semcache_core.training.streams import (
     Remembering,
+    domain_from_edits,
     domain_from_labels,
     domain_from_pairs,
     embed_texts,
     run_streams,
+    split_asked,
 )
+from semcache_core.training.synthetic import synthetic_pairs
 
 
 def plane(*degrees: float) -> np.ndarray:
@@ -161,3 +164,37 @@ def test_a_remembering_embedder_asks_for_each_text_once_and_answers_as_the_one_i
     assert inner.calls == ["a b", "c", "d e"]
     assert (remembering.fingerprint, remembering.dimension) == (inner.fingerprint, inner.dimension)
     assert remembering.reads("a b", 512) == inner.reads("a b", 512)
+
+
+# -- parts and edits ---------------------------------------------------------------------------
+
+
+def test_the_parts_of_a_domain_share_no_answer_and_ask_everything_between_them() -> None:
+    domain = domain_from_labels(
+        "d", [f"q{i}" for i in range(40)], [f"a{i // 2}" for i in range(40)], 10
+    )
+    first, second = split_asked(domain, 0.3)
+    assert len(np.unique(first.answers[first.asked])) == 6
+    assert not np.isin(second.answers[second.asked], first.answers[first.asked]).any()
+    assert (first.asked | second.asked).tolist() == domain.asked.tolist()
+    assert not (first.asked & second.asked).any()
+    # either asks of the same store
+    assert first.storable.tolist() == second.storable.tolist() == domain.storable.tolist()
+    assert split_asked(domain, 0.3, seed=1)[0].asked.tolist() != first.asked.tolist()
+
+
+def test_edits_are_asked_without_a_stored_answer_and_rewrites_with_that_of_their_question() -> None:
+    texts = ["How many days does it take to fly to Rome?", "Is it safe to enable two factor login?"]
+    domain = domain_from_edits("edited", [*texts, texts[0]])
+    assert [domain.texts[i] for i in np.flatnonzero(domain.storable)] == texts
+    assert domain.asked.tolist() == (~domain.storable).tolist()
+    made = {pair.other: pair for pair in synthetic_pairs(texts, seed=0)}
+    stored = domain.answers[domain.storable].tolist()
+    for index in np.flatnonzero(domain.asked):
+        pair = made[domain.texts[index]]
+        if pair.positive:
+            assert domain.answers[index] == stored[texts.index(pair.prompt)]
+        else:
+            assert domain.answers[index] not in stored
+    edits = [i for i in np.flatnonzero(domain.asked) if not made[domain.texts[i]].positive]
+    assert len(set(domain.answers[edits].tolist())) == len(edits) > 0

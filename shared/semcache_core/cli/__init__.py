@@ -5,6 +5,7 @@ import sys
 import typer
 
 from semcache_core.cli.demo import demo
+from semcache_core.cli.export import export
 from semcache_core.cli.judge import evaluate, score, simulate
 from semcache_core.cli.learn import calibrate, label, mine, train
 from semcache_core.cli.store import clear, rebuild, stats
@@ -20,7 +21,7 @@ _COMMANDS = (
     demo,
     *(mine, label, train, calibrate),
     *(score, evaluate, simulate),
-    *(stats, clear, rebuild),
+    *(stats, clear, rebuild, export),
 )
 for _command in _COMMANDS:
     app.command()(_command)

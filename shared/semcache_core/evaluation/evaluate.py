@@ -155,11 +155,11 @@ def evaluate(
     positives as negatives in each bin of a reference similarity: `base_similarities` [pairs], such
     as an untuned model's, else the artefact's own, on which its AUC is near .5 by construction.
 
-    Figures of streams (`run_streams`; each domain has its own store, then all are pooled under one
+    Figures of streams (`meet`; each domain has its own store, then all are pooled under one
     threshold), always with every question answerable and, in `seeds` streams, with half of the
     right answers missing: the share served at each error bound with the best threshold in
-    hindsight, and what the calibration's own threshold serves and errs. They judge similarity
-    alone: the cache also refuses questions whose numbers differ.
+    hindsight, and what the calibration's own threshold serves and errs. Stored questions are judged
+    by all the evidence there is, as the cache judges them.
 
     Intervals hold 95 % of `resamples` bootstrap draws of pairs, or of questions for streams; pairs
     that share a question count as independent. Those of a best threshold in hindsight lie high: a
@@ -182,7 +182,13 @@ def evaluate(
     figures = _pair_figures(similarity, probability, label, base, measure, seed)
     tell("measuring", 1, 3)
     every, half = (
-        streams_of(pairs, vectors, missing=missing, seeds=range(seed, seed + count))
+        streams_of(
+            pairs,
+            vectors,
+            calibration.judged_by,
+            missing=missing,
+            seeds=range(seed, seed + count),
+        )
         # nothing is drawn when nothing is missing: all seeds would be the same stream
         for missing, count in ((0.0, 1), (MISSING, seeds))
     )

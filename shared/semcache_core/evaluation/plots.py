@@ -126,7 +126,7 @@ def served_at_error(evaluation: Evaluation) -> str:
 def _mean_served(streams: Streams, errors: Floats) -> Floats:
     curves = [
         served_curve(*stream)
-        for stream in zip(streams.similarity.T, streams.right.T, streams.answerable.T, strict=True)
+        for stream in zip(streams.probability.T, streams.right.T, streams.answerable.T, strict=True)
     ]
     return np.array([np.mean([curve.at(error) for curve in curves]) for error in errors])
 

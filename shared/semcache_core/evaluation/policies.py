@@ -4,12 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from semcache_core.embedding import OnnxEmbedder
 from semcache_core.errors import TrainingError
-from semcache_core.guard import decisive_difference
+from semcache_core.evidence import Judgement, Neighbour
 from semcache_core.predictor import Calibration, load_calibration
+from semcache_core.retrieval import CANDIDATES
 from semcache_core.types import Embedder
 
 THRESHOLDS = tuple(round(0.4 + 0.005 * step, 3) for step in range(121))
@@ -18,10 +19,14 @@ THRESHOLDS = tuple(round(0.4 + 0.005 * step, 3) for step in range(121))
 
 @dataclass(frozen=True)
 class Candidate:
-    """A stored question and its cosine similarity to the one asked."""
+    """A stored question and its cosine similarity to the one asked.
+
+    Equal `answer`s are the same answer.
+    """
 
     question: str
     similarity: float
+    answer: int = 0
 
 
 class Policy(Protocol):
@@ -38,6 +43,26 @@ class Policy(Protocol):
 
     def pick(self, asked: str, nearest: Iterable[Candidate]) -> Candidate | None:
         """The candidate to serve, or None to call the model. `nearest` is best first."""
+        ...
+
+
+@runtime_checkable
+class LearningPolicy(Policy, Protocol):
+    """A policy that learns from misses, when the model's answer can be compared with a stored one.
+
+    Where the two are the same, nothing new is stored: the nearest stored question gets the credit.
+    """
+
+    def fresh(self) -> "LearningPolicy":
+        """This policy with nothing learnt; each stream begins with one."""
+        ...
+
+    def observe(self, asked: str, candidate: Candidate, same_answer: bool) -> None:
+        """After a miss: whether the model gave `asked` the answer of the nearest stored one."""
+        ...
+
+    def stored(self, question: str) -> None:
+        """`question` was just stored, for the first time or anew after it was evicted."""
         ...
 
 
@@ -120,8 +145,8 @@ class InHindsight:
 class MaxErrorRate:
     """Serves as the cache does with an artefact: at the calibrated threshold for a bound.
 
-    The first of the nearest whose probability reaches the threshold and that names the same
-    numbers is served; questions that the embedder does not read whole are only matched exactly.
+    The first of the nearest whose probability, by all the evidence, reaches the threshold is
+    served; questions that the embedder does not read whole are only matched exactly.
     Raises TrainingError for a bound outside (0, 1) and for another embedder's calibration.
     """
 
@@ -155,15 +180,25 @@ class MaxErrorRate:
         return f"probability at least {self.threshold:.3g}; {bound}"
 
     def pick(self, asked: str, nearest: Iterable[Candidate]) -> Candidate | None:
+        found = self.judged(asked, nearest)
+        return None if found is None else found[0]
+
+    def judged(self, asked: str, nearest: Iterable[Candidate]) -> tuple[Candidate, float] | None:
+        """What `pick` picks, with the probability that its answer is right."""
         if self.threshold is None:
             return None
-        for candidate in nearest:
-            if self.calibration.probability(candidate.similarity) < self.threshold:
-                return None
-            alike = not decisive_difference(asked, candidate.question)
-            if alike and self._reads(asked, candidate.question):
-                return candidate
-        return None
+        candidates = list(nearest)
+        neighbours = [
+            Neighbour(number, one.question, one.answer, one.similarity)
+            for number, one in enumerate(candidates)
+        ]
+        complete = len(neighbours) < CANDIDATES
+        judgement = Judgement(asked, neighbours, self.calibration.judged_by, complete)
+        best = judgement.best(self.threshold)
+        if best is None:
+            return None
+        picked = candidates[best.neighbour.entry_id]
+        return (picked, best.probability) if self._reads(asked, picked.question) else None
 
     def _reads(self, *questions: str) -> bool:
         limit = self.calibration.max_tokens

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from semcache_core.errors import TrainingError
 from semcache_core.evaluation.arrivals import Arrival
-from semcache_core.evaluation.policies import Candidate, Policy
+from semcache_core.evaluation.policies import Candidate, LearningPolicy, Policy
+from semcache_core.retrieval import CANDIDATES
 from semcache_core.training.streams import embed_texts
 from semcache_core.types import Embedder, Matrix
 
 Eviction: TypeAlias = Literal["lru", "fifo"]
 Progress: TypeAlias = Callable[[int, int], None]
 
-CANDIDATES = 8
 # arrivals whose similarities are computed at once: bounds the memory
 _BLOCK = 256
 
@@ -83,7 +83,9 @@ class Replay:
     def __init__(
         self, policy: Policy, stream: NumberedStream, capacity: int, eviction: Eviction
     ) -> None:
-        self.policy = policy
+        # what one stream taught must not show in the next
+        self._learning = policy.fresh() if isinstance(policy, LearningPolicy) else None
+        self.policy = policy if self._learning is None else self._learning
         self.store = Store(capacity, eviction)
         self._stream = stream
         self._stored_answer = [-1] * len(stream.texts)
@@ -102,8 +104,7 @@ class Replay:
             served = self._picked(text, similarities)
             self.semantic[at] = served is not None
         if served is None:
-            self.store.add(text)
-            self._stored_answer[text] = answer
+            self._missed(text, answer, similarities)
         else:
             self.store.used(served)
             self.right[at] = self._stored_answer[served] == answer
@@ -111,13 +112,37 @@ class Replay:
     def _picked(self, text: int, similarities: NDArray[np.float32] | None) -> int | None:
         if similarities is None:
             return None
-        texts = self._stream.texts
-        nearest = (
-            Candidate(texts[stored], similarity)
-            for stored, similarity in self.store.nearest(similarities)
-        )
-        picked = self.policy.pick(texts[text], nearest)
+        picked = self.policy.pick(self._stream.texts[text], self._nearest(similarities))
         return None if picked is None else self._stream.number[picked.question]
+
+    def _missed(self, text: int, answer: int, similarities: NDArray[np.float32] | None) -> None:
+        """The model was called: a learning policy is told, and the answer stored if it is new."""
+        if self._learning is not None and similarities is not None:
+            credited = self._observed(self._learning, text, answer, similarities)
+            if credited is not None:
+                self.store.used(credited)
+                return
+        self.store.add(text)
+        self._stored_answer[text] = answer
+        if self._learning is not None:
+            self._learning.stored(self._stream.texts[text])
+
+    def _observed(
+        self, policy: LearningPolicy, text: int, answer: int, similarities: NDArray[np.float32]
+    ) -> int | None:
+        """The nearest stored text if its answer is this one, None if not or if there is none."""
+        nearest = next(self._nearest(similarities), None)
+        if nearest is None:
+            return None
+        number = self._stream.number[nearest.question]
+        same = self._stored_answer[number] == answer
+        policy.observe(self._stream.texts[text], nearest, same)
+        return number if same else None
+
+    def _nearest(self, similarities: NDArray[np.float32]) -> Iterator[Candidate]:
+        texts = self._stream.texts
+        for stored, similarity in self.store.nearest(similarities):
+            yield Candidate(texts[stored], similarity, self._stored_answer[stored])
 
     @property
     def wrong_semantic(self) -> int:

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from semcache_core.errors import TrainingError
 from semcache_core.evaluation import metrics
 from semcache_core.evaluation.metrics import Bools, Figure, Floats, Interval
+from semcache_core.evidence import Weights
 from semcache_core.predictor import Calibration
+from semcache_core.training.judging import decide, meet
 from semcache_core.training.pairs import Pair
-from semcache_core.training.streams import domain_from_pairs, run_streams
+from semcache_core.training.streams import domain_from_pairs
 from semcache_core.types import Vector
 
 BOUNDS = {"0.01": 0.01, "0.02": 0.02, "0.05": 0.05, "0.10": 0.10}
@@ -30,14 +32,14 @@ class Streams:
     """Outcomes of the questions asked: [questions, streams], and the domain of each question."""
 
     domain: NDArray[np.object_]
-    similarity: Floats
+    probability: Floats
     right: Bools
     answerable: Bools
 
     def of(self, domain: str) -> "Streams":
         rows = self.domain == domain
         return Streams(
-            self.domain[rows], self.similarity[rows], self.right[rows], self.answerable[rows]
+            self.domain[rows], self.probability[rows], self.right[rows], self.answerable[rows]
         )
 
 
@@ -93,11 +95,17 @@ class Forms:
 
 
 def streams_of(
-    pairs: Sequence[Pair], vectors: dict[str, Vector], *, missing: float, seeds: Sequence[int]
+    pairs: Sequence[Pair],
+    vectors: dict[str, Vector],
+    weights: Weights,
+    *,
+    missing: float,
+    seeds: Sequence[int],
 ) -> Streams:
     """One stream per seed in every domain; one too small to have a store asks nothing.
 
-    `vectors` holds the unit vector of every text. See `run_streams` for `missing`.
+    `vectors` holds the unit vector of every text; the stored questions are judged by `weights`, as
+    the cache judges them. See `run_streams` for `missing`.
     """
     none = np.zeros((0, len(seeds)))
     parts = [Streams(np.zeros(0, np.object_), none, none.astype(bool), none.astype(bool))]
@@ -105,13 +113,14 @@ def streams_of(
         domain = domain_from_pairs(name, [pair for pair in pairs if pair.domain == name])
         own = np.stack([vectors[text] for text in domain.texts])
         try:
-            outcomes = run_streams(domain, own, missing=missing, seeds=seeds)
+            met = meet(domain, own, missing=missing, seeds=seeds)
         except TrainingError:  # its store would be empty
             continue
+        outcomes = decide(name, met, weights)
         # pooled seed by seed, each asking the same questions in the same order
         by_question = [
             values.reshape(len(seeds), -1).T
-            for values in (outcomes.similarity, outcomes.right, outcomes.answerable)
+            for values in (outcomes.probability, outcomes.right, outcomes.answerable)
         ]
         parts.append(Streams(np.full(len(by_question[0]), name, np.object_), *by_question))
     return Streams(
@@ -125,8 +134,7 @@ def stream_figures(streams: Streams, calibration: Calibration, measure: Measure)
     if asked < MIN_ASKED:
         empty = Served(asked, Figure(), Figure(), Figure())
         return StreamFigures(asked, dict.fromkeys(BOUNDS, Figure()), dict.fromkeys(BOUNDS, empty))
-    outcomes = (streams.similarity, streams.right, streams.answerable)
-    probability = probabilities(calibration, streams.similarity)
+    outcomes = (streams.probability, streams.right, streams.answerable)
     return StreamFigures(
         asked,
         {
@@ -134,7 +142,7 @@ def stream_figures(streams: Streams, calibration: Calibration, measure: Measure)
             for name, bound in BOUNDS.items()
         },
         {
-            name: _served(streams, probability, calibration.threshold(bound), measure)
+            name: _served(streams, calibration.threshold(bound), measure)
             for name, bound in BOUNDS.items()
         },
     )
@@ -147,20 +155,18 @@ def probabilities(calibration: Calibration, similarity: Floats) -> Floats:
 
 
 def _mean_served_at_error(
-    similarity: Floats, right: Bools, answerable: Bools, bound: float
+    probability: Floats, right: Bools, answerable: Bools, bound: float
 ) -> float:
     shares = [
         metrics.served_at_error(*stream, bound)
-        for stream in zip(similarity.T, right.T, answerable.T, strict=True)
+        for stream in zip(probability.T, right.T, answerable.T, strict=True)
     ]
     return float(np.mean(shares))
 
 
-def _served(
-    streams: Streams, probability: Floats, threshold: float | None, measure: Measure
-) -> Served:
+def _served(streams: Streams, threshold: float | None, measure: Measure) -> Served:
     """`threshold` None serves nothing, as the cache does where no threshold keeps the bound."""
-    served = probability >= (math.inf if threshold is None else threshold)
+    served = streams.probability >= (math.inf if threshold is None else threshold)
     error = measure(_wrong_share, served, streams.right)
     if error.value == 0:
         # no draw finds what did not happen once; the exact binomial interval says how little that

@@ -7,7 +7,8 @@ from semcache_core.errors import TrainingError
 
 if TYPE_CHECKING:
     from semcache_core.training.artefact import train
-    from semcache_core.training.calibration import calibrate, fit_probability, threshold_table
+    from semcache_core.training.calibration import calibrate, fit_probability
+    from semcache_core.training.certify import threshold_table
     from semcache_core.training.export import export_onnx
     from semcache_core.training.labelling import label_by_answers, label_with_teacher
     from semcache_core.training.mining import hard_subset, mine
@@ -62,7 +63,7 @@ _HOME = {
     "read_questions": "questions",
     "split_pairs": "splits",
     "synthetic_pairs": "synthetic",
-    "threshold_table": "calibration",
+    "threshold_table": "certify",
     "train": "artefact",
     "write_pairs": "pairs",
 }

@@ -1,9 +1,8 @@
-"""From similarities to probabilities, and from error bounds to the probability to serve at."""
+"""From evidence to probabilities, and from error bounds to the probability to serve at."""
 
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +11,28 @@ from sklearn.linear_model import LogisticRegression
 
 from semcache_core.embedding import as_embedder
 from semcache_core.errors import TrainingError
-from semcache_core.predictor import Calibration, Threshold
+from semcache_core.evidence import Weights
+from semcache_core.predictor import Calibration
+from semcache_core.training.certify import CONFIDENCE, threshold_table
+from semcache_core.training.judging import Met, decide, meet, meet_once
 from semcache_core.training.pairs import Pair, read_pairs
 from semcache_core.training.streams import (
     SEEDS,
     Domain,
-    Outcomes,
+    domain_from_edits,
     domain_from_pairs,
     embed_texts,
-    run_streams,
     similarities_of,
+    split_asked,
 )
-from semcache_core.types import Embedder
+from semcache_core.training.weights import fit_weights
+from semcache_core.types import Embedder, Matrix
 
-BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2)
 MIN_POSITIVES = 200
 MISSING = 0.5
+FITTED = 0.15
+"""Share of the questions that the weights are fitted to; the others set the thresholds."""
+EDITED = 1500
 _COVERED = 0.99
 _LONGEST = 8192
 # with similarities between -1 and 1 this moves lambda by less than the sixth digit; none at all
@@ -43,18 +48,26 @@ def calibrate(
     out: str | Path | None = None,
     seeds: Sequence[int] = SEEDS,
     calibrated_on: str | None = None,
+    confidence: float = CONFIDENCE,
 ) -> Calibration:
     """Calibrate an embedder on labelled pairs; with `out`, write `out/calibration.json`.
 
     `embedder` is whatever the cache takes: an `Embedder`, a sentence-transformers name or model,
     embeddings of LangChain or LlamaIndex. `pairs` is a JSON-lines file (see `read_pairs`) or the
-    pairs themselves, which the embedder should not have been trained on. lambda and c are fitted
-    on the pairs, each domain with the same weight; the thresholds are measured on `streams`, or on
-    those built from the pairs of each domain. Other files in `out` are left alone.
+    pairs themselves, which the embedder should not have been trained on.
+
+    lambda and c are fitted on the pairs, each domain with the same weight. The rest is measured on
+    `streams`, or on those built from the pairs of each domain: the weights of the evidence on a
+    part of the questions, with and without their answers stored, and on edits made by rule; the
+    thresholds on the others, with half of the answers missing, so that each keeps its bound with
+    `confidence` (see `threshold_table`). Other files in `out` are left alone.
 
     Raises TrainingError for fewer than 200 positive pairs, for pairs of one class, for labels
-    outside [0, 1], and when a higher similarity does not mean a likelier same answer.
+    outside [0, 1], for a `confidence` that is no share, and when a higher similarity does not mean
+    a likelier same answer.
     """
+    if not 0.5 <= confidence < 1:
+        raise TrainingError(f"confidence is {confidence}; give a share from .5 to below 1, as .95")
     model = as_embedder(embedder)
     source = str(pairs) if isinstance(pairs, str | Path) else "the pairs"
     read = read_pairs(pairs) if isinstance(pairs, str | Path) else list(pairs)
@@ -63,9 +76,19 @@ def calibrate(
     lam, c = fit_probability(
         similarities_of(model, read), [pair.same_answer for pair in read], _balanced_weights(read)
     )
-    outcomes = [
-        run_streams(domain, embed_texts(model, domain.texts), missing=MISSING, seeds=seeds)
-        for domain in domains
+    vectors = [embed_texts(model, domain.texts) for domain in domains]
+    parts = [split_asked(domain, FITTED) for domain in domains]
+    weights = fit_weights(
+        [
+            _met(fitted, own, (0.0, MISSING), seeds)
+            for (fitted, _), own in zip(parts, vectors, strict=True)
+        ],
+        _edited(model, domains),
+        Weights.of_similarity(lam, c),
+    )
+    decided = [
+        decide(judged.name, meet(judged, own, missing=MISSING, seeds=seeds), weights)
+        for (_, judged), own in zip(parts, vectors, strict=True)
     ]
     calibration = Calibration(
         fingerprint=model.fingerprint,
@@ -73,13 +96,35 @@ def calibrate(
         lam=lam,
         c=c,
         max_tokens=max(covered_tokens(model, domain.texts) for domain in domains),
-        thresholds=threshold_table(outcomes, lam, c),
+        thresholds=threshold_table(decided, confidence=confidence),
         calibrated_on=calibrated_on or f"{len(read)} pairs, streams of {_names(domains)}",
+        weights=weights,
+        confidence=confidence,
     )
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
         calibration.save(Path(out))
     return calibration
+
+
+def _met(
+    domain: Domain, vectors: Matrix, missing: Sequence[float], seeds: Sequence[int]
+) -> list[Met]:
+    return [
+        met for share in missing for met in meet_once(domain, vectors, missing=share, seeds=seeds)
+    ]
+
+
+def _edited(model: Embedder, domains: Sequence[Domain]) -> list[Met]:
+    """Edits and rewrites of as many questions of each domain, asked of a store of these."""
+    each = EDITED // len(domains)
+    texts = dict.fromkeys(
+        text
+        for domain in domains
+        for text in np.random.default_rng(0).permutation(np.array(domain.texts, object))[:each]
+    )
+    edited = domain_from_edits("edited", list(texts))
+    return meet(edited, embed_texts(model, edited.texts), missing=0, seeds=(0,))
 
 
 def fit_probability(
@@ -112,35 +157,6 @@ def fit_probability(
     return 1 / slope, -intercept
 
 
-def threshold_table(
-    outcomes: Sequence[Outcomes], lam: float, c: float, bounds: Sequence[float] = BOUNDS
-) -> tuple[Threshold, ...]:
-    """For each bound the probability to serve at, so that it held in every domain measured.
-
-    `outcomes` holds one item per domain, of streams with half of the answers missing. Going down
-    from the most similar, a domain's threshold is the last probability before the error among the
-    served first exceeds the bound: a later dip below the bound is luck and is not taken. The error
-    counts from where 1/bound *different* questions have been served on: before, one wrong answer
-    alone would break the bound, and the seeds ask the same questions again. Where a domain never
-    gets there within the bound, the probability is None. Whatever holds for a bound holds for a
-    looser one, so thresholds never rise with the bound.
-
-    The table takes the highest threshold of any domain; `served`, `wrong` (of all seeds together)
-    and `share_served` (of all questions asked) are that domain's. The error is the measured one,
-    without a margin: on other questions of a domain it comes out on either side of the bound.
-    """
-    if not outcomes:
-        raise TrainingError("no streams were given; the table needs those of at least one domain")
-    curves = [_curve(domain, lam, c) for domain in outcomes]
-    strictest: dict[int, float | None] = {}
-    rows = []
-    for bound in sorted(bounds):
-        for index, curve in enumerate(curves):
-            strictest[index] = _lower(strictest.get(index), curve.threshold(bound))
-        rows.append(_row(bound, curves, [strictest[index] for index in range(len(curves))]))
-    return tuple(rows)
-
-
 def covered_tokens(embedder: Embedder, texts: Sequence[str]) -> int:
     """The length in tokens, special ones included, that 99 % of the readable texts keep within.
 
@@ -159,66 +175,6 @@ def covered_tokens(embedder: Embedder, texts: Sequence[str]) -> int:
         wanted,
         key=lambda tokens: sum(embedder.reads(text, tokens) for text in readable),
     )
-
-
-@dataclass(frozen=True)
-class _Curve:
-    """A domain's outcomes from the most similar down, one point per distinct probability; [n]."""
-
-    asked: int
-    probability: NDArray[np.float64]
-    served: NDArray[np.int64]
-    wrong: NDArray[np.int64]
-    different: NDArray[np.int64]
-
-    def threshold(self, bound: float) -> float | None:
-        counts = self.different * bound >= 1 - 1e-9
-        broken = counts & (self.wrong > bound * self.served + 1e-9)
-        within = len(broken) if not broken.any() else int(broken.argmax())
-        if not counts[:within].any():
-            return None
-        return float(self.probability[within - 1])
-
-    def at(self, probability: float) -> int | None:
-        """The last point served at `probability`; None when nothing is."""
-        within = int((self.probability >= probability).sum())
-        return within - 1 if within else None
-
-
-def _curve(outcomes: Outcomes, lam: float, c: float) -> _Curve:
-    order = np.argsort(-outcomes.similarity, kind="stable")
-    x = outcomes.similarity[order] / lam - c
-    first_seen = np.zeros(len(order), np.int64)
-    first_seen[np.unique(outcomes.question[order], return_index=True)[1]] = 1
-    # equal similarities are served together or not at all
-    last = np.flatnonzero(np.append(x[1:] != x[:-1], True))
-    return _Curve(
-        asked=len(order),
-        probability=1 / (1 + np.exp(-np.clip(x[last], -700, None))),
-        served=last + 1,
-        wrong=np.cumsum(~outcomes.right[order], dtype=np.int64)[last],
-        different=np.cumsum(first_seen)[last],
-    )
-
-
-def _lower(one: float | None, other: float | None) -> float | None:
-    present = [value for value in (one, other) if value is not None]
-    return min(present) if present else None
-
-
-def _row(bound: float, curves: Sequence[_Curve], thresholds: Sequence[float | None]) -> Threshold:
-    measured = [
-        (threshold, curve)
-        for threshold, curve in zip(thresholds, curves, strict=True)
-        if threshold is not None
-    ]
-    if len(measured) < len(curves):
-        return Threshold(bound, None, 0.0, 0, 0)
-    threshold, curve = max(measured, key=lambda item: item[0])
-    point = curve.at(threshold)
-    assert point is not None  # the threshold is one of the curve's own points
-    served, wrong = int(curve.served[point]), int(curve.wrong[point])
-    return Threshold(bound, threshold, served / curve.asked, served, wrong)
 
 
 def _check_pairs(pairs: Sequence[Pair], source: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from semcache_core.evidence import Weights
 from semcache_core.predictor import Calibration
 from semcache_core.training.fit import FitResult
 from semcache_core.training.mining import match_similarity
@@ -54,23 +55,40 @@ def ranking_of(pairs: Sequence[Pair], embedder: Embedder, before: Ranking | None
     )
 
 
-def cosine(calibration: Calibration, probability: float) -> float:
-    """The similarity that has this probability."""
-    return calibration.lam * (math.log(probability / (1 - probability)) + calibration.c)
-
-
 def threshold_rows(calibration: Calibration) -> str:
-    """The threshold table in Markdown, without its head."""
-    rows = []
+    """The threshold table in Markdown, with its head.
+
+    The cosine is that of a question without any rival or difference: others need more.
+    """
+    weights = calibration.judged_by
+    rows = [
+        "| max_error_rate | probability | cosine, at least | served, of all asked "
+        "| wrong, of the served | upper limit |",
+        "|---|---|---|---|---|---|",
+    ]
     for row in calibration.thresholds:
         if row.probability is None:
-            rows.append(f"| {row.max_error_rate:.1%} | none: only exact repeats | | | |")
+            rows.append(f"| {row.max_error_rate:.1%} | none: only exact repeats | | | | |")
             continue
         rows.append(
             f"| {row.max_error_rate:.1%} | {row.probability:.4f} | "
-            f"{cosine(calibration, row.probability):.3f} | {row.share_served:.1%} | "
-            f"{row.wrong:,} of {row.served:,} |"
+            f"{weights.similarity_at(row.probability):.3f} | {row.share_served:.1%} | "
+            f"{row.wrong:,} of {row.served:,} | "
+            f"{'-' if row.upper is None else f'{row.upper:.2%}'} |"
         )
+    return "\n".join(rows)
+
+
+def weight_rows(weights: Weights) -> str:
+    """What the evidence weighs, in log-odds, in Markdown, with the table's head."""
+    rows = [
+        "| evidence | weight |",
+        "|---|---|",
+        f"| intercept | {weights.intercept:.2f} |",
+        f"| cosine | {weights.similarity:.2f} |",
+        *(f"| margin, up to {knot:g} | {slope:.2f} |" for knot, slope in weights.margins),
+        *(f"| differs in: {rule} | {weight:.2f} |" for rule, weight in weights.rules.items()),
+    ]
     return "\n".join(rows)
 
 
@@ -107,6 +125,8 @@ def card_of(
         max_tokens=calibration.max_tokens,
         calibrated_on=calibration.calibrated_on,
         threshold_rows=threshold_rows(calibration),
+        weight_rows=weight_rows(calibration.judged_by),
+        confidence=f"{calibration.confidence or 0:.0%}",
     )
 
 
@@ -168,13 +188,18 @@ p(same answer) = sigmoid(similarity / $lam - $c) (arXiv 2402.01173), fitted to t
 model on $calibrated_on, half of the right answers missing from the store. Questions of more than
 $max_tokens tokens are matched exactly only.
 
-| max_error_rate | probability | cosine | served, of all asked | wrong, of the served |
-|---|---|---|---|---|
+Log-odds that a stored answer is right, by what speaks for it and against it:
+
+$weight_rows
+
+Each threshold keeps its bound with a confidence of $confidence, on questions like those it was set
+on, half of whose answers were not stored:
+
 $threshold_rows
 
 ## Limits
 
-- A bound is a measured error on questions like those above, not a guarantee for others. Tuning on
+- A bound holds for questions like those above, not for others. Tuning on
   one field can cost in another: evaluate on questions of your own before you serve by it.
 - The error depends on the share of questions that have no answer in the store; half was assumed.
 """

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from semcache_core.embedding import checked_unit_rows
 from semcache_core.errors import TrainingError
 from semcache_core.training.pairs import Pair, TwoQuestions
+from semcache_core.training.synthetic import synthetic_pairs
 from semcache_core.types import Embedder, Matrix, Vector
 
 SEEDS = tuple(range(16))
@@ -99,6 +100,36 @@ def domain_from_labels(
     )
 
 
+def domain_from_edits(name: str, texts: Sequence[str], seed: int = 0) -> Domain:
+    """`texts` stored; asked are edits of them, which have another answer, and rewrites, which have
+    the same. Edit and rewrite of each by rule, as far as a rule applies; see `synthetic_pairs`.
+    """
+    stored = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    answer_of = dict(stored)
+    for pair in synthetic_pairs(list(stored), seed=seed):
+        # an edit that happens to be another stored question is no new one
+        new = stored[pair.prompt] if pair.positive else len(answer_of) + len(stored)
+        answer_of.setdefault(pair.other, new)
+    is_stored = np.array([text in stored for text in answer_of], np.bool_)
+    answers = np.array(list(answer_of.values()), np.int64)
+    return Domain(name, tuple(answer_of), answers, ~is_stored, is_stored)
+
+
+def split_asked(domain: Domain, share: float, seed: int = 0) -> tuple[Domain, Domain]:
+    """The domain with `share` of its answers asked for, and with the others; all are stored.
+
+    Questions with the same answer stay together, so what is fitted to one part knows none of the
+    other's.
+    """
+    wanted = np.unique(domain.answers[domain.asked])
+    some = np.random.default_rng(seed).permutation(wanted)[: math.ceil(share * len(wanted))]
+    first = np.isin(domain.answers, some)
+    return (
+        replace(domain, asked=domain.asked & first),
+        replace(domain, asked=domain.asked & ~first),
+    )
+
+
 class Remembering:
     """An embedder that embeds each text once, for figures that ask for the same ones many times."""
 
@@ -151,7 +182,7 @@ def run_streams(
 
 def _stream(domain: Domain, vectors: Matrix, missing: float, seed: int) -> Outcomes:
     asked = np.flatnonzero(domain.asked)
-    stored = _store(domain, missing, np.random.default_rng(seed))
+    stored = stored_in(domain, missing, seed)
     blocks = [
         _ask(domain, vectors, asked[start : start + _BLOCK], stored)
         for start in range(0, len(asked), _BLOCK)
@@ -188,8 +219,9 @@ def _pooled(name: str, parts: Sequence[Outcomes]) -> Outcomes:
     )
 
 
-def _store(domain: Domain, missing: float, chooser: np.random.Generator) -> NDArray[np.int64]:
-    """Which texts are stored, as indices."""
+def stored_in(domain: Domain, missing: float, seed: int) -> NDArray[np.int64]:
+    """Which texts a stream stores, as indices."""
+    chooser = np.random.default_rng(seed)
     storable = domain.storable.copy()
     if missing:
         wanted = np.unique(domain.answers[domain.asked])

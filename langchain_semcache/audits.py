@@ -1,0 +1,84 @@
+"""Audits: what the model itself says to a question that was just answered from the cache."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+
+from semcache_core import SemanticCache, SemcacheError
+
+AT_ONCE = 2
+"""As many audits run at a time, in threads and in each event loop."""
+
+_NAME = "semcache audit"
+
+
+class Audits:
+    """Runs audits behind the back of those who were served.
+
+    Nobody waits for one: where AT_ONCE are running, the next is skipped. A queue would grow without
+    end where hits come faster than the model answers. An audit has an empty context, for LangChain
+    finds the callbacks of the app's run in the context: no handler, trace or stream shows it.
+
+    An error, and an audit that is skipped, are counted in `stats().failures["audit"]`.
+    """
+
+    def __init__(self, cache: SemanticCache) -> None:
+        self._cache = cache
+        self._slots: dict[int, threading.Semaphore] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, audit: Callable[[], None]) -> None:
+        """Run `audit` in a thread, which does not keep the process alive."""
+        with self._cache.failing_open("audit"):
+            slots = self._of_this_process()
+            if not slots.acquire(blocking=False):
+                raise _skipped()
+            run, told = Context().run, (self._run, audit, slots)
+            try:
+                threading.Thread(target=run, args=told, name=_NAME, daemon=True).start()
+            except RuntimeError:  # no more threads, or the interpreter is going down
+                slots.release()
+                raise
+
+    def astart(self, audit: Callable[[], Awaitable[None]]) -> None:
+        """Run `audit` in a task of the running event loop, which ends with the loop."""
+        with self._cache.failing_open("audit"):
+            loop = asyncio.get_running_loop()
+            if self._running_in(loop) >= AT_ONCE:
+                raise _skipped()
+            task = Context().run(asyncio.create_task, self._arun(audit), name=_NAME)
+            self._tasks.add(task)  # the loop itself would forget it
+            task.add_done_callback(self._tasks.discard)
+
+    def _run(self, audit: Callable[[], None], slots: threading.Semaphore) -> None:
+        try:
+            with self._cache.failing_open("audit"):
+                audit()
+        finally:
+            slots.release()
+
+    async def _arun(self, audit: Callable[[], Awaitable[None]]) -> None:
+        with self._cache.failing_open("audit"):
+            await audit()
+
+    def _of_this_process(self) -> threading.Semaphore:
+        """A forked child has none of the threads that would give a slot back."""
+        pid = os.getpid()
+        return self._slots.get(pid) or self._slots.setdefault(pid, threading.Semaphore(AT_ONCE))
+
+    def _running_in(self, loop: asyncio.AbstractEventLoop) -> int:
+        own = 0
+        for task in list(self._tasks):  # another loop's thread may add one meanwhile
+            if task.get_loop().is_closed():  # it will never end
+                self._tasks.discard(task)
+            own += task.get_loop() is loop
+        return own
+
+
+def _skipped() -> SemcacheError:
+    return SemcacheError(
+        f"a hit was not audited, as {AT_ONCE} audits are running already; "
+        "lower audit_rate where this happens often"
+    )

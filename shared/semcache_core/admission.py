@@ -1,0 +1,90 @@
+"""What may be stored: the app's own hooks, asked before anything is written."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+from semcache_core.errors import SemcacheError, SettingsError
+from semcache_core.types import Request
+
+T = TypeVar("T")
+
+Admit: TypeAlias = Callable[[Request, str], bool]
+"""Whether this response may be stored as the answer to this request."""
+
+Redact: TypeAlias = Callable[[str], str]
+"""A text with everything personal replaced; a text that holds nothing personal, as it is."""
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """What is to be stored."""
+
+    question: str
+    response: str
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Decides what is stored, by two plain functions of the app, each called at every update.
+
+    `admit` sees the request and the response as they are. `redact` is then applied to both texts:
+
+    - It changes the question: nothing is stored. Such a question holds something personal, so its
+      answer most likely does too, in words that no pattern finds. Stored under the redacted
+      question, "What is the balance of <ACCOUNT>?" would answer everybody with one customer's
+      balance; under the original one, its text and vector would be kept after all.
+    - It changes the response only: the redacted response is stored.
+
+    Only texts are redacted. `namespace`, `scope` and `tags` are stored as they are given.
+    """
+
+    admit: Admit | None = None
+    redact: Redact | None = None
+
+    def __post_init__(self) -> None:
+        for name, hook in (("admit", self.admit), ("redact", self.redact)):
+            if hook is not None and not callable(hook):
+                raise SettingsError(
+                    f"{name} must be a function, got {hook!r}; leave it out for none"
+                )
+
+    def admitted(self, request: Request, response: str) -> Admitted | None:
+        """What to store as the answer to `request`, or None: nothing of it may be stored.
+
+        Raises SemcacheError where a hook fails or gives something of another type: what was to
+        be checked must not be stored unchecked.
+        """
+        if self.admit is not None and not _asked("admit", self.admit, bool, request, response):
+            return None
+        if not self.storable(request.question):
+            return None
+        return Admitted(request.question, self.text(response))
+
+    def storable(self, question: str) -> bool:
+        """Whether a question may be written at all, to a log of hits too: redaction leaves it be.
+
+        Raises SemcacheError as `admitted` does.
+        """
+        return self.text(question) == question
+
+    def text(self, text: str) -> str:
+        """A text as it may be stored. Raises SemcacheError as `admitted` does."""
+        return text if self.redact is None else _asked("redact", self.redact, str, text)
+
+
+def _asked(name: str, hook: Callable[..., T], kind: type[T], *arguments: object) -> T:
+    """The hook's own answer. The errors name types only: a log must not get the texts."""
+    try:
+        answer = hook(*arguments)
+    except Exception as error:  # whatever the app's own code raises
+        raise SemcacheError(
+            f"{name} failed with {type(error).__name__}, so nothing was stored; "
+            "its own error is the cause of this one"
+        ) from error
+    if not isinstance(answer, kind):
+        raise SemcacheError(
+            f"{name} must return a {kind.__name__}, got a {type(answer).__name__}, so nothing was "
+            "stored; return one wherever the function ends, and do not make it async"
+        )
+    return answer

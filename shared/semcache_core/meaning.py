@@ -1,0 +1,170 @@
+"""Whether a stored answer serves a question in other words, and why or why not."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from semcache_core.evidence import Judged, Judgement, Neighbour, sigmoid
+from semcache_core.parts import Parts
+from semcache_core.request import Key
+from semcache_core.retrieval import CANDIDATES, Near
+from semcache_core.types import Entry, Request, Vector
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What comes of the stored answers near a question.
+
+    `served` is the one to serve with its evidence, `entry` it as it is stored. `held_back` is one
+    that the calibration would have served and the audit's raised threshold did not. `near` are all
+    that were weighed, best first.
+    """
+
+    said: str
+    served: Judged | None = None
+    entry: Entry | None = None
+    held_back: Judged | None = None
+    near: tuple[Near, ...] = ()
+    judgement: Judgement | None = None
+    why: Callable[[], str] | None = None
+
+    @property
+    def reason(self) -> str:
+        """In words; worked out when asked for, as a lookup that misses does not."""
+        return self.said or (self.why() if self.why else "")
+
+
+class ByMeaning:
+    """Decides over the entries of one partition.
+
+    `confirmations` is how many other writers must have been given an entry's answer before it is
+    served to somebody else; 0 asks for none.
+    """
+
+    def __init__(self, parts: Parts, confirmations: int) -> None:
+        assert parts.calibration is not None and parts.threshold is not None
+        self._parts = parts
+        self._weights = parts.calibration.judged_by
+        self._threshold = parts.threshold
+        self._confirmations = confirmations
+
+    def decide(self, request: Request, key: Key, vector: Vector, now: float) -> Decision:
+        """Look at what is stored near `vector`, that of the question."""
+        while True:
+            near = self._parts.retrieval.nearest(key.partition, vector, now)
+            if not near:
+                return Decision("everything stored here has expired")
+            decision = self._among(near, request, key, now)
+            # None: deleted or replaced by someone else since. See what is there now.
+            if decision is not None:
+                return decision
+
+    def _among(
+        self, near: Sequence[Near], request: Request, key: Key, now: float
+    ) -> Decision | None:
+        # Left out before anything is weighed: known to be wrong here, such an entry is no rival to
+        # the others either.
+        quarantined = self._parts.records.quarantined(key.exact)
+        left = tuple(one for one in near if one.entry.id not in quarantined)
+        judgement = self._judgement(left, request, key, complete=len(near) < CANDIDATES)
+        seen = Decision("", near=left, judgement=judgement)
+        best = judgement.best(self._threshold)
+        reason = "a stored question is near enough"
+        if best is None:
+            best = self._second_opinion(judgement, request)
+            reason = "a stored question is nearly near enough, and the verifier agreed"
+            if best is None:
+                known_wrong = near[0].entry.id in quarantined
+                said = _QUARANTINED if known_wrong else ""
+                return replace(seen, said=said, why=lambda: self._why(judgement))
+        elif best.probability < self._parts.audit.threshold:
+            reason = "the measured error is above the bound, so the audit raised the threshold"
+            return replace(seen, said=reason, held_back=best)
+        entry = self._parts.ledger.get(best.neighbour.entry_id, key.partition, now)
+        return None if entry is None else replace(seen, said=reason, served=best, entry=entry)
+
+    def _judgement(
+        self, near: Sequence[Near], request: Request, key: Key, complete: bool
+    ) -> Judgement:
+        confirmed = self._confirmed(near, request, key)
+        neighbours = [
+            Neighbour(
+                entry_id=one.entry.id,
+                question=one.entry.question,
+                answer=answer,
+                similarity=one.similarity,
+                doubt=one.entry.doubt,
+                servable=not one.entry.exact_only and one.entry.id in confirmed,
+            )
+            for one, answer in zip(near, _answers(near), strict=True)
+        ]
+        return Judgement(request.question, neighbours, self._weights, complete)
+
+    def _confirmed(self, near: Sequence[Near], request: Request, key: Key) -> set[int]:
+        """The entries that may be served to who asks."""
+        if not self._confirmations:
+            return {one.entry.id for one in near}
+        answers = sorted({one.entry.answer for one in near})
+        writers = self._parts.ledger.writers(answers, key.partition)
+        return {
+            one.entry.id
+            for one in near
+            if (request.writer is not None and one.entry.writer == request.writer)
+            # who stored it does not confirm it
+            or writers.get(one.entry.answer, 0) - (one.entry.writer is not None)
+            >= self._confirmations
+        }
+
+    def _second_opinion(self, judgement: Judgement, request: Request) -> Judged | None:
+        """The best of the uncertain ones, if the verifier takes its answer for right."""
+        parts = self._parts
+        if parts.verification is None or parts.uncertain_from is None:
+            return None
+        uncertain = judgement.best(parts.uncertain_from)
+        if uncertain is None:
+            return None
+        answer = parts.ledger.answer_text(uncertain.neighbour.entry_id)
+        if answer is None:
+            return None
+        stored = uncertain.neighbour.question
+        return uncertain if parts.verification.agrees(request.question, stored, answer) else None
+
+    def _why(self, judgement: Judgement) -> str:
+        """Why none of these is served; there is at least one."""
+        first = next(iter(judgement))
+        if not first.neighbour.servable and first.probability >= self._threshold:
+            return "the nearest entry is served only exactly, or to its own writer, so far"
+        if first.differences:
+            found = "; ".join(difference.words for difference in first.differences)
+            return f"the nearest stored question differs in what decides ({found})"
+        if self._enough(first, first.margin):
+            return "the nearest entry has given wrong answers before"
+        if self._enough(first, self._weights.widest):
+            return "questions with different answers are stored about equally near"
+        return "the nearest stored question is not near enough"
+
+    def _enough(self, judged: Judged, margin: float) -> bool:
+        """Whether it would be served with this margin, had it no doubt."""
+        similarity = judged.neighbour.similarity
+        return sigmoid(self._weights.log_odds(similarity, margin)) >= self._threshold
+
+
+def _answers(near: Sequence[Near]) -> list[int]:
+    """The answer of each. Equal words are one answer, also where nobody has compared them: stored
+    at the same time, or without a lookup.
+    """
+    same: dict[int, int] = {}
+    first: dict[bytes, int] = {}
+
+    def found(answer: int) -> int:
+        while (other := same.get(answer, answer)) != answer:
+            answer = other
+        return answer
+
+    for one in near:
+        if (digest := one.entry.answer_digest) is not None:
+            answer = found(one.entry.answer)
+            same[answer] = found(first.setdefault(digest, answer))
+    return [found(one.entry.answer) for one in near]
+
+
+_QUARANTINED = "what is stored nearest has answered this question wrongly before"

@@ -1,0 +1,244 @@
+"""A second opinion on an answer, and the limits within which a lookup asks for it."""
+
+import inspect
+import logging
+import math
+import os
+import reprlib
+import threading
+import time
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+from semcache_core.errors import SemcacheError, SettingsError
+from semcache_core.request import digest
+from semcache_core.types import Clock
+
+log = logging.getLogger("semcache")
+
+ACCEPT = 0.9
+"""Not one half: of answers that a calibrated verifier gives .5, every second one is wrong. Of those
+it gives .9 one in ten is, of what it accepts in all far fewer. A needless miss costs a call of the
+model, a wrong answer the trust in every other.
+"""
+
+_Outcome: TypeAlias = Literal["accepted", "refused", "failed", "timed_out", "busy"]
+
+
+@runtime_checkable
+class Verifier(Protocol):
+    """Judges what a similarity leaves open."""
+
+    def verify(self, asked: str, stored: str, response: str) -> float:
+        """The probability, 0 to 1, that `response`, made for the question `stored`, also answers
+        `asked`.
+
+        Called from several threads at once. May raise: that is no opinion, and so a miss.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class VerificationCounts:
+    """What became of the opinions asked for, in this process.
+
+    `asked` is the sum of the five after it. `calls` of the verifier may be fewer, as verdicts are
+    remembered.
+    """
+
+    asked: int
+    accepted: int
+    refused: int
+    failed: int
+    timed_out: int
+    busy: int
+    calls: int
+
+
+@dataclass
+class _Call:
+    """One question to the verifier. `verdict` is None until it has ended."""
+
+    key: str
+    deadline: float
+    ended: threading.Event = field(default_factory=threading.Event)
+    verdict: float | BaseException | None = None
+
+
+class _Process:
+    """What only the process that made it may use: a forked child has none of its threads."""
+
+    def __init__(self, concurrency: int) -> None:
+        self.pid = os.getpid()
+        self.lock = threading.Lock()
+        self.free = threading.Semaphore(concurrency)
+        self.counts: Counter[str] = Counter()
+        # by what they ask: those in flight, and the last ones that ended with a verdict
+        self.calls: OrderedDict[str, _Call] = OrderedDict()
+
+
+class Verification:
+    """Asks a verifier on a lookup's behalf. Whatever that one does, the lookup goes on.
+
+    A verdict of `accept` or more lets an answer be served. It is waited for at most `timeout_s`
+    seconds; the call itself cannot be stopped and goes on behind. With `concurrency` calls under
+    way, further ones are not made. The last `remembered` verdicts are known without asking again,
+    those that came too late included; who asks what is being asked joins that call, until its
+    time is up.
+
+    Raises SettingsError for a verifier without the method, and for a limit that is none.
+    """
+
+    def __init__(
+        self,
+        verifier: Verifier,
+        *,
+        accept: float = ACCEPT,
+        timeout_s: float = 5.0,
+        concurrency: int = 4,
+        remembered: int = 1000,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        _check_verifier(verifier)
+        _check("accept", accept, 1, "a probability above 0 and up to 1")
+        _check("timeout_s", timeout_s, threading.TIMEOUT_MAX, "seconds above 0, not for ever")
+        _check("concurrency", concurrency, math.inf, "a whole number above 0")
+        _check("remembered", remembered, math.inf, "a whole number above 0")
+        self._verifier = verifier
+        self._accept = accept
+        self._timeout_s = timeout_s
+        self._concurrency = concurrency
+        self._remembered = remembered
+        self._clock = clock
+        self._warned: set[str] = set()
+        self._process = _Process(concurrency)
+
+    def agrees(self, asked: str, stored: str, response: str) -> bool | None:
+        """Whether the answer to `stored` may be served to who `asked`; None means: no opinion.
+
+        That is when the verifier failed, gave no number from 0 to 1, took too long, or has too
+        much to do already. Never raises on the verifier's account.
+        """
+        process = self._here()
+        outcome = self._outcome(process, (asked, stored, response))
+        with process.lock:
+            process.counts[outcome] += 1
+        return {"accepted": True, "refused": False}.get(outcome)
+
+    def counts(self) -> VerificationCounts:
+        """Counts of this process, since it first asked."""
+        process = self._here()
+        with process.lock:
+            counted = Counter(process.counts)
+        calls = counted.pop("calls", 0)
+        return VerificationCounts(
+            asked=counted.total(),
+            accepted=counted["accepted"],
+            refused=counted["refused"],
+            failed=counted["failed"],
+            timed_out=counted["timed_out"],
+            busy=counted["busy"],
+            calls=calls,
+        )
+
+    def _here(self) -> _Process:
+        """Begun anew in a forked child: a lock may be held, and a call awaited, by no thread."""
+        process = self._process
+        if process.pid != os.getpid():
+            process = self._process = _Process(self._concurrency)
+        return process
+
+    def _outcome(self, process: _Process, question: tuple[str, str, str]) -> _Outcome:
+        call = self._call(process, question)
+        if call is None:
+            return "busy"
+        call.ended.wait(max(0.0, call.deadline - self._clock()))
+        verdict = call.verdict
+        if verdict is None:
+            self._warn_once("timeout", f"took more than {self._timeout_s:g} s")
+            return "timed_out"
+        if isinstance(verdict, BaseException):
+            # reprlib cuts it short, and takes an error whose own repr fails
+            self._warn_once(type(verdict).__name__, f"failed: {_SHORT.repr(verdict)}")
+            return "failed"
+        return "accepted" if verdict >= self._accept else "refused"
+
+    def _call(self, process: _Process, question: tuple[str, str, str]) -> _Call | None:
+        """The call that asks this, or has asked it; None when there is no room for a new one."""
+        key = digest(question)
+        with process.lock:
+            if key in process.calls:
+                process.calls.move_to_end(key)
+                return process.calls[key]
+            if not process.free.acquire(blocking=False):
+                return None
+            call = process.calls[key] = _Call(key, self._clock() + self._timeout_s)
+            process.counts["calls"] += 1
+        # A thread for each call: it takes a tenth of a millisecond, a verifier many. One that hangs
+        # is then nobody else's, and as a daemon not even the interpreter's end waits for it, as it
+        # would for an executor's. In a forked child torch hangs on threads that it has used before.
+        try:
+            threading.Thread(target=self._run, args=(process, call, question), daemon=True).start()
+        except RuntimeError as error:  # no more threads to be had
+            self._end(process, call, error)
+        return call
+
+    def _run(self, process: _Process, call: _Call, question: tuple[str, str, str]) -> None:
+        verdict: float | BaseException
+        try:
+            verdict = _probability(self._verifier.verify(*question))
+        # an interrupt too: this thread is the verifier's alone
+        except BaseException as error:  # noqa: BLE001
+            verdict = error
+        self._end(process, call, verdict)
+
+    def _end(self, process: _Process, call: _Call, verdict: float | BaseException) -> None:
+        with process.lock:
+            if isinstance(verdict, BaseException):
+                # by identity: forgotten meanwhile, the same may have been asked anew
+                if process.calls.get(call.key) is call:
+                    del process.calls[call.key]
+            elif len(process.calls) > self._remembered:
+                process.calls.popitem(last=False)
+        # before anybody hears of the verdict: who then asks the next question finds room
+        process.free.release()
+        call.verdict = verdict
+        call.ended.set()
+
+    def _warn_once(self, about: str, what: str) -> None:
+        if about not in self._warned:
+            self._warned.add(about)
+            log.warning("semcache: the verifier %s; what it does not judge is a miss", what)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxother = 200
+
+
+def _probability(given: object) -> float:
+    # NaN is in no range
+    if isinstance(given, Real) and 0 <= float(given) <= 1:
+        return float(given)
+    raise SemcacheError(
+        f"verify gave {_SHORT.repr(given)}, which is no number from 0 to 1; return the probability"
+    )
+
+
+def _check_verifier(verifier: object) -> None:
+    if isinstance(verifier, type) or not isinstance(verifier, Verifier):
+        raise SettingsError(
+            f"verifier cannot be {_SHORT.repr(verifier)}; give an object with a method "
+            "verify(asked, stored, response) that returns a probability"
+        )
+    if inspect.iscoroutinefunction(verifier.verify):
+        raise SettingsError(
+            f"{type(verifier).__name__}.verify is async, but runs in a lookup's thread; "
+            "make it a plain method"
+        )
+
+
+def _check(name: str, value: object, most: float, wanted: str) -> None:
+    if not isinstance(value, int | float) or not 0 < value <= most:
+        raise SettingsError(f"{name} cannot be {value!r}; give {wanted}")

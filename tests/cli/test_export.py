@@ -1,0 +1,163 @@
+"""`semcache export`: what was judged becomes a file that training reads."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from semcache_core import cli
+from semcache_core.ledger import Ledger
+from semcache_core.records import Judgement, Records
+from semcache_core.training.pairs import Pair, read_pairs
+from typer.testing import CliRunner
+
+
+def judge(path: Path, *judged: tuple[str, str, bool], **changes: Any) -> None:
+    ledger = Ledger.open(path, None)
+    fields: dict[str, Any] = {"namespace": "default", "source": "feedback"}
+    for at, (asked, stored, correct) in enumerate(judged):
+        of = {**fields, **changes, "asked": asked, "stored": stored, "correct": correct}
+        Records(ledger).judge(
+            Judgement(entry_id=1, similarity=0.9, probability=0.95, at=float(at), **of)
+        )
+    ledger.close()
+
+
+def export(*arguments: object) -> str:
+    result = CliRunner().invoke(cli.app, ["export", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
+) -> str:
+    monkeypatch.setattr(sys, "argv", ["semcache", "export", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    judge(tmp_path / "cache", ("a?", "b?", True), ("a?", "c?", False))
+    return tmp_path / "cache"
+
+
+def test_what_was_judged_is_written_as_pairs_and_counted(path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "new" / "pairs.jsonl"
+    printed = export(file, "--feedback", "--path", path)
+    assert f"2 pairs of 2 judgements, 1 with the same answer, in {file}" in printed
+    assert [json.loads(line) for line in file.read_text().splitlines()] == [
+        {"prompt": "a?", "other": "b?", "same_answer": 1},
+        {"prompt": "a?", "other": "c?", "same_answer": 0},
+    ]
+    assert read_pairs(file) == [Pair("a?", "b?", 1.0), Pair("a?", "c?", 0.0)]
+    assert [one.name for one in file.parent.iterdir()] == ["pairs.jsonl"]
+
+
+def test_of_the_same_two_questions_the_last_judgement_counts(path: Path, tmp_path: Path) -> None:
+    judge(path, ("b?", "a?", False), ("a?", "c?", False), namespace="other")
+    printed = export(tmp_path / "pairs.jsonl", "--feedback", "--path", path)
+    assert "2 pairs of 4 judgements, 0 with the same answer" in printed
+    read = read_pairs(tmp_path / "pairs.jsonl")
+    assert {(frozenset((p.prompt, p.other)), p.same_answer) for p in read} == {
+        (frozenset(("a?", "b?")), 0.0),
+        (frozenset(("a?", "c?")), 0.0),
+    }
+
+
+def test_a_namespace_is_exported_by_itself(path: Path, tmp_path: Path) -> None:
+    judge(path, ("x?", "y?", True), namespace="acme")
+    export(tmp_path / "pairs.jsonl", "--feedback", "--path", path, "--namespace", "acme")
+    assert read_pairs(tmp_path / "pairs.jsonl") == [Pair("x?", "y?", 1.0)]
+
+
+@pytest.mark.parametrize("odd", ["a lone \ud800", "line\nbreak and \u2028", "Grüße, 你好", "\0"])
+def test_any_question_is_read_back(odd: str, tmp_path: Path) -> None:
+    judge(tmp_path, (odd, "b?", True))
+    export(tmp_path / "pairs.jsonl", "--feedback", "--path", tmp_path)
+    assert read_pairs(tmp_path / "pairs.jsonl") == [Pair(odd, "b?", 1.0)]
+
+
+def test_a_blank_question_which_training_refuses_is_left_out(path: Path, tmp_path: Path) -> None:
+    judge(path, (" \n", "b?", True), ("a?", "", True))
+    export(tmp_path / "pairs.jsonl", "--feedback", "--path", path)
+    assert len(read_pairs(tmp_path / "pairs.jsonl")) == 2
+
+
+def test_where_nothing_was_judged_the_file_is_empty_and_it_is_said(tmp_path: Path) -> None:
+    judge(tmp_path)
+    file = tmp_path / "pairs.jsonl"
+    assert f"nothing was judged; {file} is empty" in export(file, "--feedback", "--path", tmp_path)
+    assert file.read_bytes() == b""
+
+
+def test_a_file_that_is_there_is_replaced_only_when_told(
+    path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("mine")
+    arguments = (file, "--feedback", "--path", path)
+    error = refused(capsys, monkeypatch, *arguments)
+    assert f"{file} is there already" in error and "--force" in error
+    assert file.read_text() == "mine"
+    export(*arguments, "--force")
+    assert len(read_pairs(file)) == 2
+
+
+def test_a_failure_leaves_what_was_there(
+    path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("mine")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    error = refused(capsys, monkeypatch, file, "--feedback", "--path", path, "--force")
+    assert f"{file} cannot be written" in error and "No space left" in error
+    assert file.read_text() == "mine"
+    assert {one.name for one in tmp_path.iterdir()} == {"cache", "pairs.jsonl"}
+
+
+def test_a_link_stays_one(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "real.jsonl").touch()
+    (tmp_path / "link.jsonl").symlink_to("real.jsonl")
+    export(tmp_path / "link.jsonl", "--feedback", "--path", path, "--force")
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert len(read_pairs(tmp_path / "real.jsonl")) == 2
+
+
+def test_without_saying_what_nothing_is_exported(
+    path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = refused(capsys, monkeypatch, tmp_path / "pairs.jsonl", "--path", path)
+    assert "only --feedback" in error
+    assert not (tmp_path / "pairs.jsonl").exists()
+
+
+def test_a_mistyped_path_is_an_error_and_not_a_new_cache(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, missing = tmp_path / "pairs.jsonl", tmp_path / "nowhere"
+    error = refused(capsys, monkeypatch, file, "--feedback", "--path", missing)
+    assert str(missing) in error
+    assert not missing.exists() and not file.exists()
+
+
+def test_it_has_help() -> None:
+    assert "--feedback" in export("--help")
