@@ -27,7 +27,7 @@ from semcache_core.explanation import CacheStats, Explanation
 from semcache_core.ledger import Ledger, NewEntry
 from semcache_core.meaning import ByMeaning, Decision
 from semcache_core.parts import Parts, open_parts
-from semcache_core.records import Judgement, Served, Source
+from semcache_core.records import AUDITS, Judgement, Served, Source
 from semcache_core.request import Key, key_of
 from semcache_core.settings import CacheOptions, settings_from
 from semcache_core.single_flight import AsyncSingleFlight, SingleFlight
@@ -414,7 +414,8 @@ class SemanticCache:
             entries = parts.ledger.count(now=self._clock())
             claimed = parts.records.claimed_error()
             if not measured.n:  # nothing is audited now, or an alarm began anew
-                measured = Measured.of(*parts.records.audited(parts.audit.size))
+                judged = parts.records.judged(sources=AUDITS, last=parts.audit.size)
+                measured = Measured.of(len(judged), sum(not one.correct for one in judged))
         counts = Counter(self._counts)
         failed = {n.removeprefix("failed "): c for n, c in counts.items() if n.startswith("failed")}
         return CacheStats(

@@ -169,10 +169,14 @@ def _hides(text: str, tokens: Callable[[str], list[int]]) -> bool:
     them. An accent on a letter is no such character: BERT's vocabulary has none, but a word is
     rarely another one for want of it.
     """
-    composed = text if text.isascii() else unicodedata.normalize("NFC", text)
-    marks = set() if text.isascii() else {c for c in composed if unicodedata.category(c) in _MARKS}
+    if text.isascii() and text.isprintable():
+        return False
+    composed = unicodedata.normalize("NFC", text)
+    suspects = _unprinted(composed) | {c for c in composed if unicodedata.category(c) in _MARKS}
+    if not suspects:  # nearly every question: it need not be tokenized again
+        return False
     seen = tokens(composed)
-    return any(tokens(composed.replace(one, "")) == seen for one in _unprinted(composed) | marks)
+    return any(tokens(composed.replace(one, "")) == seen for one in suspects)
 
 
 def _readable(text: str) -> str:

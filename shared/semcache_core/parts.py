@@ -16,7 +16,7 @@ from semcache_core.index import IndexHome
 from semcache_core.indexer import Indexer
 from semcache_core.ledger import Ledger
 from semcache_core.predictor import Calibration, load_calibration
-from semcache_core.records import Records
+from semcache_core.records import AUDITS, Records
 from semcache_core.retrieval import Retrieval
 from semcache_core.settings import CacheSettings
 from semcache_core.types import Clock, Embedder, Matrix, Vector
@@ -152,7 +152,7 @@ def _audit(settings: CacheSettings, threshold: float | None, records: Records) -
     audit = Audit(settings.max_error_rate, threshold)
     if not settings.audit_rate and not settings.shadow:
         return audit
-    for one in records.judged(sources=("audit", "shadow"))[-audit.size :]:
+    for one in records.judged(sources=AUDITS, last=audit.size):
         audit.add(one.probability, one.correct, weight_of(one.source, settings.audit_rate))
     return audit
 

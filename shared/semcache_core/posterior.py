@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from semcache_core.evidence import sigmoid
+
 PRIOR_SCALE = 1.0
 """Standard deviation, in log-odds, of how far one entry lies from the calibration.
 
@@ -37,7 +39,7 @@ def doubt(judgements: Sequence[tuple[float, bool]]) -> float:
     def slope(b: float) -> float:
         """Of the log-posterior; it only falls, so its one root is the maximum."""
         # fsum: the order of the judgements must not matter
-        return math.fsum([*(_sigmoid(x - b) for x in odds), -right, -b / PRIOR_SCALE**2])
+        return math.fsum([*(sigmoid(x - b) for x in odds), -right, -b / PRIOR_SCALE**2])
 
     if slope(0.0) <= 0:
         return 0.0
@@ -63,8 +65,3 @@ def doubted(probability: float, doubt: float) -> float:
 def _log_odds(probability: float) -> float:
     p = min(max(probability, _TINY), 1 - _TINY)
     return math.log(p / (1 - p))
-
-
-def _sigmoid(x: float) -> float:
-    # exp of a large positive number overflows; both forms are the same function
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

@@ -20,6 +20,9 @@ KEPT = 20_000
 Source: TypeAlias = Literal["feedback", "audit", "shadow", "verifier"]
 """Who judged: the app, a second call of the model, one for a hit that was not served, a model."""
 
+AUDITS: tuple[Source, ...] = ("audit", "shadow")
+"""The sources that judged beside a fresh answer of the model."""
+
 
 @dataclass(frozen=True)
 class Served:
@@ -155,30 +158,21 @@ class Records:
         namespace: str | None = None,
         since: float | None = None,
         sources: Collection[Source] | None = None,
+        last: int | None = None,
     ) -> list[Judgement]:
         """The judgements that meet every condition given, in the order they were written.
 
-        `since` is in seconds since the epoch, and that moment belongs to it.
+        `since` is in seconds since the epoch, and that moment belongs to it. With `last`, only so
+        many of them, the newest.
         """
-        query = sa.select(*_JUDGEMENT).order_by(schema.judged.c.id)
+        query = sa.select(*_JUDGEMENT).order_by(schema.judged.c.id.desc()).limit(last)
         if namespace is not None:
             query = query.where(schema.judged.c.namespace == namespace)
         if since is not None:
             query = query.where(schema.judged.c.at >= since)
         if sources is not None:
             query = query.where(schema.judged.c.source.in_(list(sources)))
-        return [Judgement(*row) for row in self._ledger.read(query, {})]
-
-    def audited(self, last: int) -> tuple[int, int]:
-        """Of the `last` answers judged beside a fresh one: how many there are, how many wrong."""
-        query = (
-            sa.select(schema.judged.c.correct)
-            .where(schema.judged.c.source.in_(("audit", "shadow")))
-            .order_by(schema.judged.c.id.desc())
-            .limit(last)
-        )
-        verdicts = [row[0] for row in self._ledger.read(query, {})]
-        return len(verdicts), verdicts.count(False)
+        return [Judgement(*row) for row in reversed(self._ledger.read(query, {}))]
 
     def judged_after(self, after: int) -> list[tuple[int, Judgement]]:
         """(id, judgement) of those written after the one with id `after`, by any process.

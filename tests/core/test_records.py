@@ -292,6 +292,8 @@ def test_what_was_judged_is_read_back_as_it_was_in_order(ledger: Ledger, records
     assert records.judged(since=2.0) == given[:2]
     assert records.judged(sources={"audit", "shadow"}) == given[1:]
     assert records.judged(sources=()) == []
+    assert records.judged(last=2) == given[1:]
+    assert records.judged(sources={"feedback", "audit"}, last=1) == given[1:2]
     assert records.judged("default", 2.0, ["feedback", "audit"]) == given[:1]
 
 
