@@ -35,6 +35,7 @@ from semcache_core.telemetry import Telemetry
 from semcache_core.types import (
     Candidate,
     Clock,
+    Entry,
     Hit,
     Request,
     Vector,
@@ -368,6 +369,19 @@ class SemanticCache:
 
     # -- housekeeping --------------------------------------------------------------------------
 
+    def entries(self, scope: str = "", namespace: str | None = None) -> list[Entry]:
+        """The live entries of one scope of a namespace (None: this cache's own), oldest first."""
+        key = self._key(Request("", scope, namespace))
+        return self._use().ledger.entries_of(key.namespace, key.partition, self._clock())
+
+    def forget(self, request: Request) -> bool:
+        """Forget the entry of exactly this request; False when there is none.
+
+        Whatever else answers it by meaning stays: see `feedback` for an answer that is wrong.
+        """
+        key = self._key(request)
+        return self._use().ledger.delete_exact(key.exact, self._clock()) > 0
+
     def clear(self, namespace: str | None = None, *, all_namespaces: bool = False) -> int:
         """Forget one namespace (None: this cache's own), or all; returns how many entries went."""
         check_namespace(namespace, optional=True)
@@ -379,8 +393,11 @@ class SemanticCache:
         tags: Sequence[str] | None = None,
         namespace: str | None = None,
         older_than: float | None = None,
+        *,
+        all_namespaces: bool = False,
     ) -> int:
-        """Forget entries of a namespace (None: this cache's own) that meet all conditions given.
+        """Forget entries of a namespace (None: this cache's own), or of all, that meet all
+        conditions given.
 
         `tags`: entries with any of them; `older_than`: entries stored more seconds ago than that.
         Returns how many went. With no condition at all it is RequestError: use `clear`.
@@ -394,7 +411,7 @@ class SemanticCache:
             check_seconds("older_than", older_than, above=-math.inf)
         before = None if older_than is None else self._clock() - older_than
         own = self.settings.namespace if namespace is None else namespace
-        return self._use().ledger.invalidate(tags, own, before)
+        return self._use().ledger.invalidate(tags, None if all_namespaces else own, before)
 
     def rebuild(self) -> int:
         """Make the vector index anew from the ledger; returns how many entries were re-embedded.
@@ -663,9 +680,21 @@ class SemanticCache:
         tags: Sequence[str] | None = None,
         namespace: str | None = None,
         older_than: float | None = None,
+        *,
+        all_namespaces: bool = False,
     ) -> int:
         """See `invalidate`."""
-        return await self.in_thread(self.invalidate, tags, namespace, older_than)
+        return await self.in_thread(
+            self.invalidate, tags, namespace, older_than, all_namespaces=all_namespaces
+        )
+
+    async def aentries(self, scope: str = "", namespace: str | None = None) -> list[Entry]:
+        """See `entries`."""
+        return await self.in_thread(self.entries, scope, namespace)
+
+    async def aforget(self, request: Request) -> bool:
+        """See `forget`."""
+        return await self.in_thread(self.forget, request)
 
     async def arebuild(self) -> int:
         """See `rebuild`."""

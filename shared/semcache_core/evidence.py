@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from semcache_core.guard import RULES, Difference, Reading, differences, read
 
@@ -11,8 +12,7 @@ VETO = -20.0
 """A weight that nothing outweighs: that of every rule where none was fitted."""
 
 
-@dataclass(frozen=True)
-class Neighbour:
+class Neighbour(NamedTuple):
     """A stored question near the one asked, nearest first in a list of them.
 
     Equal `answer`s are the same answer. `doubt` is log-odds taken off by what is known of this

@@ -5,6 +5,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from semcache_core.deciding_words import (
     ASKING,
@@ -65,15 +66,21 @@ RULES = (
 
 @dataclass(frozen=True)
 class Reading:
-    """A question as the guard sees it; made once, compared with many."""
+    """A question as the guard sees it; made once, compared with many.
+
+    `kinds` are the different ones among `words`, `negated` says that they are negated on the whole.
+    """
 
     words: tuple[str, ...]
+    kinds: frozenset[str]
+    negated: bool
     numbers: tuple[str, ...]
     identifiers: frozenset[str]
     names: frozenset[str]
     lowered: str
 
 
+@lru_cache(maxsize=4096)  # what is near one question is near the next one too
 def read(text: str) -> Reading:
     """Take a question apart for `differences`."""
     if not text.isascii():
@@ -82,8 +89,11 @@ def read(text: str) -> Reading:
         text = "".join(one for one in apart if not unicodedata.combining(one))
         text = text.translate(_LOOKALIKES)
     lowered = text.lower()
+    words = tuple(_WORD.findall(_COURTESY.sub(" ", lowered)))
     return Reading(
-        words=tuple(_WORD.findall(_COURTESY.sub(" ", lowered))),
+        words=words,
+        kinds=frozenset(words),
+        negated=sum(map(_is_negation, words)) % 2 == 1,
         numbers=tuple(numbers(text)),
         identifiers=frozenset(found.lower() for found in _IDENTIFIER.findall(text)),
         names=frozenset(found.lower() for found in _NAME.findall(text)) - _NO_NAMES,
@@ -152,9 +162,9 @@ def _listed(found: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class _Changed:
-    """The words of two questions, in order, and what each has that the other has not."""
+    """Two questions, and the words that each has and the other has not."""
 
-    words: tuple[tuple[str, ...], tuple[str, ...]]
+    readings: tuple[Reading, Reading]
     only: tuple[frozenset[str], frozenset[str]]
 
     @property
@@ -168,9 +178,13 @@ class _Changed:
 
 
 def _changed(one: Reading, other: Reading) -> _Changed:
-    counts = (Counter(one.words), Counter(other.words))
-    only = (frozenset(counts[0] - counts[1]), frozenset(counts[1] - counts[0]))
-    return _Changed((one.words, other.words), only)
+    return _Changed((one, other), (_only_in(one, other), _only_in(other, one)))
+
+
+def _only_in(one: Reading, other: Reading) -> frozenset[str]:
+    if len(one.kinds) == len(one.words):
+        return one.kinds - other.kinds
+    return frozenset(Counter(one.words) - Counter(other.words))
 
 
 def _other_count(changed: _Changed) -> str:
@@ -211,16 +225,17 @@ def _opposite(changed: _Changed) -> str:
 
 def _turned_around(changed: _Changed) -> str:
     """The same words where their order counts: from Basel to Bern, from Bern to Basel."""
-    one, other = ([w for w in words if w not in LITTLE_WORDS] for words in changed.words)
-    if changed.all or one == other or DIRECTED.isdisjoint(changed.words[0]):
+    first, second = changed.readings
+    if changed.all or DIRECTED.isdisjoint(first.kinds):
         return ""
-    return "the same words the other way round"
+    one, other = ([w for w in each.words if w not in LITTLE_WORDS] for each in (first, second))
+    return "" if one == other else "the same words the other way round"
 
 
 def _negated(changed: _Changed) -> str:
     """A negation and nothing else: with other words too, it may be "not working" for "broken"."""
-    parity = [sum(map(_is_negation, words)) % 2 for words in changed.words]
-    if parity[0] == parity[1]:
+    one, other = changed.readings
+    if one.negated == other.negated:
         return ""
     if all(word in LITTLE_WORDS or _is_negation(word) for word in changed.all):
         return "a negation"
@@ -235,7 +250,7 @@ def _asked_otherwise(changed: _Changed) -> str:
     """Why for when, how long for how much, and nothing else; "which" may stand for "what"."""
     if not all(changed.only) or not changed.all <= ASKING.keys() | MEASURES:
         return ""
-    left, right = map(_asked, changed.words)
+    left, right = (_asked(each.words) for each in changed.readings)
     # "How much is the limit?" is "What is the limit?"
     measured = any(asked.startswith("how ") for asked in left | right)
     if left == right or ("what" in left ^ right and measured):

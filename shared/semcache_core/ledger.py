@@ -35,6 +35,7 @@ from semcache_core.types import Entry, Matrix, Vector
 
 FILE_NAME = "ledger.sqlite3"
 BUSY_SECONDS = 5
+_POOL_SIZE = 8
 ID_CHUNK = 500
 """Ids in one statement: below SQLite's limit on bound parameters, 999 before 3.32."""
 
@@ -72,7 +73,7 @@ class Stored:
     """A live entry as a lookup weighs it. Equal `answer`s are the same answer.
 
     `doubt` is log-odds taken off its probability, `exact_only` says that it is no longer served by
-    meaning, `writer` is who stored it.
+    meaning, `writer` is who stored it. `known_wrong`: it once answered this very request wrongly.
     """
 
     id: int
@@ -83,6 +84,7 @@ class Stored:
     doubt: float
     exact_only: bool
     writer: str | None
+    known_wrong: bool
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,47 @@ class _Bare:
         return [values[name] for name in self.names]
 
 
+class _Readers:
+    """Connections of the driver for the queries of a lookup, as many as read at the same time.
+
+    Not out of SQLAlchemy's pool: to take one from there and give it back takes .04 ms, a query .01,
+    and a lookup makes half a dozen.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._free: list[sqlite3.Connection] = []
+
+    @contextmanager
+    def one(self) -> Iterator[sqlite3.Connection]:
+        free = self._free
+        try:
+            connection = free.pop()  # atomic, as append is: no lock
+        except IndexError:
+            connection = self._opened()
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        if free is self._free and len(free) < _POOL_SIZE:
+            free.append(connection)
+        else:  # closed meanwhile
+            connection.close()
+
+    def close(self) -> None:
+        """Close those that nobody uses; the others are closed when they are given back."""
+        free, self._free = self._free, []
+        for connection in free:
+            connection.close()
+
+    def _opened(self) -> sqlite3.Connection:
+        pooled = self._engine.raw_connection()
+        connection: Any = pooled.driver_connection
+        pooled.detach()
+        return connection  # type: ignore[no-any-return]
+
+
 class Ledger:
     """All reads and writes of one ledger. Every method raises LedgerError when SQLite fails.
 
@@ -121,6 +164,7 @@ class Ledger:
                 _make_private(file)
                 refuse_unusable(file)
             self._engine = _engine(url)
+            self._readers = _Readers(self._engine)
             # held open for the ledger's life: a memory database dies with its last connection
             self._anchor: sa.Connection | None = self._engine.connect()
             try:
@@ -177,12 +221,20 @@ class Ledger:
         rows = self.read_bare(_GET, {"id": entry_id, "partition": partition, "now": now})
         return _entry(rows[0]) if rows else None
 
+    def entries_of(self, namespace: str, partition: bytes, now: float) -> list[Entry]:
+        """The live entries of one partition, in the order they were stored."""
+        found = {"namespace": namespace, "partition": partition, "now": now}
+        return [Entry(*row) for row in self.read(_ENTRIES_OF, found)]
+
     def live(
-        self, ids: Sequence[int], partition: bytes, fingerprint: str, now: float
+        self, ids: Sequence[int], partition: bytes, fingerprint: str, now: float, asked: bytes = b""
     ) -> list[Stored]:
-        """The live ones among `ids`; never one of another partition."""
+        """The live ones among `ids`; never one of another partition.
+
+        `asked` is the exact key of the request that they may answer.
+        """
         found: list[Stored] = []
-        of = {"partition": partition, "fingerprint": fingerprint, "now": now}
+        of = {"partition": partition, "fingerprint": fingerprint, "now": now, "asked": asked}
         for start in range(0, len(ids), ID_CHUNK):
             chunk = {f"id{n}": int(i) for n, i in enumerate(ids[start : start + ID_CHUNK])}
             for row in self.read_bare(_live(len(chunk)), {**chunk, **of}):
@@ -295,6 +347,10 @@ class Ledger:
         """Delete one entry; returns how many went."""
         return self._delete_where(entries.c.id == entry_id)
 
+    def delete_exact(self, exact: bytes, now: float) -> int:
+        """Delete the live entry with this exact key; returns how many went, 0 or 1."""
+        return self._delete_where(sa.and_(entries.c.exact == exact, _is_live(now)))
+
     def delete_expired(self, now: float) -> int:
         return self._delete_where(entries.c.expires <= now)
 
@@ -319,14 +375,18 @@ class Ledger:
     ) -> int:
         """Delete the entries that meet every condition given; returns how many went."""
         conditions: list[sa.ColumnElement[bool]] = []
-        if any_tag is not None:
-            tagged = sa.select(tags.c.entry_id).where(tags.c.tag.in_(list(any_tag)))
-            conditions.append(entries.c.id.in_(tagged))
         if namespace is not None:
             conditions.append(entries.c.namespace == namespace)
         if created_before is not None:
             conditions.append(entries.c.created < created_before)
-        return self._delete_where(sa.and_(sa.true(), *conditions))
+        every = sa.and_(sa.true(), *conditions)
+        if any_tag is None:
+            return self._delete_where(every)
+        with self.write() as connection:  # one transaction, however many tags
+            return sum(
+                _delete(connection, sa.and_(every, _has_any(any_tag[start : start + ID_CHUNK])))
+                for start in range(0, len(any_tag), ID_CHUNK)
+            )
 
     # -- what the index has --------------------------------------------------------------------
 
@@ -378,6 +438,7 @@ class Ledger:
     def close(self) -> None:
         if self._anchor is not None:
             self._anchor.close()
+        self._readers.close()
         self._engine.dispose()
 
     def before_fork(self) -> None:
@@ -417,17 +478,9 @@ class Ledger:
         if bare is None:
             bare = self._compiled[query] = _Bare.of(query, self._engine.dialect)
         row = bare.row(parameters)
-        with _as_ledger_error(self.file), self._fork_gate, self._pooled() as connection:
+        with _as_ledger_error(self.file), self._fork_gate, self._readers.one() as connection:
             rows: Sequence[Any] = connection.execute(bare.sql, row).fetchall()
             return rows
-
-    @contextmanager
-    def _pooled(self) -> Iterator[sqlite3.Connection]:
-        connection = self._engine.raw_connection()
-        try:
-            yield connection.driver_connection  # type: ignore[misc]
-        finally:
-            connection.close()  # back into the pool
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
@@ -446,6 +499,10 @@ class Ledger:
     def _delete_where(self, condition: sa.ColumnElement[bool]) -> int:
         with self.write() as connection:
             return _delete(connection, condition)
+
+
+def _has_any(some: Sequence[str]) -> sa.ColumnElement[bool]:
+    return entries.c.id.in_(sa.select(tags.c.entry_id).where(tags.c.tag.in_(list(some))))
 
 
 def _is_live(now: Any) -> sa.ColumnElement[bool]:
@@ -477,6 +534,16 @@ _GET = sa.select(*_ENTRY).where(
     entries.c.partition == sa.bindparam("partition"),
     _is_live(_NOW),
 )
+# by namespace too, which has an index
+_ENTRIES_OF = (
+    sa.select(*_ENTRY)
+    .where(
+        entries.c.namespace == sa.bindparam("namespace"),
+        entries.c.partition == sa.bindparam("partition"),
+        _is_live(_NOW),
+    )
+    .order_by(entries.c.id)
+)
 _HAS_VECTORS = (
     sa.select(sa.literal(1))
     .select_from(vectors.join(entries, entries.c.id == vectors.c.entry_id))
@@ -504,6 +571,12 @@ _TOUCH = (
 )
 
 
+_KNOWN_WRONG = sa.exists().where(
+    quarantined.c.asked_key == sa.bindparam("asked", type_=sa.LargeBinary),
+    quarantined.c.entry_id == entries.c.id,
+)
+
+
 @functools.cache
 def _live(n: int) -> "sa.Select[Any]":
     """The live ones among n entries; at most ID_CHUNK different statements."""
@@ -517,6 +590,7 @@ def _live(n: int) -> "sa.Select[Any]":
             entries.c.doubt,
             entries.c.exact_only_since,
             entries.c.writer,
+            _KNOWN_WRONG,
         )
         .join(entries, vectors.c.entry_id == entries.c.id)
         .where(entries.c.id.in_([sa.bindparam(f"id{i}") for i in range(n)]))
@@ -525,7 +599,7 @@ def _live(n: int) -> "sa.Select[Any]":
 
 
 def _stored(row: Any) -> Stored:
-    entry_id, vector, question, answer, answer_digest, doubt, exact_only_since, writer = row
+    entry_id, vector, question, answer, answer_digest, doubt, exact_only_since, writer, wrong = row
     return Stored(
         id=int(entry_id),
         vector=np.frombuffer(vector, dtype=np.float32),
@@ -535,6 +609,7 @@ def _stored(row: Any) -> Stored:
         doubt=doubt,
         exact_only=exact_only_since is not None,
         writer=None if writer is None else text_from(writer),
+        known_wrong=bool(wrong),
     )
 
 
@@ -629,7 +704,7 @@ def _engine(url: sa.URL) -> sa.Engine:
     engine = sa.create_engine(
         url,
         poolclass=sa.QueuePool,
-        pool_size=8,
+        pool_size=_POOL_SIZE,
         max_overflow=-1,
         pool_use_lifo=True,
         connect_args={

@@ -1,7 +1,7 @@
 """Whether a stored answer serves a question in other words, and why or why not."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from semcache_core.evidence import Judged, Judgement, Neighbour, sigmoid
 from semcache_core.parts import Parts
@@ -50,7 +50,7 @@ class ByMeaning:
     def decide(self, request: Request, key: Key, vector: Vector, now: float) -> Decision:
         """Look at what is stored near `vector`, that of the question."""
         while True:
-            near = self._parts.retrieval.nearest(key.partition, vector, now)
+            near = self._parts.retrieval.nearest(key.partition, vector, now, key.exact)
             if not near:
                 return Decision("everything stored here has expired")
             decision = self._among(near, request, key, now)
@@ -63,24 +63,23 @@ class ByMeaning:
     ) -> Decision | None:
         # Left out before anything is weighed: known to be wrong here, such an entry is no rival to
         # the others either.
-        quarantined = self._parts.records.quarantined(key.exact)
-        left = tuple(one for one in near if one.entry.id not in quarantined)
+        left = tuple(one for one in near if not one.entry.known_wrong)
         judgement = self._judgement(left, request, key, complete=len(near) < CANDIDATES)
-        seen = Decision("", near=left, judgement=judgement)
         best = judgement.best(self._threshold)
         reason = "a stored question is near enough"
         if best is None:
             best = self._second_opinion(judgement, request)
             reason = "a stored question is nearly near enough, and the verifier agreed"
             if best is None:
-                known_wrong = near[0].entry.id in quarantined
-                said = _QUARANTINED if known_wrong else ""
-                return replace(seen, said=said, why=lambda: self._why(judgement))
+                said = _QUARANTINED if near[0].entry.known_wrong else ""
+                return Decision(
+                    said, near=left, judgement=judgement, why=lambda: self._why(judgement)
+                )
         elif best.probability < self._parts.audit.threshold:
             reason = "the measured error is above the bound, so the audit raised the threshold"
-            return replace(seen, said=reason, held_back=best)
+            return Decision(reason, held_back=best, near=left, judgement=judgement)
         entry = self._parts.ledger.get(best.neighbour.entry_id, key.partition, now)
-        return None if entry is None else replace(seen, said=reason, served=best, entry=entry)
+        return None if entry is None else Decision(reason, best, entry, None, left, judgement)
 
     def _judgement(
         self, near: Sequence[Near], request: Request, key: Key, complete: bool
@@ -152,19 +151,25 @@ def _answers(near: Sequence[Near]) -> list[int]:
     """The answer of each. Equal words are one answer, also where nobody has compared them: stored
     at the same time, or without a lookup.
     """
-    same: dict[int, int] = {}
+    answers = [one.entry.answer for one in near]
+    if len(set(answers)) == 1:
+        return answers
     first: dict[bytes, int] = {}
-
-    def found(answer: int) -> int:
-        while (other := same.get(answer, answer)) != answer:
-            answer = other
-        return answer
-
+    same: dict[int, int] = {}
     for one in near:
-        if (digest := one.entry.answer_digest) is not None:
-            answer = found(one.entry.answer)
-            same[answer] = found(first.setdefault(digest, answer))
-    return [found(one.entry.answer) for one in near]
+        digest, answer = one.entry.answer_digest, one.entry.answer
+        if digest is not None and (other := first.setdefault(digest, answer)) != answer:
+            one_of, another = _first(same, other), _first(same, answer)
+            if one_of != another:
+                same[another] = one_of
+    return [_first(same, answer) for answer in answers] if same else answers
+
+
+def _first(same: Mapping[int, int], answer: int) -> int:
+    """Where the chain of equal answers that starts at `answer` ends."""
+    while answer in same:
+        answer = same[answer]
+    return answer
 
 
 _QUARANTINED = "what is stored nearest has answered this question wrongly before"

@@ -1,11 +1,10 @@
 """What is known of served answers: the log of hits by meaning, the judgements, the quarantine."""
 
-import functools
 import threading
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import sqlalchemy as sa
 
@@ -174,29 +173,7 @@ class Records:
             query = query.where(schema.judged.c.source.in_(list(sources)))
         return [Judgement(*row) for row in reversed(self._ledger.read(query, {}))]
 
-    def judged_after(self, after: int) -> list[tuple[int, Judgement]]:
-        """(id, judgement) of those written after the one with id `after`, by any process.
-
-        Ids only grow, so to follow them costs what is new: pass the last id that was seen.
-        """
-        rows = self._ledger.read(_JUDGED_AFTER, {"after": after})
-        return [(row[0], Judgement(*row[1:])) for row in rows]
-
     # -- what a lookup asks --------------------------------------------------------------------
-
-    def quarantined(self, asked_key: bytes) -> frozenset[int]:
-        """The entries that must not answer the request with this exact key."""
-        rows = self._ledger.read_bare(_QUARANTINED, {"asked_key": asked_key})
-        return frozenset(row[0] for row in rows)
-
-    def doubt(self, entry_ids: Sequence[int]) -> dict[int, float]:
-        """Entry id -> log-odds to take off its probability, for the entries that have a doubt."""
-        found: dict[int, float] = {}
-        for start in range(0, len(entry_ids), ID_CHUNK):
-            chunk = entry_ids[start : start + ID_CHUNK]
-            ids = {f"id{n}": int(i) for n, i in enumerate(chunk)}
-            found.update(self._ledger.read_bare(_doubts(len(chunk)), ids))
-        return found
 
     def stored(self, entry_id: int) -> tuple[str, str] | None:
         """Namespace and question of an entry, which its judgement names; None when it is gone."""
@@ -240,23 +217,6 @@ _SET_DOUBT = (
     .where(schema.entries.c.id == sa.bindparam("entry"))
     .values(doubt=sa.bindparam("found"))
 )
-_JUDGED_AFTER = (
-    sa.select(schema.judged.c.id, *_JUDGEMENT)
-    .where(schema.judged.c.id > sa.bindparam("after"))
-    .order_by(schema.judged.c.id)
-)
-_QUARANTINED = sa.select(schema.quarantined.c.entry_id).where(
-    schema.quarantined.c.asked_key == sa.bindparam("asked_key")
-)
-
-
-@functools.cache
-def _doubts(n: int) -> "sa.Select[Any]":
-    """The doubt of n entries; at most ID_CHUNK different statements."""
-    return sa.select(schema.entries.c.id, schema.entries.c.doubt).where(
-        schema.entries.c.id.in_([sa.bindparam(f"id{i}") for i in range(n)]),
-        schema.entries.c.doubt > 0,
-    )
 
 
 def _log(connection: sa.Connection, noted: Sequence[Served]) -> None:

@@ -156,8 +156,11 @@ class Retrieval:
         self.indexed: dict[bytes, int] = {}
         """Partition -> last entry id that `index` holds. Both are set by the upkeep."""
 
-    def nearest(self, partition: bytes, vector: Vector, now: float) -> list[Near]:
-        """Up to CANDIDATES live entries and their cosine similarity, best first.
+    def nearest(
+        self, partition: bytes, vector: Vector, now: float, asked: bytes = b""
+    ) -> list[Near]:
+        """Up to CANDIDATES live entries and their cosine similarity, best first; `asked` is the
+        exact key of the request.
 
         The index and the scan only propose ids; that an entry is live, in this partition, and how
         similar it is, is read from the ledger. When all that one of them proposed is deleted or
@@ -168,7 +171,7 @@ class Retrieval:
         while True:
             sources = self._propose(partition, vector, k)
             proposed = [entry_id for source in sources for entry_id in source]
-            live = self._ledger.live(proposed, partition, self.fingerprint, now)
+            live = self._ledger.live(proposed, partition, self.fingerprint, now, asked)
             dead = set(proposed) - {entry.id for entry in live}
             if dead:
                 self._scan.forget(partition, list(dead))

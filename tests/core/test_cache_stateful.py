@@ -102,7 +102,10 @@ class CacheAsDict(RuleBasedStateMachine):
         assert hit is None or hit.kind == "exact"
 
     @rule(n=number, namespace=namespace, scope=scope, way=wording)
-    def lookup_by_meaning(self, n: int, namespace: str, scope: str, way: int) -> Hit | None:
+    def lookup_by_meaning(self, n: int, namespace: str, scope: str, way: int) -> None:
+        self.found_by_meaning(n, namespace, scope, way)
+
+    def found_by_meaning(self, n: int, namespace: str, scope: str, way: int) -> Hit | None:
         expected = self.live(n, namespace, scope)
         if expected is not None and not self.serves_by_meaning(expected, way):
             expected = None
@@ -136,7 +139,7 @@ class CacheAsDict(RuleBasedStateMachine):
     def judge(
         self, n: int, namespace: str, scope: str, way: int, correct: bool, named: bool
     ) -> None:
-        hit = self.lookup_by_meaning(n, namespace, scope, way)
+        hit = self.found_by_meaning(n, namespace, scope, way)
         if hit is None:
             return
         request = Request(PERMUTED[n][way], scope, namespace)

@@ -173,7 +173,7 @@ def test_the_probability_is_that_of_all_the_evidence() -> None:
 def test_a_doubt_is_taken_off_the_log_odds_of_its_own_entry_only() -> None:
     pair = near(0.9, 1), near(0.86, 2)
     before = judged(*pair)
-    after = judged(replace(pair[0], doubt=1.5), pair[1])
+    after = judged(pair[0]._replace(doubt=1.5), pair[1])
     assert log_odds(after[0].probability) == pytest.approx(log_odds(before[0].probability) - 1.5)
     assert after[1] == before[1]
 
@@ -229,7 +229,7 @@ def test_one_that_is_not_servable_is_never_the_best_but_is_a_rival() -> None:
 
 
 def test_a_doubted_first_gives_way_to_a_second_of_the_same_answer() -> None:
-    first, second = replace(near(0.9), doubt=4.0), near(0.88)
+    first, second = near(0.9)._replace(doubt=4.0), near(0.88)
     best = judgement(first, second).best(0.5)
     assert best is not None and best.neighbour == second
 
@@ -291,7 +291,7 @@ def test_a_nearer_candidate_is_never_less_likely(
     store: list[Neighbour], which: int, nearer: float
 ) -> None:
     which %= len(store)
-    raised = replace(store[which], similarity=store[which].similarity + nearer)
+    raised = store[which]._replace(similarity=store[which].similarity + nearer)
     before = of_store(store).get(which)
     after = of_store([*store[:which], raised, *store[which + 1 :]]).get(which)
     if before is not None:

@@ -1,6 +1,7 @@
 """The ledger: what is written is found, and only what is live."""
 
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -479,3 +480,51 @@ def test_a_second_cache_on_the_path_does_not_take_the_firsts_locks_away(bench: B
     check += "'SELECT id FROM semcache_entries'))))"
     seen = subprocess.run([sys.executable, "-c", check, str(bench.path / FILE_NAME)], check=False)
     assert seen.returncode == 2
+
+
+# -- the connections of a lookup -----------------------------------------------------------------
+
+
+def test_queries_one_after_the_other_share_a_connection_and_those_at_once_do_not(
+    ledger: Ledger,
+) -> None:
+    with ledger._readers.one() as first, ledger._readers.one() as other:
+        assert other is not first
+    with ledger._readers.one() as again:
+        assert again in (first, other)
+
+
+def test_a_connection_that_failed_is_closed_and_the_next_query_gets_another(ledger: Ledger) -> None:
+    with pytest.raises(sqlite3.OperationalError), ledger._readers.one() as failed:
+        failed.execute("SELECT nothing")
+    assert is_closed(failed)
+    assert ledger.find(b"no such key", 0.0) is None
+
+
+def test_what_is_read_while_the_ledger_closes_is_closed_when_it_ends(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path, None)
+    with ledger._readers.one() as idle:
+        pass
+    with ledger._readers.one() as used:
+        assert used is idle
+        ledger.close()
+        assert used.execute("SELECT 1").fetchall() == [(1,)]
+    assert is_closed(used)
+    # the last connection to close takes SQLite's side files along
+    assert [file.name for file in tmp_path.iterdir()] == [FILE_NAME]
+
+
+def test_no_connection_is_left_open_by_a_ledger_that_closes(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path, None)
+    with ledger._readers.one() as one, ledger._readers.one() as other:
+        pass
+    ledger.close()
+    assert is_closed(one) and is_closed(other)
+
+
+def is_closed(connection: sqlite3.Connection) -> bool:
+    try:
+        connection.execute("SELECT 1")
+    except sqlite3.ProgrammingError:
+        return True
+    return False

@@ -215,8 +215,9 @@ class TestAnswered:
             Judgement("default", entry_id, "asked", "q", 0.95, 0.9, correct, source, NOW)
         ]
         assert post.audit.added == [(0.9, correct, weight)]
-        expected = frozenset() if correct else {entry_id}
-        assert post.records.quarantined(key("asked").exact) == expected
+        asked = key("asked")
+        (seen,) = post.ledger.live([entry_id], asked.partition, FINGERPRINT, NOW, asked.exact)
+        assert seen.known_wrong is not correct
 
     def test_it_is_judged_once(self, make: Callable[..., Post]) -> None:
         post = make(False)
