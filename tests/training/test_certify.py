@@ -247,18 +247,7 @@ def test_a_question_asked_in_many_streams_is_one_trial(wrong: tuple[int, ...]) -
     assert often.upper == pytest.approx(once.upper, rel=0.05)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        (),
-        pytest.param(
-            range(40, 501, 60),
-            marks=pytest.mark.xfail(
-                strict=True, reason="the stake is too bold: each wrong one costs nearly all of it"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("wrong", [(), range(40, 501, 60)])
 def test_as_many_questions_more_show_more(wrong: Sequence[int]) -> None:
     few = in_streams(decided(ranked(500, *wrong)), 16)
     often, many = row(few, bound=0.2), row(rows_as_questions(few), bound=0.2)
@@ -491,7 +480,7 @@ STEEP_STREAMS = Streams("steep", _steep, 1.0, 8)
 FLAT_STREAMS = Streams("flat just above the bound", _just_above, 0.05, 1)
 
 
-@pytest.mark.parametrize(("population", "serves"), [(STEEP_STREAMS, 0.45), (FLAT_STREAMS, 0.0)])
+@pytest.mark.parametrize(("population", "serves"), [(STEEP_STREAMS, 0.4), (FLAT_STREAMS, 0.0)])
 def test_the_promise_is_kept_where_each_question_is_asked_in_several_streams(
     population: Streams, serves: float
 ) -> None:
