@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from semcache_core.adapters import last_hit
+
 from langchain_semcache.cache import SemanticLLMCache
 from langchain_semcache.chat_model import CachedChatModel
-from langchain_semcache.hits import last_hit
 from langchain_semcache.verifier import ChatVerifier
 
 if TYPE_CHECKING:

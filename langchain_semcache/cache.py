@@ -16,6 +16,15 @@ from semcache_core import (
     Splitter,
     split_question,
 )
+from semcache_core.adapters import (
+    Namespace,
+    Normaliser,
+    Writer,
+    check_given,
+    check_writer,
+    given_or_opened,
+    note,
+)
 from typing_extensions import Unpack
 
 from langchain_semcache.generations import (
@@ -25,17 +34,10 @@ from langchain_semcache.generations import (
     load_generations,
     plain_text,
 )
-from langchain_semcache.hits import mark, note
+from langchain_semcache.hits import mark
 from langchain_semcache.identity import calling_model, read_llm_string
-from langchain_semcache.namespaces import (
-    Namespace,
-    Writer,
-    check_given,
-    check_writer,
-    namespace_of_config,
-)
-from langchain_semcache.opening import given_or_opened
-from langchain_semcache.requests import Normaliser, RequestReader
+from langchain_semcache.namespaces import namespace_of_config
+from langchain_semcache.requests import RequestReader
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI

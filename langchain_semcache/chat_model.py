@@ -24,21 +24,23 @@ from semcache_core import (
     Splitter,
     split_question,
 )
-from typing_extensions import Self
-
-from langchain_semcache.asking import STREAM, WHOLE, Question, RunManager
-from langchain_semcache.calls import Answer, CachedCalls
-from langchain_semcache.hits import Run, note
-from langchain_semcache.namespaces import (
+from semcache_core.adapters import (
     Namespace,
+    Normaliser,
     Writer,
     check_given,
     check_writer,
-    namespace_of_config,
+    given_or_opened,
+    note,
 )
-from langchain_semcache.opening import given_or_opened
+from typing_extensions import Self
+
+from langchain_semcache.asking import STREAM, WHOLE, Question, RunManager
+from langchain_semcache.calls import ChatCalls
+from langchain_semcache.hits import Run
+from langchain_semcache.namespaces import namespace_of_config
 from langchain_semcache.replay import areplayed, replayed
-from langchain_semcache.requests import Normaliser, RequestReader
+from langchain_semcache.requests import RequestReader
 from langchain_semcache.told import Call, ToldOfCalls, call_of
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ class CachedChatModel(ToldOfCalls):
     writer: SkipValidation[Writer] = Field(default=None, exclude=True, repr=False)
     pace: SkipValidation[float | None] = None
 
-    _made: tuple[tuple[Any, ...], CachedCalls] | None = PrivateAttr(default=None)
+    _made: tuple[tuple[Any, ...], ChatCalls] | None = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -119,13 +121,13 @@ class CachedChatModel(ToldOfCalls):
         **kwargs: Any,
     ) -> ChatResult:
         calls = self._calls()
-        asked = calls.ask(self._question(messages, stop, kwargs, semcache_call))
+        asked = calls.ask(self._question(messages, stop, kwargs, semcache_call, run_manager))
         note(None)
-        results = list(calls.items(asked, WHOLE, run_manager))
+        results = list(calls.items(asked, WHOLE))
         if asked.answer is None:
             return results[0]
-        self._tell(asked.answer, semcache_call, run_manager)
-        return ChatResult(generations=asked.answer.generations)
+        self._tell(asked.hit, semcache_call, run_manager)
+        return ChatResult(generations=asked.answer)
 
     async def _agenerate(
         self,
@@ -136,12 +138,12 @@ class CachedChatModel(ToldOfCalls):
         **kwargs: Any,
     ) -> ChatResult:
         calls = self._calls()
-        asked = await calls.aask(self._question(messages, stop, kwargs, semcache_call))
-        results = [item async for item in calls.aitems(asked, WHOLE, run_manager)]
+        asked = await calls.aask(self._question(messages, stop, kwargs, semcache_call, run_manager))
+        results = [item async for item in calls.aitems(asked, WHOLE)]
         if asked.answer is None:
             return results[0]
-        await self._atell(asked.answer, semcache_call, run_manager)
-        return ChatResult(generations=asked.answer.generations)
+        await self._atell(asked.hit, semcache_call, run_manager)
+        return ChatResult(generations=asked.answer)
 
     def _stream(
         self,
@@ -152,12 +154,12 @@ class CachedChatModel(ToldOfCalls):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         calls = self._calls()
-        asked = calls.ask(self._question(messages, stop, kwargs, semcache_call))
+        asked = calls.ask(self._question(messages, stop, kwargs, semcache_call, run_manager))
         note(None)
-        yield from calls.items(asked, STREAM, run_manager)
+        yield from calls.items(asked, STREAM)
         if asked.answer is not None:
-            self._tell(asked.answer, semcache_call, run_manager)
-            yield from replayed(asked.answer.generations[0], self.pace)
+            self._tell(asked.hit, semcache_call, run_manager)
+            yield from replayed(asked.answer[0], self.pace)
 
     async def _astream(
         self,
@@ -168,14 +170,14 @@ class CachedChatModel(ToldOfCalls):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         calls = self._calls()
-        asked = await calls.aask(self._question(messages, stop, kwargs, semcache_call))
+        asked = await calls.aask(self._question(messages, stop, kwargs, semcache_call, run_manager))
         note(None)
-        async with aclosing(calls.aitems(asked, STREAM, run_manager)) as items:
+        async with aclosing(calls.aitems(asked, STREAM)) as items:
             async for chunk in items:
                 yield chunk
         if asked.answer is not None:
-            await self._atell(asked.answer, semcache_call, run_manager)
-            async for chunk in areplayed(asked.answer.generations[0], self.pace):
+            await self._atell(asked.hit, semcache_call, run_manager)
+            async for chunk in areplayed(asked.answer[0], self.pace):
                 yield chunk
 
     # -- for the app -------------------------------------------------------------------------------
@@ -206,7 +208,7 @@ class CachedChatModel(ToldOfCalls):
 
     # -- helpers -----------------------------------------------------------------------------------
 
-    def _calls(self) -> CachedCalls:
+    def _calls(self) -> ChatCalls:
         """Made anew when what it works with has changed: a copy for another tenant must not go on
         with the answers of the first.
         """
@@ -214,7 +216,7 @@ class CachedChatModel(ToldOfCalls):
         parts = (self.semantic_cache, *told)
         made = self._made
         if made is None or made[0] != parts:
-            made = self._made = (parts, CachedCalls(self.semantic_cache, RequestReader(*parts)))
+            made = self._made = (parts, ChatCalls(self.semantic_cache, RequestReader(*parts)))
         return made[1]
 
     def _question(
@@ -223,20 +225,21 @@ class CachedChatModel(ToldOfCalls):
         stop: list[str] | None,
         arguments: dict[str, Any],
         call: Call | None,
+        run_manager: RunManager | None = None,
     ) -> Question:
         config = None if call is None else call.config
-        return Question(self.model, messages, stop, arguments, config)
+        return Question(self.model, messages, stop, arguments, config, run_manager)
 
-    def _tell(self, answer: Answer, call: Call | None, run_manager: RunManager | None) -> None:
-        hit = _noted(answer, call)
+    def _tell(self, hit: Hit | None, call: Call | None, run_manager: RunManager | None) -> None:
+        _note(hit, call)
         with self.semantic_cache.failing_open("announce"):
             if hit is not None and (run := self._run(call, run_manager)) is not None:
                 run.announce(hit)
 
     async def _atell(
-        self, answer: Answer, call: Call | None, run_manager: RunManager | None
+        self, hit: Hit | None, call: Call | None, run_manager: RunManager | None
     ) -> None:
-        hit = _noted(answer, call)
+        _note(hit, call)
         with self.semantic_cache.failing_open("announce"):
             if hit is not None and (run := self._run(call, run_manager)) is not None:
                 await run.aannounce(hit)
@@ -262,8 +265,7 @@ class CachedChatModel(ToldOfCalls):
         return Run(run_id, configured.handlers, configured.tags, configured.metadata)
 
 
-def _noted(answer: Answer, call: Call | None) -> Hit | None:
-    note(answer.hit)
+def _note(hit: Hit | None, call: Call | None) -> None:
+    note(hit)
     if call is not None:
-        call.hit = answer.hit
-    return answer.hit
+        call.hit = hit

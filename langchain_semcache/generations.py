@@ -1,11 +1,9 @@
 """Generations as text and back; which may be stored; and what must be new in each hit."""
 
 import json
-import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import Enum
 from typing import Any
 
 from langchain_core.load import dumps, loads
@@ -17,6 +15,7 @@ from langchain_core.outputs import (
     GenerationChunk,
 )
 from semcache_core import Request
+from semcache_core.adapters import REASON_FIELDS, cut_short
 
 from langchain_semcache.hits import METADATA_KEY
 
@@ -29,14 +28,6 @@ _ALLOWED: list[Any] = [
     AIMessage,
     AIMessageChunk,
 ]
-# Parts of a finish reason, of any provider, that say the answer is not all there. An answer with
-# a reason unknown to both sides is stored.
-_CUT_SHORT = re.compile(
-    "length|max_|max-|_limit|exceed|insufficient|incomplete|pause|truncat"
-    "|filter|safety|recitation|refus|block|prohibited|spii|guardrail|interven|sensitive|toxic"
-    "|error|fail|malformed|invalid|unexpected|cancel|abort|timeout|in_progress|queued"
-)
-_REASONS = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason", "status")
 _CALL_BLOCKS = {"tool_use", "tool_call", "tool_call_chunk", "mcp_approval_request"}
 _CALL_IDS = ("id", "call_id", "tool_use_id")
 _ARGUMENTS = ("args", "arguments", "input", "function")  # the app's data, whatever it looks like
@@ -113,16 +104,11 @@ def _is_complete(generation: Generation) -> bool:
             return False
         if any(kind in ("refusal", "invalid_tool_call") for kind in _block_types(message)):
             return False
-    reasons = [info.get(key) for info in said for key in _REASONS]
-    if any(_CUT_SHORT.search(str(reason).lower()) for reason in reasons if _is_word(reason)):
+    if any(cut_short(info.get(name)) for info in said for name in REASON_FIELDS):
         return False
     return bool(generation.text.strip()) or bool(
         message is not None and (_has_calls(message) or _has_blocks(message))
     )
-
-
-def _is_word(reason: object) -> bool:
-    return isinstance(reason, str | Enum)
 
 
 def _has_blocks(message: AIMessage) -> bool:

@@ -80,7 +80,7 @@ def _canonical(value: Any) -> Any:
 
 def _conversation(messages: Any) -> Any:
     read = read_prompt(dumps(list(messages)), lambda text: None)
-    if not read.stable:
+    if read is None:
         raise SemcacheError("a message shows only a class name or an address")
     return ["messages", read.question, read.rest]
 

@@ -1,10 +1,10 @@
 """From the prompt string that LangChain hands to a cache, to a question and everything else."""
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from semcache_core import Splitter
+from semcache_core.adapters import CallIds, Turn, read_text, read_turn
 
 # Differs between two runs of the same conversation without changing what is asked.
 _VOLATILE = {
@@ -43,41 +43,21 @@ _CALL_BLOCKS = {
     "server_tool_result",
     "server_tool_use",
 }
-_CALL_IDS = {"id", "call_id", "tool_use_id", "tool_call_id"}
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """`question` may be matched by meaning unless `exact_only`; `rest` is JSON and must be equal.
+def read_prompt(prompt: str, split: Splitter) -> Turn | None:
+    """Read a chat model's serialised messages (see `read_turn`), or a text model's bare prompt.
 
-    `rest` holds everything else of the conversation, with the question's place marked. `stable`
-    is False when an object in a message shows only its class or address, not its fields.
-    """
-
-    question: str
-    rest: Any
-    exact_only: bool
-    stable: bool = True
-
-
-def read_prompt(prompt: str, split: Splitter) -> Prompt:
-    """Read a chat model's serialised messages, or a text model's bare prompt.
-
-    Only the last user text can be matched by meaning, and only while nothing follows it: after a
-    tool result or a prefilled answer the whole conversation must be equal.
+    None when an object in a message shows only its class or address, not its fields.
     """
     messages = _parse(prompt)
     if messages is None:
-        question, frame, exact_only = _split_text(prompt, split)
-        return Prompt(question, ["text", frame], exact_only)
-    ids: dict[str, str] = {}
+        return read_text(prompt, split)
+    ids = CallIds()
     canonical = [_message(message, ids) for message in messages]
-    stable = not ('"not_implemented"' in prompt and _hides_an_object(canonical))
-    last = canonical[-1]
-    if last["type"] != "human":
-        return Prompt("", canonical, True, stable)
-    question, last["content"], exact_only = _split_content(last["content"], split)
-    return Prompt(question, canonical, exact_only, stable)
+    if '"not_implemented"' in prompt and _hides_an_object(canonical):
+        return None
+    return read_turn(canonical, split)
 
 
 def _parse(prompt: str) -> list[dict[str, Any]] | None:
@@ -105,8 +85,8 @@ def _is_message(message: Any) -> bool:
     )
 
 
-def _message(message: dict[str, Any], ids: dict[str, str]) -> dict[str, Any]:
-    """One message without what is volatile; call ids become `call-0`, `call-1` ... in order."""
+def _message(message: dict[str, Any], ids: CallIds) -> dict[str, Any]:
+    """One message without what is volatile."""
     fields = {k: v for k, v in message["kwargs"].items() if k not in _VOLATILE}
     name = str(message["id"][-1]) if message["id"] else ""
     kind = str(fields.get("type") or name).removesuffix("MessageChunk").lower()
@@ -120,15 +100,15 @@ def _message(message: dict[str, Any], ids: dict[str, str]) -> dict[str, Any]:
         }
     for calls in _CALLS:
         if isinstance(fields.get(calls), list):
-            fields[calls] = [_renumber(call, ids) for call in fields[calls]]
+            fields[calls] = [ids.renumber(call) for call in fields[calls]]
     if "tool_call_id" in fields:
-        fields = _renumber(fields, ids)
+        fields = ids.renumber(fields)
     content = _content(fields.get("content"), kind, ids)
     stated = {k: v for k, v in fields.items() if v not in (None, [], {})}
     return stated | {"type": kind, "content": content}
 
 
-def _content(content: Any, kind: str, ids: dict[str, str]) -> Any:
+def _content(content: Any, kind: str, ids: CallIds) -> Any:
     """Always a list of blocks, so that "hi" and [{"type": "text", "text": "hi"}] are equal."""
     if isinstance(content, str):
         content = [content] if content else []
@@ -137,53 +117,19 @@ def _content(content: Any, kind: str, ids: dict[str, str]) -> Any:
     return [_block(block, kind, ids) for block in content]
 
 
-def _block(block: Any, kind: str, ids: dict[str, str]) -> Any:
+def _block(block: Any, kind: str, ids: CallIds) -> Any:
     if isinstance(block, str):
         return {"type": "text", "text": block}
     if not isinstance(block, dict):
         return block
     what = str(block.get("type"))
     if what in _CALL_BLOCKS:
-        return _renumber({k: v for k, v in block.items() if k != "index"}, ids)
+        return ids.renumber({k: v for k, v in block.items() if k != "index"})
     # LangChain gives a block a new "lc_..." id each time it is made; a provider's own may be a
     # reference to an image or a file.
     new_each_time = what in _TEXT_BLOCKS or str(block.get("id")).startswith("lc_")
     volatile = [*(["id"] if new_each_time else []), *(["index"] if kind == "ai" else [])]
     return {k: v for k, v in block.items() if k not in volatile}
-
-
-def _renumber(call: Any, ids: dict[str, str]) -> Any:
-    if not isinstance(call, dict):
-        return call
-    return {
-        k: ids.setdefault(v, f"call-{len(ids)}") if k in _CALL_IDS and isinstance(v, str) else v
-        for k, v in call.items()
-    }
-
-
-def _split_content(content: Any, split: Splitter) -> tuple[str, Any, bool]:
-    """The question is the last text block; images, files and earlier blocks must be equal."""
-    texts = [
-        i
-        for i, block in enumerate(content if isinstance(content, list) else [])
-        if isinstance(block, dict)
-        and block.get("type") == "text"
-        and isinstance(block.get("text"), str)
-    ]
-    if not texts:
-        return "", content, True
-    block = content[texts[-1]]
-    question, frame, exact_only = _split_text(block["text"], split)
-    rest = [*content]
-    rest[texts[-1]] = {**block, "text": frame}
-    return question, rest, exact_only
-
-
-def _split_text(text: str, split: Splitter) -> tuple[str, str, bool]:
-    parts = split(text)
-    if parts is None:
-        return text, "", True
-    return parts.question, parts.frame, False
 
 
 def _hides_an_object(value: Any) -> bool:

@@ -24,22 +24,26 @@ from semcache_core import (
     digest,
     split_question,
 )
-from typing_extensions import Unpack
-
-from langchain_semcache.audits import Audits
-from langchain_semcache.delegating import unobserved
-from langchain_semcache.generations import as_stored, plain_text
-from langchain_semcache.hits import EVENT, described, note
-from langchain_semcache.namespaces import (
+from semcache_core.adapters import (
+    Audits,
     Namespace,
+    Normaliser,
+    UncachedTools,
     Writer,
     check_given,
     check_writer,
-    namespace_of_config,
+    described,
+    given_or_opened,
+    note,
 )
-from langchain_semcache.opening import given_or_opened
-from langchain_semcache.requests import Normaliser, RequestReader
-from langchain_semcache.uncached import UncachedTools
+from typing_extensions import Unpack
+
+from langchain_semcache.delegating import unobserved
+from langchain_semcache.generations import as_stored, plain_text
+from langchain_semcache.hits import EVENT
+from langchain_semcache.namespaces import namespace_of_config
+from langchain_semcache.requests import RequestReader
+from langchain_semcache.uncached import tools_called_in, tools_run_inside
 
 try:
     from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
@@ -198,7 +202,7 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def _text(self, request: ModelRequest[Any], response: Response) -> str | None:
         """The response as it is stored; None for what is not."""
-        if self._uncached.ran_inside(response.result):
+        if self._uncached.among(tools_run_inside(response.result)):
             return None
         return dump_answer(response, request.response_format)
 
@@ -212,7 +216,7 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
                 "cannot be seen; its calls are not cached",
             )
             return None
-        if self._uncached.called_in(request.messages):
+        if self._uncached.among(tools_called_in(request.messages)):
             return None
         llm_string = model._get_llm_string(**request.model_settings)
         asked = self._reader.read(_prompt(request), llm_string, model)

@@ -1,20 +1,11 @@
-"""Whose answers a call may see: the tenant, fixed, told by the run's config, or asked for; and who
-of the tenant asks.
-"""
+"""The tenant of a call, as the config of a LangChain run names it."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import Any
 
 from langchain_core.runnables.config import ensure_config
-from semcache_core import SemanticCache, SemcacheError, check_namespace
-
-Namespace: TypeAlias = str | Callable[[], str]
-"""A tenant, or what gives the tenant of the present call."""
-
-Writer: TypeAlias = str | Callable[[], str | None] | None
-"""Who asks, and stores (`Request.writer`), or what gives who makes the present call; None is nobody
-in particular, whose answers confirm nothing.
-"""
+from semcache_core import SemanticCache, adapters, check_namespace
+from semcache_core.adapters import Namespace, own_namespace
 
 CONFIG_KEY = "semcache_namespace"
 
@@ -38,35 +29,7 @@ def namespace_in(config: Mapping[str, Any]) -> str:
 
 
 def present_namespace(namespace: Namespace, cache: SemanticCache) -> str:
-    """The tenant of this call.
-
-    Raises SemcacheError for anything but a non-empty text: a tenant that is None by mistake must
-    never become the default one, whose answers all share.
-    """
+    """The tenant of this call; raises SemcacheError for anything but a non-empty text."""
     if namespace is namespace_of_config:
-        return namespace_of_config() or cache.settings.namespace
-    value = namespace() if callable(namespace) else namespace
-    check_namespace(value)
-    return value
-
-
-def present_writer(writer: Writer) -> str | None:
-    """Who makes this call."""
-    return writer() if callable(writer) else writer
-
-
-def check_writer(writer: object) -> None:
-    """Raise SemcacheError for what can never name a writer."""
-    if writer is not None and not callable(writer) and not isinstance(writer, str):
-        raise SemcacheError(
-            f"writer must be a str or a function that gives one, got {writer!r}; "
-            "pass the user's id as text, or leave it out"
-        )
-
-
-def check_given(namespace: object) -> None:
-    """Raise SemcacheError for what can never name a tenant."""
-    if namespace is None:  # typed out, but a tenant's id may be None by mistake
-        raise SemcacheError("namespace must be a non-empty str, got None; leave it out instead")
-    if not callable(namespace):
-        check_namespace(namespace)
+        namespace = namespace_of_config() or own_namespace
+    return adapters.present_namespace(namespace, cache)

@@ -1,19 +1,23 @@
 """From a model call, as LangChain describes it to a cache, to the request the core is asked."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Any, TypeAlias
+from collections.abc import Iterator
+from typing import Any
 
 from langchain_core.language_models import BaseLanguageModel
-from semcache_core import Explanation, Request, SemanticCache, SemcacheError, Splitter, digest
+from semcache_core import Explanation, Request, SemanticCache, Splitter, digest
+from semcache_core.adapters import (
+    Namespace,
+    Normaliser,
+    Turn,
+    Writer,
+    hinted,
+    normalised,
+    present_writer,
+)
 
-from langchain_semcache.dates import find_date
 from langchain_semcache.identity import CallingModels, read_llm_string
-from langchain_semcache.messages import Prompt, read_prompt
-from langchain_semcache.namespaces import Namespace, Writer, present_namespace, present_writer
-
-Normaliser: TypeAlias = Callable[[str], str]
-"""Takes out of a system text what may differ between calls that an answer may be shared by."""
+from langchain_semcache.messages import read_prompt
+from langchain_semcache.namespaces import present_namespace
 
 
 class RequestReader:
@@ -49,7 +53,7 @@ class RequestReader:
         if asking is None:
             return None
         read = self._read_prompt(prompt)
-        if not read.stable:
+        if read is None:
             self._warn_unstable("message")
             return None
         return Request(
@@ -61,27 +65,16 @@ class RequestReader:
         )
 
     def hinted(self, explanation: Explanation, prompt: str) -> Explanation:
-        """`explanation`, with a hint where a date in the system text may be why nothing is found.
+        """`explanation`, with a hint where a date in a system text may be why nothing is found."""
+        read = self._read_prompt(prompt)
+        blocks = () if read is None else _system_texts(read)
+        return hinted(explanation, [block["text"] for block in blocks])
 
-        The ledger holds only digests of scopes, so nothing can tell what other scopes differ in.
-        """
-        if explanation.hit is not None or not explanation.scope_is_empty:
-            return explanation
-        systems = [block["text"] for block in _system_texts(self._read_prompt(prompt))]
-        found = find_date("\n".join(systems))
-        if found is None:
-            return explanation
-        hint = (
-            f"the system prompt holds {found!r}; if that changes from call to call, no earlier "
-            "answer can be found: leave it out, or pass normalise_system"
-        )
-        return replace(explanation, hint=hint)
-
-    def _read_prompt(self, prompt: str) -> Prompt:
+    def _read_prompt(self, prompt: str) -> Turn | None:
         read = read_prompt(prompt, self._split)
-        if self._normalise_system is not None:
+        if read is not None and self._normalise_system is not None:
             for block in _system_texts(read):
-                block["text"] = _normalised(self._normalise_system, block["text"])
+                block["text"] = normalised(self._normalise_system, block["text"])
         return read
 
     def _asking_model(self, llm_string: str, model: BaseLanguageModel[Any] | None) -> str | None:
@@ -112,7 +105,7 @@ class RequestReader:
         )
 
 
-def _system_texts(read: Prompt) -> Iterator[dict[str, Any]]:
+def _system_texts(read: Turn) -> Iterator[dict[str, Any]]:
     """The text blocks of the system messages, as they are in `read`."""
     for message in read.rest:
         if isinstance(message, dict) and message.get("type") == "system":
@@ -120,12 +113,3 @@ def _system_texts(read: Prompt) -> Iterator[dict[str, Any]]:
             for block in content if isinstance(content, list) else ():
                 if isinstance(block, dict) and isinstance(block.get("text"), str):
                     yield block
-
-
-def _normalised(normalise: Normaliser, text: str) -> str:
-    normal = normalise(text)
-    if not isinstance(normal, str):  # None would make all system texts one
-        raise SemcacheError(
-            f"normalise_system must give a str, got {normal!r}; return the text unchanged instead"
-        )
-    return normal

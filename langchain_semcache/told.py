@@ -14,9 +14,9 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.uuid import uuid7
 from semcache_core import Hit
+from semcache_core.adapters import note
 
 from langchain_semcache.delegating import OWN_ARGUMENT, Delegating
-from langchain_semcache.hits import note
 
 
 @dataclass

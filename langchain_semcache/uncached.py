@@ -1,38 +1,19 @@
-"""Tools whose results differ from call to call, so that nothing that follows one is cached."""
+"""Which tools were called in a conversation, for `UncachedTools`."""
 
 from collections.abc import Sequence
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
-from semcache_core import SemcacheError
 
 
-class UncachedTools:
-    """Tells where in a conversation one of them was called.
+def tools_called_in(messages: Sequence[BaseMessage]) -> set[str]:
+    """The names of all tools called in `messages`, by the agent or by the provider."""
+    return set[str]().union(*map(_named_in, messages))
 
-    Anywhere, not only since the last human message: a later turn builds on what it gave ("and an
-    hour later?"), for as long as the model is shown it.
-    """
 
-    def __init__(self, names: Sequence[str]) -> None:
-        """Raises SemcacheError for anything but a sequence of names."""
-        is_sequence = isinstance(names, Sequence) and not isinstance(names, str)
-        if not is_sequence or not all(isinstance(name, str) for name in names):
-            raise SemcacheError(
-                f'uncached_tools must be a sequence of tool names, got {names!r}; write ("clock",)'
-            )
-        self._names = frozenset(names)
-
-    def called_in(self, messages: Sequence[BaseMessage]) -> bool:
-        """Whether one of them has been called in `messages`, by the agent or by the provider."""
-        return any(self._names & _named_in(message) for message in messages)
-
-    def ran_inside(self, answer: Sequence[BaseMessage]) -> bool:
-        """Whether the provider ran one to make `answer`; a call that it asks for runs later."""
-        return any(
-            self._names & _names_in_blocks(message) - _names_of_calls(message)
-            for message in answer
-            if isinstance(message, AIMessage)
-        )
+def tools_run_inside(answer: Sequence[BaseMessage]) -> set[str]:
+    """Of those that the provider ran to make `answer`; a call that it asks for runs later."""
+    messages = [message for message in answer if isinstance(message, AIMessage)]
+    return set[str]().union(*(_names_in_blocks(one) - _names_of_calls(one) for one in messages))
 
 
 def _named_in(message: BaseMessage) -> set[str]:

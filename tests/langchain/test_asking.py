@@ -3,38 +3,40 @@
 from typing import Any
 
 import pytest
-from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.callbacks import BaseCallbackHandler, CallbackManagerForLLMRun
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.rate_limiters import BaseRateLimiter
 from scripted_models import Chat, Streaming
+from semcache_core.adapters import Kind
 
-from langchain_semcache.asking import STREAM, WHOLE, Kind, Question
+from langchain_semcache.asking import STREAM, WHOLE, Question, without_run
 
+ChatKind = Kind[Question, Any, list[ChatGeneration]]
 KINDS = pytest.mark.parametrize("kind", [WHOLE, STREAM], ids=["whole", "stream"])
 
 
-def question(model: Any, **arguments: Any) -> Question:
-    return Question(model, [HumanMessage("how warm is it")], ["."], arguments)
+def question(model: Any, run: Any = None, **arguments: Any) -> Question:
+    return Question(model, [HumanMessage("how warm is it")], ["."], arguments, run=run)
 
 
-def answer(kind: Kind[Any], asked: Question, run: Any = None) -> list[ChatGeneration]:
-    return kind.whole(asked, list(kind.ask(asked, run)))
+def answer(kind: ChatKind, asked: Question) -> list[ChatGeneration]:
+    return kind.whole(asked, list(kind.ask(asked))) or []
 
 
-async def aanswer(kind: Kind[Any], asked: Question, run: Any = None) -> list[ChatGeneration]:
-    return kind.whole(asked, [item async for item in kind.aask(asked, run)])
+async def aanswer(kind: ChatKind, asked: Question) -> list[ChatGeneration]:
+    return kind.whole(asked, [item async for item in kind.aask(asked)]) or []
 
 
 @KINDS
-async def test_all_items_together_are_the_answer(kind: Kind[Any]) -> None:
+async def test_all_items_together_are_the_answer(kind: ChatKind) -> None:
     asked = question(Streaming().answering("quite warm", "cold today"))
     assert [one.text for one in answer(kind, asked)] == ["quite warm"]
     assert [one.text for one in await aanswer(kind, asked)] == ["cold today"]
 
 
 @KINDS
-async def test_the_answer_has_the_content_that_its_model_was_told_to_give(kind: Kind[Any]) -> None:
+async def test_the_answer_has_the_content_that_its_model_was_told_to_give(kind: ChatKind) -> None:
     [generation] = answer(kind, question(Streaming(output_version="v1").answering("warm")))
     assert isinstance(generation.message, AIMessage)
     assert generation.message.content == [{"type": "text", "text": "warm"}]
@@ -59,10 +61,10 @@ class Noting(Streaming):
 
 
 @KINDS
-def test_a_model_is_told_of_stops_arguments_and_the_run_if_there_is_one(kind: Kind[Any]) -> None:
+def test_a_model_is_told_of_stops_arguments_and_the_run_if_there_is_one(kind: ChatKind) -> None:
     model, run = Noting(told=[]), CallbackManagerForLLMRun.get_noop_manager()
     for given in (run, None):
-        answer(kind, question(model, temperature=1.0), given)
+        answer(kind, question(model, given, temperature=1.0))
     assert model.told == [(["."], run, {"temperature": 1.0}), (["."], None, {"temperature": 1.0})]
 
 
@@ -72,7 +74,7 @@ def test_a_model_that_takes_no_run_manager_gets_none() -> None:
             return super()._generate(messages)
 
     run = CallbackManagerForLLMRun.get_noop_manager()
-    assert answer(WHOLE, question(Plain().answering("warm")), run)[0].text == "warm"
+    assert answer(WHOLE, question(Plain().answering("warm"), run))[0].text == "warm"
 
 
 class Turns(BaseRateLimiter):
@@ -89,7 +91,7 @@ class Turns(BaseRateLimiter):
 
 
 @KINDS
-async def test_a_rate_limiter_is_waited_for(kind: Kind[Any]) -> None:
+async def test_a_rate_limiter_is_waited_for(kind: ChatKind) -> None:
     turns = Turns()
     asked = question(Streaming(rate_limiter=turns))
     answer(kind, asked)
@@ -99,10 +101,23 @@ async def test_a_rate_limiter_is_waited_for(kind: Kind[Any]) -> None:
 
 async def test_a_stream_that_is_closed_closes_the_models() -> None:
     model = Streaming().answering("quite warm", "quite warm")
-    stream, astream = STREAM.ask(question(model), None), STREAM.aask(question(model), None)
+    stream, astream = STREAM.ask(question(model)), STREAM.aask(question(model))
     next(stream)
     await anext(astream)
     assert model.open_streams == 2
     stream.close()
     await astream.aclose()
     assert model.open_streams == 0
+
+
+def test_a_question_without_its_run_tells_nobody_of_the_app() -> None:
+    model = Noting(told=[], callbacks=[BaseCallbackHandler()])
+    run = CallbackManagerForLLMRun.get_noop_manager()
+    asked = without_run(question(model, run, temperature=1.0))
+    answer(WHOLE, asked)
+    assert model.told == [(["."], None, {"temperature": 1.0})]
+    assert asked.model.callbacks is None and asked.model.cache is False
+
+
+def test_no_chunks_are_no_answer() -> None:
+    assert STREAM.whole(question(Streaming()), []) is None

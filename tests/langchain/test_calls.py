@@ -10,9 +10,9 @@ import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 from scripted_models import Streaming
 from semcache_core import SemanticCache
+from semcache_core.adapters import AsyncFlight, Flight
 
 from langchain_semcache import CachedChatModel, SemanticLLMCache, last_hit
-from langchain_semcache.flights import AsyncFlight, Flight
 
 ASK = "how warm is it"
 CUT = {"finish_reason": "length"}

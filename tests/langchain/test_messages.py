@@ -22,15 +22,18 @@ from langchain_core.messages.content import create_image_block, create_text_bloc
 from pydantic import BaseModel
 from scripted_models import Chat
 from semcache_core import Request, digest, split_question
+from semcache_core.adapters import Turn
 
 from langchain_semcache import SemanticLLMCache
-from langchain_semcache.messages import Prompt, read_prompt
+from langchain_semcache.messages import read_prompt
 
 OpenCache = Callable[..., SemanticLLMCache]
 
 
-def read(*messages: BaseMessage) -> Prompt:
-    return read_prompt(dumps(list(messages)), split_question)
+def read(*messages: BaseMessage) -> Turn:
+    turn = read_prompt(dumps(list(messages)), split_question)
+    assert turn is not None
+    return turn
 
 
 def key(*messages: BaseMessage) -> str:
@@ -358,20 +361,23 @@ not_messages = st.fixed_dictionaries({"type": json_like, "id": json_like, "kwarg
 
 @given(st.text())
 def test_any_text_can_be_read(prompt: str) -> None:
-    read = read_prompt(prompt, split_question)
-    Request(read.question, scope=digest(read.rest))
+    turn = read_prompt(prompt, split_question)
+    assert turn is not None
+    Request(turn.question, scope=digest(turn.rest))
 
 
 @settings(max_examples=300)
 @given(st.lists(odd_messages, max_size=3) | st.lists(not_messages | json_like, max_size=3))
 def test_any_json_can_be_read(messages: list[Any]) -> None:
-    read = read_prompt(json.dumps(messages), split_question)
-    Request(read.question, scope=digest(read.rest))
+    turn = read_prompt(json.dumps(messages), split_question)
+    assert turn is not None
+    Request(turn.question, scope=digest(turn.rest))
 
 
 @pytest.mark.parametrize("prompt", ["[" * 100_000, "[" + "9" * 5000 + "]", '[{"kwargs": {}}', "[]"])
 def test_broken_json_is_text(prompt: str) -> None:
-    assert read_prompt(prompt, split_question).question == prompt
+    turn = read_prompt(prompt, split_question)
+    assert turn is not None and turn.question == prompt
 
 
 usages = st.none() | st.fixed_dictionaries(

@@ -25,8 +25,7 @@ from scripted_models import Chat, OllamaLike
 from semcache_core import Request, SemanticCache, SemcacheError
 from thermometer import Thermometer, calling, kinds
 
-from langchain_semcache import CachedChatModel, SemanticCacheMiddleware, SemanticLLMCache
-from langchain_semcache.hits import last_hit
+from langchain_semcache import CachedChatModel, SemanticCacheMiddleware, SemanticLLMCache, last_hit
 
 QUESTION = "how warm is it"
 PARAPHRASE = "is it how warm"

@@ -1,14 +1,13 @@
-"""Tools that differ from call to call: where in a conversation one was called."""
+"""Which tools were called in a conversation, and where."""
 
 from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
-from semcache_core import SemcacheError
 
-from langchain_semcache.uncached import UncachedTools
+from langchain_semcache.uncached import tools_called_in, tools_run_inside
 
-CLOCK = UncachedTools(["clock", "web_search"])
+CLOCK = {"clock", "web_search"}
 
 
 def calling(name: str) -> AIMessage:
@@ -36,8 +35,8 @@ BLOCKS: list[dict[str, Any]] = [
 )
 def test_a_call_counts_wherever_it_is_in_the_conversation(message: BaseMessage) -> None:
     later = [message, AIMessage("it is late"), HumanMessage("and in an hour")]
-    assert CLOCK.called_in([message])
-    assert CLOCK.called_in(later)
+    assert CLOCK & tools_called_in([message])
+    assert CLOCK & tools_called_in(later)
 
 
 @pytest.mark.parametrize(
@@ -51,25 +50,20 @@ def test_a_call_counts_wherever_it_is_in_the_conversation(message: BaseMessage) 
     ],
 )
 def test_the_word_alone_is_no_call(message: BaseMessage) -> None:
-    assert not CLOCK.called_in([message])
+    assert not CLOCK & tools_called_in([message])
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_what_the_provider_ran_has_run_already(block: dict[str, Any]) -> None:
-    assert CLOCK.ran_inside([AIMessage([block, {"type": "text", "text": "found"}])])
+    assert CLOCK & tools_run_inside([AIMessage([block, {"type": "text", "text": "found"}])])
 
 
 def test_what_the_answer_asks_for_has_not_run_yet() -> None:
     block = {"type": "tool_use", "name": "clock", "id": "call_1", "input": {}}
-    assert not CLOCK.ran_inside([calling("clock")])
-    assert not CLOCK.ran_inside([calling("clock").model_copy(update={"content": [block]})])
+    asked = calling("clock")
+    assert not CLOCK & tools_run_inside([asked])
+    assert not CLOCK & tools_run_inside([asked.model_copy(update={"content": [block]})])
 
 
-@pytest.mark.parametrize("wrong", ["clock", None, 7, [7], [print], {"clock"}])
-def test_anything_but_names_is_an_error(wrong: Any) -> None:
-    with pytest.raises(SemcacheError, match=r"uncached_tools must be a sequence of tool names"):
-        UncachedTools(wrong)
-
-
-def test_no_names_is_no_tool() -> None:
-    assert not UncachedTools(()).called_in([calling("clock")])
+def test_no_messages_called_nothing() -> None:
+    assert tools_called_in([]) == tools_run_inside([]) == set()

@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from semcache_core import SemanticCache, SemcacheError, SharedOptions
+from semcache_core.cache import SemanticCache
+from semcache_core.errors import SemcacheError
+from semcache_core.settings import SharedOptions
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -20,7 +22,7 @@ def given_or_opened(
     if not isinstance(cache, SemanticCache):
         raise SemcacheError(
             f"cache must be a SemanticCache, got {cache!r}; "
-            "of a SemanticLLMCache pass its .cache, or leave it out for a new one"
+            "pass its .cache or .semantic_cache where it has one, or leave it out for a new one"
         )
     if embedder is not None or chroma_client is not None or options:
         given = sorted(options) or ["embedder or chroma_client"]

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from semcache_core import Hit
+from semcache_core.types import Hit
 
 T = TypeVar("T")
 

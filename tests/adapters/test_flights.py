@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-
-from langchain_semcache.flights import AsyncFlights, Flight, Flights, Outcome
+from semcache_core.adapters import AsyncFlights, Flight, Flights, Outcome
 
 
 class Source:

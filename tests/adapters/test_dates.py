@@ -1,8 +1,7 @@
 """What in a system prompt looks like a date or a time, and what does not."""
 
 import pytest
-
-from langchain_semcache.dates import find_date
+from semcache_core.adapters.dates import find_date
 
 
 @pytest.mark.parametrize(

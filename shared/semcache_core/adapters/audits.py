@@ -6,7 +6,8 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 
-from semcache_core import SemanticCache, SemcacheError
+from semcache_core.cache import SemanticCache
+from semcache_core.errors import SemcacheError
 
 AT_ONCE = 2
 """As many audits run at a time, in threads and in each event loop."""
@@ -18,8 +19,8 @@ class Audits:
     """Runs audits behind the back of those who were served.
 
     Nobody waits for one: where AT_ONCE are running, the next is skipped. A queue would grow without
-    end where hits come faster than the model answers. An audit has an empty context, for LangChain
-    finds the callbacks of the app's run in the context: no handler, trace or stream shows it.
+    end where hits come faster than the model answers. An audit has an empty context, for frameworks
+    find the callbacks of the app's run in the context: no handler, trace or stream shows it.
 
     An error, and an audit that is skipped, are counted in `stats().failures["audit"]`.
     """

@@ -1,0 +1,213 @@
+"""Calls of a model that the cache answers, or else the model once for all who ask the same."""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from contextlib import aclosing, closing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from semcache_core.adapters.asking import Answers, Asked, Kind
+from semcache_core.adapters.audits import Audits
+from semcache_core.adapters.flights import AsyncFlights, Flights, Outcome
+from semcache_core.cache import SemanticCache
+from semcache_core.types import Request
+
+Q = TypeVar("Q")
+T = TypeVar("T")
+A = TypeVar("A")
+
+
+@dataclass
+class Record(Generic[T]):
+    """The items so far, for storing; `sound` until one could not be kept."""
+
+    items: list[T] = field(default_factory=list)
+    sound: bool = True
+
+
+class CachedCalls(Generic[Q, A]):
+    """Looks up, asks and stores. Fails open: an error of the cache only means that the model is
+    asked, an error of the model reaches all who wait for it.
+
+    `read` makes the request of a question, None for one that is not cached. `unobserved` makes the
+    question that an audit asks: none of the app's own callbacks and caches may hear of it.
+
+    All who ask the same at the same time are one lookup too: a burst of one question would else
+    embed it once for each of them. A hit that is audited is one audit of them all.
+    """
+
+    def __init__(
+        self,
+        cache: SemanticCache,
+        read: Callable[[Q], Request | None],
+        answers: Answers[A],
+        unobserved: Callable[[Q], Q],
+    ) -> None:
+        self._cache, self._read = cache, read
+        self._answers, self._unobserved = answers, unobserved
+        self._flights: dict[int, Flights[Any]] = {}
+        self._async_flights: AsyncFlights[Any] = AsyncFlights()
+        self._audits = Audits(cache)
+
+    def ask(self, question: Q) -> Asked[Q, A]:
+        """Read the question. What comes of it, `items` tells."""
+        with self._cache.failing_open("lookup"):
+            return Asked(question, self._read(question))
+        return Asked(question)
+
+    async def aask(self, question: Q) -> Asked[Q, A]:
+        """See `ask`."""
+        await asyncio.sleep(0)  # a burst has begun all its calls before threads take turns with it
+        with self._cache.failing_open("lookup"):
+            return await self._cache.in_thread(self.ask, question)
+        return Asked(question)
+
+    def items(self, asked: Asked[Q, A], kind: Kind[Q, T, A]) -> Iterator[T]:
+        """What the model gives. Nothing where there is an answer already: then it is in `asked`."""
+        leads = False
+        while asked.request is not None:
+            key, flights = asked.key, self._of_this_process()
+            flight, leads = flights.join(key, lambda outcome: self._flown(asked, kind, outcome))
+            try:
+                if leads:
+                    yield from flight.items()
+                else:
+                    flight.wait()
+            finally:
+                flights.leave(key, flight)
+            if isinstance(flight.error, Exception):
+                raise flight.error
+            if flight.error is None:  # else whoever fetched was interrupted: ask anew
+                break
+        if not leads:
+            if asked.request is not None:
+                self._share(asked, flight.outcome)
+            if asked.answer is None:
+                yield from kind.ask(asked.question)
+
+    async def aitems(self, asked: Asked[Q, A], kind: Kind[Q, T, A]) -> AsyncGenerator[T, None]:
+        """See `items`."""
+        leads = False
+        while asked.request is not None:
+            key, flights = asked.key, self._async_flights
+            flight, leads = flights.join(key, lambda outcome: self._aflown(asked, kind, outcome))
+            try:
+                if leads:
+                    async for item in flight.items():
+                        yield item
+                else:
+                    await flight.wait()
+            finally:
+                await flights.leave(key, flight)
+            if isinstance(flight.error, Exception):
+                raise flight.error
+            if flight.error is None:
+                break
+        if not leads:
+            if asked.request is not None:
+                with self._cache.failing_open("lookup"):
+                    await self._cache.in_thread(self._share, asked, flight.outcome)
+            if asked.answer is None:
+                async with aclosing(kind.aask(asked.question)) as plain:
+                    async for item in plain:
+                        yield item
+
+    # -- what sync and async share -----------------------------------------------------------------
+
+    def _flown(
+        self, asked: Asked[Q, A], kind: Kind[Q, T, A], outcome: Outcome
+    ) -> Generator[T, None, None]:
+        self._look(asked, outcome)
+        if asked.hit is not None and asked.hit.audited:
+            self._audits.start(partial(self._audit, asked, kind))
+        if asked.answer is not None:
+            return
+        record: Record[T] = Record()
+        with closing(kind.ask(asked.question)) as items:
+            for item in items:
+                self._recorded(record, item, kind)
+                yield item
+        self._keep(asked, record, kind, outcome)
+
+    async def _aflown(
+        self, asked: Asked[Q, A], kind: Kind[Q, T, A], outcome: Outcome
+    ) -> AsyncGenerator[T, None]:
+        with self._cache.failing_open("lookup"):
+            await self._cache.in_thread(self._look, asked, outcome)
+        if asked.hit is not None and asked.hit.audited:
+            self._audits.astart(partial(self._aaudit, asked, kind))
+        if asked.answer is not None:
+            return
+        record: Record[T] = Record()
+        async with aclosing(kind.aask(asked.question)) as items:
+            async for item in items:
+                self._recorded(record, item, kind)
+                yield item
+        with self._cache.failing_open("update"):
+            await self._cache.in_thread(self._keep, asked, record, kind, outcome)
+
+    def _look(self, asked: Asked[Q, A], outcome: Outcome) -> None:
+        assert asked.request is not None
+        with self._cache.failing_open("lookup"):
+            hit = self._cache.lookup(asked.request, audits=True)
+            if hit is not None:
+                asked.answer = self._answers.load(hit.response, hit)
+                asked.hit = outcome.hit = hit
+                outcome.text = hit.response
+
+    def _recorded(self, record: Record[T], item: T, kind: Kind[Q, T, A]) -> None:
+        if record.sound:
+            record.sound = False
+            with self._cache.failing_open("update"):
+                record.items.append(kind.copy(item))
+                record.sound = True
+
+    def _keep(
+        self, asked: Asked[Q, A], record: Record[T], kind: Kind[Q, T, A], outcome: Outcome
+    ) -> None:
+        """Store what may be repeated; those who wait get all that can be written down."""
+        asking, answers = asked.request, self._answers
+        assert asking is not None
+        with self._cache.failing_open("update"):
+            answer = kind.whole(asked.question, record.items) if record.sound else None
+            if answer is None:
+                return
+            outcome.text = answers.dump(answer)
+            if answers.is_storable(answer):
+                exact_only = asking.exact_only or answers.calls_tools(answer)
+                stored = replace(asking, exact_only=exact_only)
+                self._cache.update(stored, outcome.text, answer=answers.words(answer))
+
+    def _audit(self, asked: Asked[Q, A], kind: Kind[Q, T, A]) -> None:
+        question = self._unobserved(asked.question)
+        with closing(kind.ask(question)) as items:
+            self._judge(asked, kind.whole(question, list(items)))
+
+    async def _aaudit(self, asked: Asked[Q, A], kind: Kind[Q, T, A]) -> None:
+        question = self._unobserved(asked.question)
+        async with aclosing(kind.aask(question)) as items:
+            given = [item async for item in items]
+        await self._cache.in_thread(self._judge, asked, kind.whole(question, given))
+
+    def _judge(self, asked: Asked[Q, A], answer: A | None) -> None:
+        """Compare what was served with what the model says, if that is words and storable."""
+        assert asked.request is not None
+        if answer is None or not self._answers.is_storable(answer):
+            return
+        said = self._answers.words(answer)
+        if said is not None:
+            self._cache.audited(asked.request, said)
+
+    def _share(self, asked: Asked[Q, A], outcome: Outcome) -> None:
+        """Give what another caller was given, as objects of this one's own."""
+        with self._cache.failing_open("lookup"):
+            if outcome.text is not None:
+                asked.answer = self._answers.load(outcome.text, outcome.hit)
+                asked.hit = outcome.hit
+
+    def _of_this_process(self) -> Flights[Any]:
+        """A forked child would wait for threads that it does not have."""
+        pid = os.getpid()
+        return self._flights.get(pid) or self._flights.setdefault(pid, Flights())

@@ -1,0 +1,37 @@
+"""What an app learns of a hit: which it was, and nothing of another caller."""
+
+import contextvars
+import json
+from dataclasses import replace
+
+from semcache_core import Hit
+from semcache_core.adapters import described, last_hit, note
+
+HIT = Hit("hello, Bob", "semantic", 0.97, 0.95, "I am Bob, hi there", 7, 3.5)
+
+
+def test_a_hit_shows_neither_question_nor_answer() -> None:
+    told = described(HIT)
+    assert told == {"kind": "semantic", "probability": 0.97, "age_s": 3.5, "entry_id": 7}
+    assert "Bob" not in json.dumps(told)
+
+
+def test_without_a_hit_the_answer_was_shared() -> None:
+    assert described(None) | {"kind": ""} == {
+        **{"kind": "", "probability": 1.0, "age_s": 0.0},
+        "entry_id": None,
+    }
+    assert described(None)["kind"] == "shared"
+
+
+def test_the_last_hit_is_of_the_own_context() -> None:
+    def own() -> None:
+        assert last_hit() is None
+        for hit in (HIT, replace(HIT, kind="exact"), None):
+            note(hit)
+            assert last_hit() is hit
+        note(HIT)
+        contextvars.Context().run(lambda: note(None))
+        assert last_hit() is HIT
+
+    contextvars.Context().run(own)
