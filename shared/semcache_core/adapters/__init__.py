@@ -5,6 +5,12 @@ from semcache_core.adapters.audits import Audits
 from semcache_core.adapters.calls import CachedCalls
 from semcache_core.adapters.flights import AsyncFlight, AsyncFlights, Flight, Flights, Outcome
 from semcache_core.adapters.hits import described, last_hit, note
+from semcache_core.adapters.judge import (
+    JUDGE_PROMPT,
+    check_judge_prompt,
+    told_to_judge,
+    verdict,
+)
 from semcache_core.adapters.opening import given_or_opened
 from semcache_core.adapters.reasons import REASON_FIELDS, cut_short
 from semcache_core.adapters.systems import Normaliser, hinted, normalised
@@ -20,6 +26,7 @@ from semcache_core.adapters.tenants import (
 from semcache_core.adapters.turns import CallIds, Turn, UncachedTools, read_text, read_turn
 
 __all__ = [
+    "JUDGE_PROMPT",
     "REASON_FIELDS",
     "Answers",
     "Asked",
@@ -38,6 +45,7 @@ __all__ = [
     "UncachedTools",
     "Writer",
     "check_given",
+    "check_judge_prompt",
     "check_writer",
     "cut_short",
     "described",
@@ -51,4 +59,6 @@ __all__ = [
     "present_writer",
     "read_text",
     "read_turn",
+    "told_to_judge",
+    "verdict",
 ]
