@@ -1,0 +1,240 @@
+"""SemcacheKVStore: LlamaIndex's BaseKVStore over a SemanticCache, by equal keys alone."""
+
+import asyncio
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from llama_index.core.storage.kvstore.types import (
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_COLLECTION,
+    BaseKVStore,
+)
+from semcache_core import Request, SemanticCache, SemcacheError, SharedOptions, digest
+from semcache_core.adapters import (
+    Namespace,
+    check_given,
+    given_or_opened,
+    own_namespace,
+    present_namespace,
+)
+from typing_extensions import Unpack
+
+log = logging.getLogger("semcache")
+T = TypeVar("T")
+
+_CHECKSUM = 64  # hex digits of a SHA-256
+
+
+class SemcacheKVStore(BaseKVStore):
+    """For `IngestionCache(cache=SemcacheKVStore())` and an embedding model's `embeddings_cache=`.
+
+    A value is found by its very key, never by a similar one, and nothing is ever embedded. It is a
+    dict, kept as JSON: tuples come back as lists, other keys than text as text. Takes the
+    keyword arguments of `SemanticCache`, of which `path`, `ttl` and `max_entries` matter here, or
+    `cache=` an open one. One ledger may hold answers and values: they never meet, but `max_entries`
+    is of all that it holds.
+
+    A cache, not a database: it may forget, and it fails open. What cannot be read, or is not what
+    was put, is None; what cannot be written is not stored; both are counted in
+    `store.cache.stats().failures` and logged once. Any process may open the same path. Pickled, as
+    for `IngestionPipeline.run(num_workers=2)`, it is opened anew from the same path where it
+    arrives; with `path=None` that is another, empty one. There is nothing to persist.
+
+    LlamaIndex looks embeddings up by their text alone, be it a query's or a node's. Each embedding
+    model therefore needs a namespace of its own, or one is given the vectors of another:
+
+        SomeEmbedding(model_name=name, embeddings_cache=SemcacheKVStore(namespace=name))
+
+    It has no length and no repr of its own: LlamaIndex would take an empty store for none at all,
+    and a repr for a part of what the transformation is.
+    """
+
+    def __init__(
+        self,
+        *,
+        cache: SemanticCache | None = None,
+        namespace: Namespace = own_namespace,
+        **options: Unpack[SharedOptions],
+    ) -> None:
+        check_given(namespace)
+        self._namespace = namespace
+        opened = given_or_opened(cache, None, None, options)
+        self._settings = _settings(opened) if cache is None else None
+        self._cache: SemanticCache | None = opened
+        self._opening = threading.Lock()
+        self._warned = False
+
+    @property
+    def cache(self) -> SemanticCache:
+        """The cache that holds the values; opened at the first use of a copy."""
+        if self._cache is None:
+            with self._opening:
+                if self._cache is None:
+                    self._cache = SemanticCache(**self._settings or {})
+        return self._cache
+
+    # -- one key -------------------------------------------------------------------------------
+
+    def get(self, key: str, collection: str = DEFAULT_COLLECTION) -> dict[str, Any] | None:
+        """The value put under exactly this key; a new object each time."""
+
+        def find(cache: SemanticCache) -> dict[str, Any] | None:
+            hit = cache.lookup(self._request(cache, key, collection))
+            return None if hit is None else _load(hit.response)
+
+        return self._attempt("get", find, None)
+
+    def put(self, key: str, val: dict[str, Any], collection: str = DEFAULT_COLLECTION) -> None:
+        """Keep a value in place of an older one, which goes also where this one cannot be kept."""
+
+        def store(cache: SemanticCache) -> None:
+            request = self._request(cache, key, collection)
+            stored = None
+            try:
+                stored = cache.update(request, _dump(val))
+            finally:
+                if stored is None:  # nothing is better than the older value
+                    cache.forget(request)
+
+        self._attempt("put", store, None)
+
+    def delete(self, key: str, collection: str = DEFAULT_COLLECTION) -> bool:
+        """Forget a value; whether there was one."""
+
+        def forget(cache: SemanticCache) -> bool:
+            return cache.forget(self._request(cache, key, collection))
+
+        return self._attempt("delete", forget, False)
+
+    # -- many keys -----------------------------------------------------------------------------
+
+    def get_all(self, collection: str = DEFAULT_COLLECTION) -> dict[str, dict[str, Any]]:
+        """Key -> value, of this namespace's collection."""
+        found: dict[str, dict[str, Any]] = {}
+
+        def find(cache: SemanticCache) -> None:
+            tenant = present_namespace(self._namespace, cache)
+            for entry in cache.entries(_scope(collection), tenant):
+                with cache.failing_open("get_all"):  # one bad row does not hide the others
+                    found[entry.question] = _load(entry.response)
+
+        self._attempt("get_all", find, None)
+        return found
+
+    def put_all(
+        self,
+        kv_pairs: list[tuple[str, dict[str, Any]]],
+        collection: str = DEFAULT_COLLECTION,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+    ) -> None:
+        """Keep all these values; `batch_size` changes nothing."""
+        for key, val in kv_pairs:
+            self.put(key, val, collection)
+
+    # -- async twins: the same on a thread, so that the event loop never waits for a disk ---------
+
+    async def aget(self, key: str, collection: str = DEFAULT_COLLECTION) -> dict[str, Any] | None:
+        """See `get`."""
+        return await asyncio.to_thread(self.get, key, collection)
+
+    async def aput(
+        self, key: str, val: dict[str, Any], collection: str = DEFAULT_COLLECTION
+    ) -> None:
+        """See `put`."""
+        await asyncio.to_thread(self.put, key, val, collection)
+
+    async def adelete(self, key: str, collection: str = DEFAULT_COLLECTION) -> bool:
+        """See `delete`."""
+        return await asyncio.to_thread(self.delete, key, collection)
+
+    async def aget_all(self, collection: str = DEFAULT_COLLECTION) -> dict[str, dict[str, Any]]:
+        """See `get_all`."""
+        return await asyncio.to_thread(self.get_all, collection)
+
+    async def aput_all(
+        self,
+        kv_pairs: list[tuple[str, dict[str, Any]]],
+        collection: str = DEFAULT_COLLECTION,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+    ) -> None:
+        """See `put_all`."""
+        await asyncio.to_thread(self.put_all, kv_pairs, collection, batch_size)
+
+    # -- helpers -------------------------------------------------------------------------------
+
+    def _request(self, cache: SemanticCache, key: str, collection: str) -> Request:
+        tenant = present_namespace(self._namespace, cache)
+        return Request(key, _scope(collection), tenant, exact_only=True)
+
+    def _attempt(self, operation: str, call: Callable[[SemanticCache], T], otherwise: T) -> T:
+        """What `call` gives; `otherwise` where the cache fails."""
+        try:
+            cache = self.cache
+        except SemcacheError as error:  # only a copy can meet it, and has nothing to count it in
+            if not self._warned:
+                log.warning(
+                    "semcache: a copied store cannot be opened, and holds nothing: %s", error
+                )
+            self._warned = True
+            return otherwise
+        with cache.failing_open(operation):
+            return call(cache)
+        return otherwise
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._settings is None:
+            raise SemcacheError(
+                "a store with cache= cannot be pickled for another process, which would lack the "
+                "hooks of that cache; write SemcacheKVStore(path=...) with the same path"
+            )
+        return {"namespace": self._namespace, "settings": self._settings}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._namespace = state["namespace"]
+        self._settings = state["settings"]
+        self._cache = None
+        self._opening = threading.Lock()
+        self._warned = False
+
+
+def _settings(cache: SemanticCache) -> dict[str, Any]:
+    """What opens the same cache from another directory or environment."""
+    path = cache.settings.path
+    return {**cache.settings.model_dump(), "path": None if path is None else path.absolute()}
+
+
+def _scope(collection: str) -> str:
+    """A digest over words that no adapter's scope has: no answer is ever found by a key."""
+    return digest(["llamaindex kvstore", collection])
+
+
+def _dump(value: object) -> str:
+    if not isinstance(value, dict):
+        raise SemcacheError(f"a value must be a dict, got a {type(value).__name__}")
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SemcacheError(
+            f"a value cannot be written as JSON ({error}); put dicts, lists, texts and numbers only"
+        ) from error
+    return _checksum(text) + text
+
+
+def _load(stored: str) -> dict[str, Any]:
+    """What `_dump` wrote. Raises SemcacheError where it is anything else, even if it is JSON."""
+    text = stored[_CHECKSUM:]
+    if stored[:_CHECKSUM] != _checksum(text):
+        raise SemcacheError(
+            "a row is not what was put: the file was changed, or `redact` took something out of "
+            "the value; keep values in a cache without `redact`"
+        )
+    value: dict[str, Any] = json.loads(text)
+    return value
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

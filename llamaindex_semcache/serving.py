@@ -1,0 +1,124 @@
+"""What an app is given: the answer of the cache, or of the model, whole or as a stream of items."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Generic, TypeVar
+
+from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
+from llama_index.core.bridge.pydantic import BaseModel
+from semcache_core import SemanticCache
+from semcache_core.adapters import Answers, Asked, CachedCalls, Kind, note
+
+from llamaindex_semcache.answers import ChatAnswers, CompletionAnswers
+from llamaindex_semcache.call import Call
+from llamaindex_semcache.delegating import unobserved
+from llamaindex_semcache.events import announce
+from llamaindex_semcache.reading import CallReader
+from llamaindex_semcache.replay import chat_items, completion_items
+from llamaindex_semcache.structured import Predictions
+from llamaindex_semcache.templates import Templates
+
+A = TypeVar("A")
+
+_CLASSES = 64
+"""Of so many output classes at a time, identical predictions are one call of the LLM."""
+
+
+@dataclass(frozen=True)
+class Serving(Generic[A]):
+    """Answers calls of one kind: chats, completions, or predictions of one class.
+
+    `replay` makes the items of a stream of a stored answer; they come `pace` seconds apart.
+    """
+
+    cache: SemanticCache
+    calls: CachedCalls[Call, A]
+    replay: Callable[[A], Iterator[A]]
+    pace: float | None
+
+    def answer(self, call: Call, kind: Kind[Call, A, A]) -> A:
+        """The whole answer."""
+        asked = self.calls.ask(call)
+        note(None)
+        given = list(self.calls.items(asked, kind))
+        return given[0] if asked.answer is None else self._served(asked, asked.answer)
+
+    async def aanswer(self, call: Call, kind: Kind[Call, A, A]) -> A:
+        """See `answer`."""
+        asked = await self.calls.aask(call)
+        note(None)
+        given = [item async for item in self.calls.aitems(asked, kind)]
+        return given[0] if asked.answer is None else self._served(asked, asked.answer)
+
+    def stream(self, call: Call, kind: Kind[Call, A, A]) -> Generator[A, None, None]:
+        """The answer in items. Nothing is asked before the first one is wanted."""
+        asked = self.calls.ask(call)
+        note(None)
+        yield from self.calls.items(asked, kind)
+        if asked.answer is not None:
+            for number, item in enumerate(self.replay(self._served(asked, asked.answer))):
+                if number and self.pace:
+                    time.sleep(self.pace)
+                yield item
+
+    async def astream(self, call: Call, kind: Kind[Call, A, A]) -> AsyncGenerator[A, None]:
+        """See `stream`. Between two items other tasks have their turn, without a pace too."""
+        asked = await self.calls.aask(call)
+        note(None)
+        async with aclosing(self.calls.aitems(asked, kind)) as items:
+            async for item in items:
+                yield item
+        if asked.answer is not None:
+            for number, item in enumerate(self.replay(self._served(asked, asked.answer))):
+                if number:
+                    await asyncio.sleep(self.pace or 0)
+                yield item
+
+    def _served(self, asked: Asked[Call, A], answer: A) -> A:
+        """`answer`, told of as the hit that it is; what another call just got is none."""
+        note(asked.hit)
+        if asked.hit is not None:
+            with self.cache.failing_open("announce"):
+                announce(asked.hit)
+        return answer
+
+
+@dataclass(frozen=True)
+class Served:
+    """All that answers calls for one cache. A class reads its own predictions, so each has one."""
+
+    reader: CallReader
+    templates: Templates
+    chats: Serving[ChatResponse]
+    completions: Serving[CompletionResponse]
+    predictions: Callable[[type[BaseModel]], Serving[BaseModel]]
+
+
+def served_by(
+    cache: SemanticCache, reader: CallReader, templates: Templates, pace: float | None
+) -> Served:
+    """All of it, for calls that `reader` reads."""
+
+    def serving(answers: Answers[A], replay: Callable[[A], Iterator[A]]) -> Serving[A]:
+        calls = CachedCalls(cache, reader.read, answers, _unobserved)
+        return Serving(cache, calls, replay, pace)
+
+    @lru_cache(_CLASSES)
+    def predictions(output: type[BaseModel]) -> Serving[BaseModel]:
+        return serving(Predictions(output), lambda answer: iter([answer]))
+
+    return Served(
+        reader,
+        templates,
+        serving(ChatAnswers(), chat_items),
+        serving(CompletionAnswers(), completion_items),
+        predictions,
+    )
+
+
+def _unobserved(call: Call) -> Call:
+    return replace(call, llm=unobserved(call.llm))
