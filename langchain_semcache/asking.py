@@ -1,6 +1,7 @@
 """How the model inside a `CachedChatModel` is asked: for a whole answer, or for a stream of it."""
 
 from collections.abc import AsyncGenerator, Callable, Generator
+from contextvars import Context
 from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any, TypeAlias
@@ -20,8 +21,8 @@ RunManager: TypeAlias = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun
 
 @dataclass(frozen=True)
 class Question:
-    """What a chat model is asked: all that its answer may depend on; and of the run, its config and
-    the manager that is told of the call, if any.
+    """What a chat model is asked: all that its answer may depend on; and of the run, its config,
+    the manager that is told of the call, if any, and the context of who asks.
     """
 
     model: BaseChatModel
@@ -30,6 +31,7 @@ class Question:
     arguments: dict[str, Any]
     config: RunnableConfig | None = None
     run: RunManager | None = None
+    context: Context | None = None
 
 
 def without_run(question: Question) -> Question:

@@ -52,6 +52,13 @@ class ChatCalls(CachedCalls[Question, list[ChatGeneration]]):
 
     def read(self, question: Question) -> Request | None:
         """The request, the same as SemanticLLMCache's for the same call; None: not cached."""
+        context = question.context
+        if context is None:
+            return self._read_here(question)
+        # a copy: the same call may be read on two threads, and no context is entered twice
+        return context.copy().run(self._read_here, question)
+
+    def _read_here(self, question: Question) -> Request | None:
         model, config = question.model, question.config
         llm_string = model._get_llm_string(stop=question.stop, **shown(question.arguments))
         prompt = dumps(question.messages)

@@ -227,8 +227,8 @@ class CachedChatModel(ToldOfCalls):
         call: Call | None,
         run_manager: RunManager | None = None,
     ) -> Question:
-        config = None if call is None else call.config
-        return Question(self.model, messages, stop, arguments, config, run_manager)
+        config, context = (None, None) if call is None else (call.config, call.context)
+        return Question(self.model, messages, stop, arguments, config, run_manager, context)
 
     def _tell(self, hit: Hit | None, call: Call | None, run_manager: RunManager | None) -> None:
         _note(hit, call)

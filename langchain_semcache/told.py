@@ -5,7 +5,8 @@ call. A context variable would not do: a stream's steps may run in one context a
 """
 
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core.language_models import LanguageModelInput
@@ -21,9 +22,14 @@ from langchain_semcache.delegating import OWN_ARGUMENT, Delegating
 
 @dataclass
 class Call:
-    """What one call was told; and the hit that answered it, once it is known."""
+    """What one call was told, and in which context; and the hit that answered it, once known.
+
+    A stream may be read in another context than it was asked for in, such as by a web server when
+    the endpoint has returned: the tenant is that of the asker.
+    """
 
     config: RunnableConfig
+    context: Context = field(default_factory=copy_context)
     hit: Hit | None = None
 
 

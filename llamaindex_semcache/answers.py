@@ -20,6 +20,7 @@ from semcache_core import Hit, SemcacheError
 from llamaindex_semcache.endings import ending, spoils
 from llamaindex_semcache.events import marked
 from llamaindex_semcache.freshness import CALLS, calls_in, renew_ids, unbilled
+from llamaindex_semcache.messages import called_by_text
 
 _NO_ANSWER = (TextBlock, ThinkingBlock, CachePoint)
 """Blocks that are no answer by themselves, but for the words of a text."""
@@ -65,10 +66,11 @@ class ChatAnswers:
         return bool(words or self.calls_tools(answer) or _all_but_words(answer.message))
 
     def calls_tools(self, answer: ChatResponse) -> bool:
-        """Whether it asks for a tool, in a block or as older integrations tell."""
+        """Whether it asks for a tool, in a block, as older integrations tell, or by text."""
         message = answer.message
         in_blocks = any(isinstance(block, ToolCallBlock) for block in message.blocks)
-        return in_blocks or bool(calls_in(message.additional_kwargs))
+        told = in_blocks or bool(calls_in(message.additional_kwargs))
+        return told or any(called_by_text(message.content or ""))
 
     def words(self, answer: ChatResponse) -> str | None:
         """The text of the message; None where it calls a tool or holds more, such as an image."""
@@ -101,8 +103,8 @@ class CompletionAnswers:
         return bool(answer.text.strip()) and not spoils(ending(answer))
 
     def calls_tools(self, answer: CompletionResponse) -> bool:
-        """Whether a chat model asked for a tool behind the completion."""
-        return bool(calls_in(answer.additional_kwargs))
+        """Whether a chat model asked for a tool behind the completion, or it does so by text."""
+        return bool(calls_in(answer.additional_kwargs)) or any(called_by_text(answer.text))
 
     def words(self, answer: CompletionResponse) -> str | None:
         """The text."""

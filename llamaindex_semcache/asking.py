@@ -1,7 +1,7 @@
 """How the LLM inside a `CachedLLM` is asked: in a chat or for a completion, whole or streamed."""
 
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
+from contextlib import asynccontextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -24,6 +24,17 @@ from llamaindex_semcache.freshness import calls_in
 _OF_AN_ITEM = "thinking_delta"  # what `additional_kwargs` tell of one item of a stream only
 
 
+@asynccontextmanager
+async def closed_after(given: object) -> AsyncIterator[None]:
+    """Close a stream in the end, if it can be: a custom LLM may give any iterator."""
+    try:
+        yield
+    finally:
+        close = getattr(given, "aclose", None)
+        if close is not None:
+            await close()
+
+
 def _chat(call: Call) -> Generator[ChatResponse, None, None]:
     yield call.llm.chat(list(call.messages), **call.arguments)
 
@@ -38,7 +49,7 @@ def _stream_chat(call: Call) -> Generator[ChatResponse, None, None]:
 
 async def _astream_chat(call: Call) -> AsyncGenerator[ChatResponse, None]:
     given = await call.llm.astream_chat(list(call.messages), **call.arguments)
-    async with aclosing(given):
+    async with closed_after(given):
         async for item in given:
             yield item
 
@@ -57,7 +68,7 @@ def _stream_complete(call: Call) -> Generator[CompletionResponse, None, None]:
 
 async def _astream_complete(call: Call) -> AsyncGenerator[CompletionResponse, None]:
     given = await call.llm.astream_complete(call.prompt or "", **call.arguments)
-    async with aclosing(given):
+    async with closed_after(given):
         async for item in given:
             yield item
 

@@ -1,6 +1,7 @@
 """An LLM around another one that answers every question about itself as that one does."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy, deepcopy
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, LLMMetadata
@@ -8,8 +9,10 @@ from llama_index.core.bridge.pydantic import SerializeAsAny, field_serializer
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import LLM, ToolSelection
+from llama_index.core.llms.structured_llm import StructuredLLM
 from llama_index.core.prompts import BasePromptTemplate
 from semcache_core import SemcacheError
+from typing_extensions import Self
 
 from llamaindex_semcache.identity import redacted
 
@@ -39,13 +42,46 @@ class DelegatingLLM(FunctionCallingLLM):
                 f"llm must be the LlamaIndex LLM to be asked, got a {type(llm).__name__}; pass it "
                 "as in CachedLLM(llm=OpenAI(...)), and wrap it once"
             )
+        if isinstance(llm, StructuredLLM):
+            raise SemcacheError(
+                "a StructuredLLM gives its objects in `raw`, which no stored answer has; wrap the "
+                "LLM in it, as in CachedLLM(llm=OpenAI(...)).as_structured_llm(...)"
+            )
         shared = {name: getattr(llm, name) for name in _SHARED}
         super().__init__(llm=llm, **shared, **fields)
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if name in _SHARED:
+        if name == "llm":
+            self.__dict__.update({shared: getattr(value, shared) for shared in _SHARED})
+        elif name in _SHARED:
             setattr(self.llm, name, value)
+
+    if not TYPE_CHECKING:  # else every attribute would exist for a type checker
+
+        def __getattr__(self, name: str) -> Any:
+            """What only some LLMs have, such as `model`, as of the LLM in it."""
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                llm = self.__dict__.get("llm")
+                if llm is None or name.startswith("_"):
+                    raise
+                return getattr(llm, name)
+
+    def __copy__(self) -> Self:
+        """With an LLM of its own: what is set on one of the two must not reach the other."""
+        copied = super().__copy__()
+        copied.__dict__["llm"] = copy(self.llm)
+        return copied
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, with `update` set on it as an app would: on its LLM too where that has it."""
+        copied = super(DelegatingLLM, deepcopy(self) if deep else self).model_copy(update=update)
+        for name, value in sorted((update or {}).items(), key=lambda item: item[0] != "llm"):
+            if name == "llm" or name in _SHARED:
+                setattr(copied, name, value)
+        return copied
 
     @field_serializer("llm")
     def _without_secrets(self, llm: LLM) -> dict[str, Any]:

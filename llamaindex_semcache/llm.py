@@ -1,6 +1,7 @@
 """CachedLLM: any LlamaIndex LLM with a cache in front, streams and structured answers included."""
 
 import math
+import os
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
@@ -221,7 +222,8 @@ class CachedLLM(PredictingLLM):
         return Call(self.llm, messages=tuple(messages), arguments=arguments)
 
     def _completion(self, prompt: str, formatted: bool, arguments: Mapping[str, Any]) -> Call:
-        told = {"formatted": formatted, **arguments}
+        # not where it is False: many a CustomLLM hands on what it does not know to its provider
+        told = {**arguments, "formatted": True} if formatted else arguments
         return Call(self.llm, prompt=prompt, arguments=told, how="completion")
 
     def _predictions(self, output: type[BaseModel]) -> Serving[BaseModel]:
@@ -229,10 +231,11 @@ class CachedLLM(PredictingLLM):
 
     def _served(self) -> Served:
         """Made anew when what it works with has changed: a copy for another tenant must not go on
-        with the answers of the first.
+        with the answers of the first, nor a forked child wait for locks that its parent held.
         """
         told = (self.split, self.namespace, self.writer, self.normalise_system, self.context)
-        parts = (self.semantic_cache, self.sources, *told, self.uncached_tools, self.pace)
+        others = (self.uncached_tools, self.pace, os.getpid())
+        parts = (self.semantic_cache, self.sources, *told, *others)
         made = self._made
         if made is None or made[0] != parts:
             templates = Templates(self.split)

@@ -32,7 +32,9 @@ _TYPES = {
 }
 # Agents that call tools by text put the result into a user message; it is no question.
 _RESULT = re.compile(r"\s*(?:Observation:|Result of executing the code given:)")
-_ACTION = re.compile(r"^\s*Action: ([^\n\(\) ]+)", re.MULTILINE)
+# No \s: it takes all the blank lines that follow, anew from each of them.
+_ACTION = re.compile(r"^[ \t]*Action: ([^\n\(\) ]+)", re.MULTILINE)
+_CALLED = re.compile(r"([^\W\d]\w*)[ \t]*\(")
 # Of an answer's additional_kwargs: differs between two runs without changing what is asked.
 _VOLATILE = {
     *("created", "finish_reason", "generation_id", "id", "logprobs", "model", "model_id"),
@@ -64,8 +66,21 @@ def texts(messages: Sequence[ChatMessage]) -> Iterator[str]:
 
 
 def tool_names(messages: list[dict[str, Any]]) -> set[str]:
-    """The tools that were called in canonical messages, in LlamaIndex's own ways and ReAct's."""
+    """The tools that were called in canonical messages, also by text."""
     return {name for message in messages for name in _tool_names(message)}
+
+
+def called_by_text(text: str) -> Iterator[str]:
+    """The tools that an answer calls in ReAct's way or CodeAct's, whose code is the tool "execute"
+    and may call others.
+    """
+    if "Action Input:" in text:
+        yield from _ACTION.findall(text)
+    for part in text.split("<execute>")[1:]:
+        code, end, _ = part.partition("</execute>")
+        if end:
+            yield "execute"
+            yield from _CALLED.findall(code)
 
 
 def _message(message: ChatMessage, ids: CallIds) -> dict[str, Any]:
@@ -200,7 +215,7 @@ def _tool_names(message: dict[str, Any]) -> Iterator[str]:
         if block["type"] == "tool_call":
             yield str(block["tool_name"])
         elif block["type"] == "text":
-            yield from _ACTION.findall(block["text"])
+            yield from called_by_text(block["text"])
     calls = extra.get("tool_calls")
     for call in [*(calls if isinstance(calls, list) else ()), extra.get("function_call")]:
         if isinstance(call, dict):

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import aclosing
+from contextvars import Context, copy_context
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Generic, TypeVar
@@ -55,8 +56,17 @@ class Serving(Generic[A]):
         return given[0] if asked.answer is None else self._served(asked, asked.answer)
 
     def stream(self, call: Call, kind: Kind[Call, A, A]) -> Generator[A, None, None]:
-        """The answer in items. Nothing is asked before the first one is wanted."""
-        asked = self.calls.ask(call)
+        """The answer in items. Nothing is asked before the first one is wanted.
+
+        For the tenant and the writer of now: whoever reads the stream may do so in another context,
+        such as a web server that sends it on when the endpoint has returned.
+        """
+        return self._stream(copy_context(), call, kind)
+
+    def _stream(
+        self, context: Context, call: Call, kind: Kind[Call, A, A]
+    ) -> Generator[A, None, None]:
+        asked = context.run(self.calls.ask, call)
         note(None)
         yield from self.calls.items(asked, kind)
         if asked.answer is not None:
@@ -65,9 +75,14 @@ class Serving(Generic[A]):
                     time.sleep(self.pace)
                 yield item
 
-    async def astream(self, call: Call, kind: Kind[Call, A, A]) -> AsyncGenerator[A, None]:
+    def astream(self, call: Call, kind: Kind[Call, A, A]) -> AsyncGenerator[A, None]:
         """See `stream`. Between two items other tasks have their turn, without a pace too."""
-        asked = await self.calls.aask(call)
+        return self._astream(copy_context(), call, kind)
+
+    async def _astream(
+        self, context: Context, call: Call, kind: Kind[Call, A, A]
+    ) -> AsyncGenerator[A, None]:
+        asked = await self.calls.aask(call, context)
         note(None)
         async with aclosing(self.calls.aitems(asked, kind)) as items:
             async for item in items:

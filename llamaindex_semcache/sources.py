@@ -1,8 +1,10 @@
 """The retrieved documents in a prompt, found again by their very texts."""
 
 import hashlib
+import os
 import re
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -62,6 +64,10 @@ class Sources:
         if not isinstance(limit, int) or limit < 1:
             raise SemcacheError(f"limit must be a number of nodes above 0, got {limit!r}; try 2048")
         self._limit = limit
+        self._begin()
+        _watch_forks(weakref.ref(self))
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._nodes: OrderedDict[str, _Node] = OrderedDict()
         # first line -> number of lines -> last line -> how many nodes: the first line is often
@@ -230,6 +236,20 @@ class SourceNodes(BaseNodePostprocessor):
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
         return self._postprocess_nodes(nodes, query_bundle)  # too short for a thread
+
+
+def _watch_forks(reference: "weakref.ref[Sources]") -> None:
+    """A child may be forked in the midst of a change, and inherit the lock held: it begins anew.
+
+    Fork hooks cannot be unregistered: they must not keep the sources alive.
+    """
+
+    def in_child() -> None:
+        if (sources := reference()) is not None:
+            sources._begin()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=in_child)
 
 
 def _mark(nodes: list[_Node]) -> str:

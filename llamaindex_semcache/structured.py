@@ -1,7 +1,6 @@
 """Structured predictions: objects of a class of the app's own, asked for by the model's own way."""
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from contextlib import aclosing
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -11,6 +10,7 @@ from llama_index.core.prompts import BasePromptTemplate
 from semcache_core import Hit, SemcacheError
 from semcache_core.adapters import Kind
 
+from llamaindex_semcache.asking import closed_after
 from llamaindex_semcache.call import Call
 
 PredictionKind: TypeAlias = Kind[Call, BaseModel, BaseModel]
@@ -86,7 +86,7 @@ class Prediction:
 
     async def _astream(self, call: Call) -> AsyncGenerator[BaseModel, None]:
         given = await call.llm.astream_structured_predict(**self._asked(call))
-        async with aclosing(given):
+        async with closed_after(given):
             async for item in given:
                 yield item
 

@@ -28,6 +28,8 @@ _CHOOSING = {
 }
 _VARIABLE = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*(?:\.[a-zA-Z_][a-zA-Z0-9_]*)*)\}")
 _RICH_VARIABLE = re.compile(r"\{\{\s*([a-zA-Z_]\w*)\s*\}\}")
+# From the first loop or condition to the end of the last one.
+_RICH_BLOCKS = re.compile(r"\s*\{%.*%\}\s*", re.DOTALL)
 _RICH_MESSAGE = re.compile(r"\{%-?\s*chat\s[^%]*%\}(.*?)\{%-?\s*endchat\s*-?%\}", re.DOTALL)
 _QUESTION, _CONTEXT = "\x00question\x00", "\x00context\x00"
 _MOST = 256  # an app may make a new template for each call
@@ -185,12 +187,14 @@ def _shapes(prompt: BasePromptTemplate) -> Iterator[_Shape]:
     renamed = {own: name for name, own in (prompt.template_var_mappings or {}).items()}
     chooses = prompt.metadata.get("prompt_type") in _CHOOSING
     for text, variable in _texts(prompt):
+        numbers = "loop.index" in text  # each document is shown with its number
+        text = _RICH_BLOCKS.sub("{{ rendered }}", text) if variable is _RICH_VARIABLE else text
         first, *others = variable.split(text.strip())
         variables = tuple(renamed.get(name, name) for name in others[::2])
         literals = (first, *others[1::2])
         is_worded = any(character.isalnum() for character in "".join(literals))
         if is_worded and not (_QUESTIONS | _DOCUMENTS).isdisjoint(variables):
-            yield _Shape((*literals[:-1], literals[-1].rstrip()), variables, chooses)
+            yield _Shape((*literals[:-1], literals[-1].rstrip()), variables, chooses or numbers)
 
 
 def _texts(prompt: BasePromptTemplate) -> Iterator[tuple[str, re.Pattern[str]]]:
@@ -202,5 +206,4 @@ def _texts(prompt: BasePromptTemplate) -> Iterator[tuple[str, re.Pattern[str]]]:
             yield from ((b.text, _VARIABLE) for b in message.blocks if isinstance(b, TextBlock))
     elif isinstance(prompt, RichPromptTemplate):
         texts = _RICH_MESSAGE.findall(prompt.template_str) or [prompt.template_str]
-        # what a loop or a condition makes of its text cannot be told from the text
-        yield from ((text, _RICH_VARIABLE) for text in texts if not re.search(r"\{[%#]", text))
+        yield from ((text, _RICH_VARIABLE) for text in texts if "{#" not in text)

@@ -100,6 +100,12 @@ def test_readme_example_gives_the_hits_its_comments_promise(tmp_path: Path) -> N
     run_python(f"{example}{check} == (1, 1, 1), s\n", tmp_path)
 
 
+def test_readme_example_for_llamaindex_gives_the_hit_its_comment_promises(tmp_path: Path) -> None:
+    example = next(code for _, code in blocks(ROOT / "README.md") if "CachedLLM" in code)
+    check = "\ns = Settings.llm.stats()\nassert (s.misses, s.semantic_hits) == (1, 1), s\n"
+    run_python(example + check, tmp_path)
+
+
 def test_threshold_table_in_the_docs_is_the_shipped_one() -> None:
     page = (ROOT / "docs" / "how-a-hit-is-decided.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (0\.\d+)[^|]* \| (0\.\d+) \|$", page, re.MULTILINE)

@@ -3,13 +3,13 @@ who of the tenant asks.
 """
 
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import pytest
 from langchain.agents import create_agent
 from langchain_core.runnables import RunnableLambda
-from scripted_models import Chat
+from scripted_models import Chat, Streaming
 from semcache_core import Request, SemanticCache, SemcacheError
 
 from langchain_semcache import CachedChatModel, SemanticCacheMiddleware, SemanticLLMCache
@@ -163,3 +163,44 @@ def test_a_writer_of_a_wrong_type_is_refused_or_makes_the_call_uncached(
     assert adapter(Chat().answering("warm"), cache.cache, lambda: 7)("how warm is it") == "warm"
     assert cache.stats().entries == 0
     assert cache.stats().failures["lookup"] == 1
+
+
+# -- streams, which are often read where the context of the request is gone ----------------------
+
+TENANT = ContextVar("tenant", default="public")
+
+
+def as_tenant(tenant: str, call: Callable[[], Any]) -> Any:
+    """`call()` in a context that ends with it, as a web server's endpoint does."""
+
+    def endpoint() -> Any:
+        TENANT.set(tenant)
+        return call()
+
+    return copy_context().run(endpoint)
+
+
+def test_a_stream_is_of_the_tenant_who_asked_for_it(cache: SemanticLLMCache) -> None:
+    model = Streaming().answering("5", "7")
+    cached = CachedChatModel(model, cache=cache.cache, namespace=TENANT.get)
+
+    def read(stream: Any) -> str:
+        return "".join(chunk.text for chunk in stream)
+
+    for _ in range(2):
+        assert read(as_tenant("ada", lambda: cached.stream("what is my balance"))) == "5"
+        assert read(cached.stream("what is my balance")) == "7"
+    assert model.asked == 2
+
+
+async def test_an_async_stream_is_of_the_tenant_who_asked_for_it(cache: SemanticLLMCache) -> None:
+    model = Streaming().answering("5", "7")
+    cached = CachedChatModel(model, cache=cache.cache, namespace=TENANT.get)
+
+    async def read(stream: Any) -> str:
+        return "".join([chunk.text async for chunk in stream])
+
+    for _ in range(2):
+        assert await read(as_tenant("ada", lambda: cached.astream("what is my balance"))) == "5"
+        assert await read(cached.astream("what is my balance")) == "7"
+    assert model.asked == 2

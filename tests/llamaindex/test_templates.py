@@ -205,8 +205,20 @@ def test_a_rich_template_is_known(frame: str) -> None:
     assert found is not None and found.question == QUESTION
 
 
-def test_what_a_rich_template_makes_in_a_loop_is_not_guessed() -> None:
-    prompt = RichPromptTemplate("{% for d in docs %}{{ d }}{% endfor %}\nAsk: {{ query_str }}")
+def test_what_a_rich_template_makes_in_a_loop_is_part_of_the_frame() -> None:
+    loop = "{% for d in docs %}{% if d %}{{ query_str }} {{ d }}{% endif %}\n{% endfor %}"
+    prompt = RichPromptTemplate(f"Query: none.\n{loop}\nAsk: {{{{ query_str }}}}\nBriefly.")
+    frames = set()
+    for docs in (["Basel.", "Bern."], ["Bern.", "Basel."], []):
+        found = shown(prompt)(rendered(prompt, docs=docs, query_str=QUESTION))
+        assert found is not None and found.question == QUESTION
+        frames.add(found.frame)
+    assert len(frames) == 3
+    assert shown(prompt)(rendered(prompt, docs=["\nAsk: you"], query_str=QUESTION)) is None
+
+
+def test_a_rich_template_with_a_comment_is_not_looked_for() -> None:
+    prompt = RichPromptTemplate("{# a note #}\nAsk: {{ query_str }}\nBriefly.")
     assert TEMPLATES._sorted == shown(prompt)._sorted
 
 
