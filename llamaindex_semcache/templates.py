@@ -98,7 +98,8 @@ class Templates:
     its template in exactly one way; it passes through `fallback` like any other text, so that it
     cannot bring its own documents along. Of several templates that a text fits, the one with most
     words decides. A text that fits it in more than one way, such as one with a document that holds
-    the template's own words, can only be matched exactly; one that fits none is the fallback's.
+    the template's own words, can only be matched exactly, and so can one whose template has
+    documents and no question, such as an extractor's; one that fits none is the fallback's.
     """
 
     def __init__(self, fallback: Splitter) -> None:
@@ -125,9 +126,11 @@ class Templates:
     def split(self, text: str, ignore_context: bool = False) -> Split | None:
         """Take a user text apart; with `ignore_context` the documents are not in the frame."""
         text = text.strip()
-        shape = next((s for s in self._sorted if s.asks() and s.fits(text)), None)
+        shape = next((s for s in self._sorted if s.fits(text)), None)
         if shape is None:
             return self._fallback(text)
+        if not shape.asks():
+            return None
         values = shape.values(text)
         if values is None:
             return None

@@ -1,20 +1,11 @@
-"""Tools and agents with a CachedLLM: the same calls and steps in any state of the cache."""
+"""Tools with a CachedLLM, as LLM and app call them themselves."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from conftest import Bench
 from llama_index.core.agent.react import ReActChatFormatter, ReActOutputParser
-from llama_index.core.agent.workflow import (
-    AgentWorkflow,
-    CodeActAgent,
-    FunctionAgent,
-    ReActAgent,
-    ToolCallResult,
-)
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole, ToolCallBlock
-from llama_index.core.llms.mock import MockFunctionCallingLLM
+from llama_index.core.base.llms.types import ChatResponse, ToolCallBlock
 from llama_index.core.tools import FunctionTool
 from scripted_llms import ScriptedCallingLLM, ScriptedLLM, calling, said, user
 from semcache_core import SemcacheError
@@ -29,114 +20,7 @@ def weather(city: str) -> str:
     return f"It rains in {city}."
 
 
-def clock() -> str:
-    """The time."""
-    return "noon"
-
-
-WEATHER, CLOCK = FunctionTool.from_defaults(weather), FunctionTool.from_defaults(clock)
-Script = Callable[[Sequence[ChatMessage], dict[str, Any]], ChatResponse]
-
-
-def _one_by_one(*calls: ChatResponse) -> Script:
-    """Each call once, in this order, and then an answer of what they gave."""
-
-    def script(messages: Sequence[ChatMessage], arguments: dict[str, Any]) -> ChatResponse:
-        results = [m.content for m in messages if m.role == MessageRole.TOOL]
-        asked = next(m.content for m in reversed(messages) if m.role == MessageRole.USER)
-        if len(results) < len(calls):
-            return calls[len(results)].model_copy(deep=True)
-        return said(f"{asked}: {' '.join(map(str, results))}")
-
-    return script
-
-
-async def _run(agent: Any, question: str) -> tuple[str, list[tuple[str, Any]]]:
-    """The answer, and the tools that were run."""
-    handler = agent.run(user_msg=question, max_iterations=8)
-    ran = [
-        (event.tool_name, event.tool_kwargs)
-        async for event in handler.stream_events()
-        if isinstance(event, ToolCallResult)
-    ]
-    return str(await handler), ran
-
-
-# -- agents ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("streaming", [True, False], ids=["streaming", "whole"])
-async def test_an_agent_takes_the_same_steps_in_any_state_of_the_cache(
-    bench: Bench, streaming: bool
-) -> None:
-    """Traps 4 and 15: with the last user text as the key it would call the tool for ever."""
-    script = _one_by_one(calling("weather", city="Basel"), calling("clock", "call_9"))
-    inner = ScriptedCallingLLM(script=script)
-    expected = await _run(
-        FunctionAgent(tools=[WEATHER, CLOCK], llm=inner, streaming=streaming), "shall I go"
-    )
-    assert inner.calls == 3
-    llm = CachedLLM(llm=inner, cache=bench.open())
-    agent = FunctionAgent(tools=[WEATHER, CLOCK], llm=llm, streaming=streaming)
-    for _ in range(3):
-        assert await _run(agent, "shall I go") == expected
-    assert inner.calls == 6  # of the cached runs the first asked
-    assert llm.stats().exact_hits == 6 and llm.stats().failures == {}
-
-
-async def test_a_paraphrase_never_gets_the_tool_calls_of_another_question(bench: Bench) -> None:
-    """Trap 5: answers that call tools are served exactly only."""
-    inner = ScriptedCallingLLM(script=_one_by_one(calling("weather", city="Basel")))
-    agent = FunctionAgent(tools=[WEATHER], llm=CachedLLM(llm=inner, cache=bench.open()))
-    await _run(agent, "is it wet")
-    assert (await _run(agent, "wet is it"))[0] == "wet is it: It rains in Basel."
-    assert inner.calls == 4
-
-
-async def test_an_agent_that_was_given_a_plain_answer_shares_it_by_meaning(bench: Bench) -> None:
-    inner = ScriptedCallingLLM("hello")
-    agent = FunctionAgent(tools=[WEATHER], llm=CachedLLM(llm=inner, cache=bench.open()))
-    for question in ("hi there", "there hi"):
-        assert await _run(agent, question) == ("hello", [])
-    assert inner.calls == 1
-
-
-async def test_a_react_agent_takes_the_same_steps_too(bench: Bench) -> None:
-    inner = ScriptedLLM(script=_react)
-    expected = await _run(ReActAgent(tools=[WEATHER], llm=inner), "is it wet")
-    assert expected[1] == [("weather", {"city": "Basel"})]
-    llm = CachedLLM(llm=inner, cache=bench.open())
-    for _ in range(2):
-        assert await _run(ReActAgent(tools=[WEATHER], llm=llm), "is it wet") == expected
-    assert inner.calls == 4 and llm.stats().failures == {}
-
-
-def _react(messages: Sequence[ChatMessage], arguments: dict[str, Any]) -> ChatResponse:
-    last = str(messages[-1].content)
-    if "It rains" in last:
-        return said("Thought: I can answer now.\nAnswer: It is wet.")
-    return said('Thought: I need it.\nAction: weather\nAction Input: {"city": "Basel"}')
-
-
-async def test_a_code_agent_needs_no_tools_of_the_llm(bench: Bench) -> None:
-    """It asks every FunctionCallingLLM for tool calls, and CachedLLM is one whatever is in it."""
-    llm = CachedLLM(llm=ScriptedLLM("It is wet."), cache=bench.open())
-    agent = CodeActAgent(code_execute_fn=lambda code: code, llm=llm, tools=[WEATHER])
-    assert await _run(agent, "is it wet") == ("It is wet.", [])
-
-
-async def test_a_workflow_of_agents_runs(bench: Bench) -> None:
-    inner = ScriptedCallingLLM(script=_one_by_one(calling("weather", city="Basel")))
-    llm = CachedLLM(llm=inner, cache=bench.open())
-    workflow = AgentWorkflow.from_tools_or_functions([weather], llm=llm)
-    for _ in range(2):
-        answer, ran = await _run(workflow, "is it wet")
-        assert answer == "is it wet: It rains in Basel."
-        assert ran == [("weather", {"city": "Basel"})]
-    assert inner.calls == 2
-
-
-# -- tools without an agent ------------------------------------------------------------------------
+WEATHER = FunctionTool.from_defaults(weather)
 
 
 async def test_predict_and_call_runs_the_tool_that_a_hit_names(bench: Bench) -> None:
@@ -151,7 +35,7 @@ async def test_predict_and_call_runs_the_tool_that_a_hit_names(bench: Bench) -> 
 
 
 def test_an_llm_without_tools_is_asked_by_text(bench: Bench) -> None:
-    inner = ScriptedLLM(script=_react)
+    inner = ScriptedLLM('Thought: I need it.\nAction: weather\nAction Input: {"city": "Basel"}')
     llm = CachedLLM(llm=inner, cache=bench.open())
     how = {"react_chat_formatter": ReActChatFormatter(), "output_parser": ReActOutputParser()}
     for _ in range(2):
@@ -237,21 +121,3 @@ def test_each_hit_has_tool_call_ids_of_its_own(bench: Bench) -> None:
         assert isinstance(block, ToolCallBlock) and block.tool_kwargs == {"city": "Basel"}
         ids.append(block.tool_call_id)
     assert ids[0] == "call_abc123DEF456" and len(set(ids)) == 3
-
-
-async def test_after_a_tool_that_is_not_cached_the_llm_is_asked_again(bench: Bench) -> None:
-    inner = ScriptedCallingLLM(script=_one_by_one(calling("clock")))
-    llm = CachedLLM(llm=inner, cache=bench.open(), uncached_tools=["clock"])
-    agent = FunctionAgent(tools=[CLOCK], llm=llm)
-    for _ in range(2):
-        await _run(agent, "how late is it")
-    assert inner.calls == 3  # the call of the clock is the same each time, what follows is not
-
-
-async def test_llamaindexs_own_mock_calls_tools_through_the_cache(bench: Bench) -> None:
-    """It hands the tools themselves to `chat`, not their schemas."""
-    llm = CachedLLM(llm=MockFunctionCallingLLM(is_chat_model=True), cache=bench.open())
-    agent = FunctionAgent(tools=[CLOCK], llm=llm)
-    for _ in range(2):
-        assert await _run(agent, "how late is it") == ("Tool calls complete.", [("clock", {})])
-    assert llm.stats().exact_hits == 2 and llm.stats().failures == {}

@@ -10,6 +10,10 @@ from llama_index.core.chat_engine.condense_plus_context import (
     DEFAULT_CONTEXT_PROMPT_TEMPLATE,
 )
 from llama_index.core.chat_engine.condense_question import DEFAULT_PROMPT as CONDENSE_QUESTION
+from llama_index.core.extractors.metadata_extractors import (
+    DEFAULT_KEYWORD_EXTRACT_TEMPLATE,
+    DEFAULT_TITLE_COMBINE_TEMPLATE,
+)
 from llama_index.core.llms import MockLLM
 from llama_index.core.prompts import (
     BasePromptTemplate,
@@ -234,6 +238,17 @@ def test_the_template_with_most_words_decides() -> None:
     vague = PromptTemplate("Context {context_str}\nQuery: {query_str}")
     text = DEFAULT_TEXT_QA_PROMPT.format(context_str=DOCUMENTS, query_str=QUESTION)
     assert shown(vague)(text) == TEMPLATES(text)
+
+
+@pytest.mark.parametrize(
+    "template", [DEFAULT_KEYWORD_EXTRACT_TEMPLATE, DEFAULT_TITLE_COMBINE_TEMPLATE]
+)
+def test_documents_without_a_question_can_only_be_matched_exactly(template: str) -> None:
+    """On a single line they would be taken for a question, and found by their likeness."""
+    prompt = PromptTemplate(template)
+    text = prompt.format(context_str="Basel lies on the Rhine", keywords=5)
+    assert split_question(text) is not None
+    assert shown(prompt)(text) is None
 
 
 @pytest.mark.parametrize("template", ["{query_str}", "{context_str}\n{query_str}", "no variables"])
