@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -474,6 +475,18 @@ def test_what_cannot_be_pickled_arrives_as_the_llm_alone(bench: Bench, warnings_
     copied = pickle.loads(pickle.dumps(llm))
     assert type(copied) is ScriptedLLM
     assert warnings_of("arrives as its LLM alone")
+
+
+def test_where_its_path_does_not_open_it_arrives_as_the_llm_alone(
+    bench: Bench, warnings_of: Any
+) -> None:
+    """An error in a worker that unpickles it would let LlamaIndex wait without end."""
+    pickled = pickle.dumps(_made(bench, ScriptedLLM()))
+    bench.opened.pop().close()
+    shutil.rmtree(bench.path)
+    bench.path.write_text("no directory")
+    assert type(pickle.loads(pickled)) is ScriptedLLM
+    assert warnings_of("does not open")
 
 
 def test_one_before_a_given_cache_can_be_pickled_too(bench: Bench) -> None:
