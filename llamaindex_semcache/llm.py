@@ -56,7 +56,9 @@ class CachedLLM(PredictingLLM):
     `context` says what of retrieved documents must be equal for a hit: with "nodes" the set of
     nodes that `SourceNodes` recorded, in any order; with "text" the very text; with "ignore"
     nothing, which is for documents that no answer hangs on. Left out it is "nodes", and the text
-    where no nodes were recorded. `split` finds the question in a text that is of no known prompt
+    where no nodes were recorded. "ignore" is for engines that ask once with all documents: where
+    each part of them is asked about (refine, tree_summarize, accumulate), every part would get the
+    answer of the first. `split` finds the question in a text that is of no known prompt
     template. After a result of one of `uncached_tools` nothing is cached. `namespace` is the
     tenant, `writer` who asks, `normalise_system` what the comparison sees of system texts.
 
@@ -70,7 +72,8 @@ class CachedLLM(PredictingLLM):
 
     Pickled, as for `IngestionPipeline.run(num_workers=2)`, it opens its path anew where it arrives;
     with `path=None` that is another cache, empty. Where something of it cannot be pickled, such as
-    an open cache, it arrives as the LLM alone, and a warning says so.
+    an open cache, or the path does not open there, it arrives as the LLM alone, and a warning says
+    so.
     """
 
     semantic_cache: SkipValidation[SemanticCache] = Field(exclude=True, repr=False)

@@ -1,11 +1,14 @@
 """A CachedLLM on its way to another process."""
 
+import logging
 import pickle
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from llama_index.core.llms.llm import LLM
-from semcache_core import SemanticCache
+from semcache_core import SemanticCache, SemcacheError
+
+log = logging.getLogger("semcache")
 
 
 def reduced(
@@ -29,7 +32,12 @@ def reduced(
 
 
 def _made(make: Callable[..., LLM], llm: LLM, told: Mapping[str, Any]) -> LLM:
-    return make(llm=llm, **told)
+    # an error here would end the worker, and the pipeline would wait for it for ever
+    try:
+        return make(llm=llm, **told)
+    except (SemcacheError, OSError) as error:
+        log.warning("a CachedLLM arrives as its LLM alone, as its cache does not open: %s", error)
+        return llm
 
 
 def _alone(llm: LLM) -> LLM:

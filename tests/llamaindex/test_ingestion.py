@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import date
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,6 @@ from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import BaseNode, TextNode, TransformComponent
 
 from llamaindex_semcache.kvstore import SemcacheKVStore
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 class Shouting(TransformComponent):
@@ -206,38 +203,3 @@ def test_workers_share_the_store_of_a_path(tmp_path: Path) -> None:
     assert not by_parent
     assert rows == 2 * made[0]
     assert len(embedded) == 4
-
-
-def run_example(name: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    spec = spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main()
-    return capsys.readouterr().out.splitlines()
-
-
-def test_the_pipeline_example_does_nothing_twice(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_example("ingestion_pipeline", capsys) == [
-        "5 nodes: 0 of 2 steps from the cache, 5 texts embedded",
-        "5 nodes: 2 of 2 steps from the cache, 0 texts embedded",
-        "5 nodes: 0 of 2 steps from the cache, 1 texts embedded",
-    ]
-
-
-def test_the_changed_document_example_forgets_its_answers_alone(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert run_example("changed_document", capsys) == [
-        "How do I cancel my order?",
-        "   You may cancel an order within 2 days.   [the model]",
-        "How can I cancel an order?",
-        "   You may cancel an order within 2 days.   [semantic hit]",
-        "When is my parcel sent?",
-        "   Parcels leave our store on Mondays.   [the model]",
-        "cancelling has changed",
-        "How can I cancel an order?",
-        "   You may cancel an order within 14 days.   [the model]",
-        "When is my parcel sent?",
-        "   Parcels leave our store on Mondays.   [exact hit]",
-    ]
