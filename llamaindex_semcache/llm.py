@@ -58,9 +58,11 @@ class CachedLLM(PredictingLLM):
     nothing, which is for documents that no answer hangs on. Left out it is "nodes", and the text
     where no nodes were recorded. "ignore" is for engines that ask once with all documents: where
     each part of them is asked about (refine, tree_summarize, accumulate), every part would get the
-    answer of the first. `split` finds the question in a text that is of no known prompt
-    template. After a result of one of `uncached_tools` nothing is cached. `namespace` is the
-    tenant, `writer` who asks, `normalise_system` what the comparison sees of system texts.
+    answer of the first.
+
+    `split` finds the question in a text that is of no known prompt template. After a result of one
+    of `uncached_tools` nothing is cached. `namespace` is the tenant, `writer` who asks,
+    `normalise_system` what the comparison sees of system texts.
 
     Of a hit, `last_hit()`, `response.raw["semcache"]` and a `SemcacheHitEvent` tell. The LLM's own
     events and callbacks come with its own answers only, so that nothing is counted twice. A hit

@@ -43,7 +43,7 @@ def test_what_is_extracted_is_of_the_very_document(
     told, calls = [], []
     for _ in range(2):
         pipeline = IngestionPipeline(
-            transformations=[SentenceSplitter(), extractor(llm=llm, show_progress=False)]  # type: ignore[call-arg]
+            transformations=[SentenceSplitter(), extractor(llm=llm, show_progress=False)]
         )
         nodes = pipeline.run(documents=DOCUMENTS)
         told.append([node.metadata[field].split()[-1] for node in nodes])
