@@ -1,6 +1,5 @@
 """CachedChatModel: any LangChain chat model with a cache in front, streams included."""
 
-import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,6 @@ from semcache_core import (
     Explanation,
     Hit,
     SemanticCache,
-    SemcacheError,
     Splitter,
     split_question,
 )
@@ -29,6 +27,7 @@ from semcache_core.adapters import (
     Normaliser,
     Writer,
     check_given,
+    check_pace,
     check_writer,
     given_or_opened,
     note,
@@ -37,6 +36,7 @@ from typing_extensions import Self
 
 from langchain_semcache.asking import STREAM, WHOLE, Question, RunManager
 from langchain_semcache.calls import ChatCalls
+from langchain_semcache.delegating import check_model
 from langchain_semcache.hits import Run
 from langchain_semcache.namespaces import namespace_of_config
 from langchain_semcache.replay import areplayed, replayed
@@ -89,6 +89,7 @@ class CachedChatModel(ToldOfCalls):
         chroma_client: "ClientAPI | None" = None,
         **options: Any,
     ) -> None:
+        check_model(model)  # before a cache is opened for it
         fields = type(self).model_fields
         own = {name: value for name, value in options.items() if name in fields}
         shared: Any = {name: value for name, value in options.items() if name not in fields}
@@ -102,11 +103,7 @@ class CachedChatModel(ToldOfCalls):
     def _check(self) -> Self:
         check_given(self.namespace)
         check_writer(self.writer)
-        pace = self.pace
-        if pace is not None and not (isinstance(pace, int | float) and 0 <= pace < math.inf):
-            raise SemcacheError(
-                f"pace must be the seconds between two chunks, got {pace!r}; leave it out for none"
-            )
+        check_pace(self.pace, "chunks")
         self._calls()
         return self
 

@@ -30,11 +30,7 @@ class Delegating(BaseChatModel):
     @model_validator(mode="after")
     def _take_after_the_model(self) -> Self:
         inner = self.model
-        if not isinstance(inner, BaseChatModel):
-            raise SemcacheError(
-                f"model must be a LangChain chat model, got a {type(inner).__name__}; wrap the "
-                "model itself, and then bind tools or arguments: CachedChatModel(model).bind(...)"
-            )
+        check_model(inner)
         self.callbacks = _joined(inner.callbacks, self.callbacks)
         self.tags = list(dict.fromkeys([*(inner.tags or ()), *(self.tags or ())])) or None
         self.metadata = {**(inner.metadata or {}), **(self.metadata or {})}
@@ -137,6 +133,15 @@ class Delegating(BaseChatModel):
         # LangChain would make the events from our `_stream`, whatever the model has in its place
         streams = self._should_stream(**{**kwargs, "stream": True})
         return streams and self.model._should_use_protocol_streaming(**_of_the_model(kwargs))
+
+
+def check_model(model: object) -> None:
+    """Raise SemcacheError for anything but a chat model."""
+    if not isinstance(model, BaseChatModel):
+        raise SemcacheError(
+            f"model must be a LangChain chat model, got a {type(model).__name__}; wrap the "
+            "model itself, and then bind tools or arguments: CachedChatModel(model).bind(...)"
+        )
 
 
 def unobserved(model: BaseChatModel) -> BaseChatModel:

@@ -15,7 +15,7 @@ from langchain_core.outputs import (
     GenerationChunk,
 )
 from semcache_core import Request
-from semcache_core.adapters import REASON_FIELDS, cut_short
+from semcache_core.adapters import REASON_FIELDS, cut_short, with_call_ids
 
 from langchain_semcache.hits import METADATA_KEY
 
@@ -29,8 +29,6 @@ _ALLOWED: list[Any] = [
     AIMessageChunk,
 ]
 _CALL_BLOCKS = {"tool_use", "tool_call", "tool_call_chunk", "mcp_approval_request"}
-_CALL_IDS = ("id", "call_id", "tool_use_id")
-_ARGUMENTS = ("args", "arguments", "input", "function")  # the app's data, whatever it looks like
 _ZERO_USAGE = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
 
 
@@ -165,25 +163,8 @@ def _freshen(generation: Generation) -> None:
     message.usage_metadata = dict(_ZERO_USAGE)  # type: ignore[assignment]
     ids = {str(call["id"]): f"call_{uuid.uuid4().hex}" for call in message.tool_calls if call["id"]}
     if ids:
-        message.tool_calls = _with_ids(message.tool_calls, ids)
-        message.content = _with_ids(message.content, ids)
-        message.additional_kwargs = _with_ids(message.additional_kwargs, ids)
+        message.tool_calls = with_call_ids(message.tool_calls, ids)
+        message.content = with_call_ids(message.content, ids)
+        message.additional_kwargs = with_call_ids(message.additional_kwargs, ids)
         if isinstance(message, AIMessageChunk):
-            message.tool_call_chunks = _with_ids(message.tool_call_chunks, ids)
-
-
-def _with_ids(value: Any, ids: dict[str, str]) -> Any:
-    """`value` with call ids replaced where an id belongs, and as keys (Gemini's signatures)."""
-    if isinstance(value, list):
-        return [_with_ids(item, ids) for item in value]
-    if isinstance(value, dict):
-        return {ids.get(k, k): _with_id(k, v, ids) for k, v in value.items()}
-    return value
-
-
-def _with_id(name: str, value: Any, ids: dict[str, str]) -> Any:
-    if name in _ARGUMENTS:
-        return value
-    if isinstance(value, str):
-        return ids.get(value, value) if name in _CALL_IDS else value
-    return _with_ids(value, ids)
+            message.tool_call_chunks = with_call_ids(message.tool_call_chunks, ids)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from copy import deepcopy
@@ -11,9 +10,8 @@ from typing import Any
 from langchain_core.messages import AIMessage, AIMessageChunk, message_chunk_to_message
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from semcache_core.adapters import pieces
 
-# A word with the space before it, as models write; text without spaces in parts of 20.
-_PIECE = re.compile(r"\s*\S{1,20}|\s+\Z")
 # Tell LangChain how to read the content of a chunk, so each chunk has them; equal ones merge.
 _READS_CONTENT = ("model_provider", "output_version")
 # Says through which gateway the provider was called: LangChain keeps it out of messages.
@@ -36,11 +34,6 @@ async def areplayed(
         if number:
             await asyncio.sleep(pace or 0)
         yield chunk
-
-
-def pieces(text: str) -> list[str]:
-    """`text` in parts of the size that a model streams; joined they are `text` again."""
-    return _PIECE.findall(text)
 
 
 def copied(chunk: ChatGenerationChunk) -> ChatGenerationChunk:

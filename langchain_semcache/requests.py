@@ -1,6 +1,5 @@
 """From a model call, as LangChain describes it to a cache, to the request the core is asked."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from langchain_core.language_models import BaseLanguageModel
@@ -11,8 +10,9 @@ from semcache_core.adapters import (
     Turn,
     Writer,
     hinted,
-    normalised,
+    normalise_systems,
     present_writer,
+    system_blocks,
 )
 
 from langchain_semcache.identity import CallingModels, read_llm_string
@@ -67,14 +67,13 @@ class RequestReader:
     def hinted(self, explanation: Explanation, prompt: str) -> Explanation:
         """`explanation`, with a hint where a date in a system text may be why nothing is found."""
         read = self._read_prompt(prompt)
-        blocks = () if read is None else _system_texts(read)
+        blocks = system_blocks(() if read is None else read.rest)
         return hinted(explanation, [block["text"] for block in blocks])
 
     def _read_prompt(self, prompt: str) -> Turn | None:
         read = read_prompt(prompt, self._split)
-        if read is not None and self._normalise_system is not None:
-            for block in _system_texts(read):
-                block["text"] = normalised(self._normalise_system, block["text"])
+        if read is not None:
+            normalise_systems(read.rest, self._normalise_system)
         return read
 
     def _asking_model(self, llm_string: str, model: BaseLanguageModel[Any] | None) -> str | None:
@@ -103,13 +102,3 @@ class RequestReader:
             "change unseen; calls with it are not cached. With with_structured_output, "
             "method='function_calling' shows the schema.",
         )
-
-
-def _system_texts(read: Turn) -> Iterator[dict[str, Any]]:
-    """The text blocks of the system messages, as they are in `read`."""
-    for message in read.rest:
-        if isinstance(message, dict) and message.get("type") == "system":
-            content = message.get("content")
-            for block in content if isinstance(content, list) else ():
-                if isinstance(block, dict) and isinstance(block.get("text"), str):
-                    yield block

@@ -18,7 +18,7 @@ from semcache_core.adapters import Kind
 
 from llamaindex_semcache.answers import said_once
 from llamaindex_semcache.call import Call
-from llamaindex_semcache.endings import Response, ending_so_far, spoils
+from llamaindex_semcache.endings import Response, ending_so_far, worst
 from llamaindex_semcache.freshness import calls_in
 
 _OF_AN_ITEM = "thinking_delta"  # what `additional_kwargs` tell of one item of a stream only
@@ -167,9 +167,7 @@ def _gathered(items: Sequence[Response]) -> dict[str, Any]:
     """All but the answer itself. The reason to stop need not be in the last item."""
     told = {name: value for item in items for name, value in item.additional_kwargs.items()}
     told.pop(_OF_AN_ITEM, None)
-    reasons = [reason for reason in map(ending_so_far, items) if reason is not None]
-    bad = [reason for reason in reasons if spoils(reason)]
-    reason = next(iter([*bad, *reversed(reasons)]), None)
+    reason = worst([reason for reason in map(ending_so_far, items) if reason is not None])
     return {
         "raw": None if reason is None else {"finish_reason": reason},
         "additional_kwargs": told,

@@ -37,16 +37,7 @@ class DelegatingLLM(FunctionCallingLLM):
     llm: SerializeAsAny[LLM]
 
     def __init__(self, llm: LLM, **fields: Any) -> None:
-        if not isinstance(llm, LLM) or isinstance(llm, DelegatingLLM):
-            raise SemcacheError(
-                f"llm must be the LlamaIndex LLM to be asked, got a {type(llm).__name__}; pass it "
-                "as in CachedLLM(llm=OpenAI(...)), and wrap it once"
-            )
-        if isinstance(llm, StructuredLLM):
-            raise SemcacheError(
-                "a StructuredLLM gives its objects in `raw`, which no stored answer has; wrap the "
-                "LLM in it, as in CachedLLM(llm=OpenAI(...)).as_structured_llm(...)"
-            )
+        check_llm(llm)
         shared = {name: getattr(llm, name) for name in _SHARED}
         super().__init__(llm=llm, **shared, **fields)
 
@@ -159,6 +150,20 @@ class DelegatingLLM(FunctionCallingLLM):
                 "tools; use predict_and_call or a ReActAgent, which ask by text"
             )
         return self.llm
+
+
+def check_llm(llm: object) -> None:
+    """Raise SemcacheError for what cannot be put behind a cache."""
+    if not isinstance(llm, LLM) or isinstance(llm, DelegatingLLM):
+        raise SemcacheError(
+            f"llm must be the LlamaIndex LLM to be asked, got a {type(llm).__name__}; pass it "
+            "as in CachedLLM(llm=OpenAI(...)), and wrap it once"
+        )
+    if isinstance(llm, StructuredLLM):
+        raise SemcacheError(
+            "a StructuredLLM gives its objects in `raw`, which no stored answer has; wrap the "
+            "LLM in it, as in CachedLLM(llm=OpenAI(...)).as_structured_llm(...)"
+        )
 
 
 def unobserved(llm: LLM) -> LLM:

@@ -1,6 +1,6 @@
 """How an answer ended, as far as the provider says so, each in a place of its own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import Any, TypeAlias
 
@@ -21,7 +21,11 @@ _UNDER_WAY = ("in_progress", "queued")  # what events of a stream say before its
 
 def ending(response: Response) -> str | None:
     """Why the model stopped: the worst reason of all that are given, None where there is none."""
-    reasons = [reason for said in _all_said(response) for reason in _reasons(said, _DEPTH)]
+    return worst([reason for said in _all_said(response) for reason in _reasons(said, _DEPTH)])
+
+
+def worst(reasons: Sequence[str]) -> str | None:
+    """The first that spoils an answer, else the last one; None where there is none."""
     bad = [reason for reason in reasons if spoils(reason)]
     return next(iter([*bad, *reversed(reasons)]), None)
 

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ToolCallBlock
+from semcache_core.adapters import CALL_IDS, with_call_ids
 
 CALLS = ("tool_calls", "function_call")
 """Where integrations tell of tool calls in `additional_kwargs`."""
 
-_IDS = ("id", "call_id", "tool_use_id", "tool_call_id")
-_ARGUMENTS = ("arguments", "input", "args", "tool_kwargs")  # the app's data, whatever it looks like
 _TAIL = re.compile(r"[A-Za-z0-9]+\Z")
 _LETTERS = string.ascii_letters + string.digits
 _SHORTEST = 9  # shorter ones could meet by chance
@@ -30,7 +29,7 @@ def renew_ids(message: ChatMessage) -> None:
     for block in message.blocks:
         if isinstance(block, ToolCallBlock) and block.tool_call_id is not None:
             block.tool_call_id = ids.get(block.tool_call_id, block.tool_call_id)
-    message.additional_kwargs = _with_ids(message.additional_kwargs, ids)
+    message.additional_kwargs = with_call_ids(message.additional_kwargs, ids)
 
 
 def calls_in(kwargs: Mapping[str, Any]) -> list[Any]:
@@ -69,7 +68,9 @@ def _ids(message: ChatMessage) -> Iterator[tuple[str, str]]:
             function = call.get("function")
             inner = function.get("name") if isinstance(function, dict) else None
             name = call.get("name") or call.get("tool_name") or inner or ""
-            yield from ((call[key], str(name)) for key in _IDS if isinstance(call.get(key), str))
+            yield from (
+                (call[key], str(name)) for key in CALL_IDS if isinstance(call.get(key), str)
+            )
 
 
 def _renewed(old: str) -> str:
@@ -77,19 +78,3 @@ def _renewed(old: str) -> str:
     kept = old[: tail.start()] if tail else old
     length = max(_SHORTEST, len(tail.group()) if tail else 0)
     return kept + "".join(secrets.choice(_LETTERS) for _ in range(length))
-
-
-def _with_ids(value: Any, ids: Mapping[str, str]) -> Any:
-    if isinstance(value, list):
-        return [_with_ids(item, ids) for item in value]
-    if isinstance(value, dict):
-        return {name: _with_id(name, part, ids) for name, part in value.items()}
-    return value
-
-
-def _with_id(name: str, value: Any, ids: Mapping[str, str]) -> Any:
-    if name in _ARGUMENTS:
-        return value
-    if isinstance(value, str):
-        return ids.get(value, value) if name in _IDS else value
-    return _with_ids(value, ids)

@@ -1,6 +1,5 @@
 """CachedLLM: any LlamaIndex LLM with a cache in front, streams and structured answers included."""
 
-import math
 import os
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from copy import deepcopy
@@ -26,6 +25,7 @@ from semcache_core.adapters import (
     UncachedTools,
     Writer,
     check_given,
+    check_pace,
     check_writer,
     given_or_opened,
     own_namespace,
@@ -34,6 +34,7 @@ from typing_extensions import Self, Unpack
 
 from llamaindex_semcache.asking import CHAT, CHAT_STREAM, COMPLETION, COMPLETION_STREAM
 from llamaindex_semcache.call import Call
+from llamaindex_semcache.delegating import check_llm
 from llamaindex_semcache.pickled import reduced
 from llamaindex_semcache.predicting import PredictingLLM
 from llamaindex_semcache.reading import CallReader, Context
@@ -107,6 +108,7 @@ class CachedLLM(PredictingLLM):
         pace: float | None = None,
         **options: Unpack[SharedOptions],
     ) -> None:
+        check_llm(llm)  # all of it before a cache is opened
         _check(split, normalise_system, pace)
         check_given(namespace)
         check_writer(writer)
@@ -283,7 +285,4 @@ def _check(split: object, normalise_system: object, pace: object) -> None:
         raise SemcacheError(
             f"normalise_system must be a function of a text, got {normalise_system!r}; leave it out"
         )
-    if pace is not None and not (isinstance(pace, int | float) and 0 <= pace < math.inf):
-        raise SemcacheError(
-            f"pace must be the seconds between two items, got {pace!r}; leave it out for none"
-        )
+    check_pace(pace, "items")

@@ -17,11 +17,12 @@ from semcache_core.adapters import (
     UncachedTools,
     Writer,
     hinted,
-    normalised,
+    normalise_systems,
     present_namespace,
     present_writer,
     read_text,
     read_turn,
+    system_blocks,
 )
 
 from llamaindex_semcache.call import Call
@@ -92,10 +93,11 @@ class CallReader:
     def hinted(self, explanation: Explanation, call: Call) -> Explanation:
         """`explanation`, with a hint where a date in a system text may be why nothing is found."""
         try:
-            messages = self._normalised(canonical(call.messages))
+            messages = canonical(call.messages)
+            normalise_systems(messages, self._normalise_system)
         except SemcacheError:
             return explanation
-        return hinted(explanation, [block["text"] for block in _system_texts(messages)])
+        return hinted(explanation, [block["text"] for block in system_blocks(messages)])
 
     def _asking(self, call: Call) -> list[Any]:
         output = None if call.output is None else describe_class(call.output)
@@ -108,17 +110,12 @@ class CallReader:
             return read_text(call.prompt, documents.split)
         if not messages:
             return None
-        for block in _system_texts(self._normalised(messages)):
+        normalise_systems(messages, self._normalise_system)
+        for block in system_blocks(messages):
             frame = documents.framed(block["text"])
             if frame != block["text"]:  # a text with the same signs in it is not the same
                 block |= {"text": frame, "framed": True}
         return read_turn(messages, documents.split)
-
-    def _normalised(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        if self._normalise_system is not None:
-            for block in _system_texts(messages):
-                block["text"] = normalised(self._normalise_system, block["text"])
-        return messages
 
 
 class _Documents:
@@ -163,8 +160,3 @@ class _Documents:
         if text not in self._found:
             self._found[text] = self._sources.find(text)
         return self._found[text]
-
-
-def _system_texts(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    blocks = [b for message in messages if message["type"] == "system" for b in message["content"]]
-    return [block for block in blocks if block["type"] == "text"]

@@ -1,6 +1,5 @@
 """A stored answer as the items of a stream, as a model would have given it."""
 
-import re
 from collections.abc import Iterator
 
 from llama_index.core.base.llms.types import (
@@ -10,9 +9,7 @@ from llama_index.core.base.llms.types import (
     ContentBlock,
     TextBlock,
 )
-
-# A word with the space before it, as models write; text without spaces in parts of 20.
-_PIECE = re.compile(r"\s*\S{1,20}|\s+\Z")
+from semcache_core.adapters import pieces
 
 
 def chat_items(answer: ChatResponse) -> Iterator[ChatResponse]:
@@ -25,7 +22,7 @@ def chat_items(answer: ChatResponse) -> Iterator[ChatResponse]:
         if not isinstance(block, TextBlock):
             continue
         so_far = ""
-        for piece in _PIECE.findall(block.text):
+        for piece in pieces(block.text):
             if held is not None:
                 yield held
             so_far += piece
@@ -39,8 +36,8 @@ def chat_items(answer: ChatResponse) -> Iterator[ChatResponse]:
 def completion_items(answer: CompletionResponse) -> Iterator[CompletionResponse]:
     """See `chat_items`."""
     so_far = ""
-    pieces = _PIECE.findall(answer.text) or [""]
-    for piece in pieces[:-1]:
+    *earlier, last = pieces(answer.text) or [""]
+    for piece in earlier:
         so_far += piece
         yield CompletionResponse(text=so_far, delta=piece, raw=answer.raw)
-    yield answer.model_copy(update={"delta": pieces[-1]})
+    yield answer.model_copy(update={"delta": last})

@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llama_index.core.base.llms.types import TextBlock
@@ -66,6 +66,13 @@ class _Shape:
         starts = [start + len(words) for start, words in zip(places, self.literals, strict=True)]
         return [text[a:b] for a, b in zip(starts, places[1:], strict=False)]
 
+    def filled(self, values: Sequence[str], shown: Mapping[str, str]) -> str:
+        """The text with these parts, but for variables in whose place something else is `shown`."""
+        parts = [self.literals[0]]
+        for name, value, words in zip(self.variables, values, self.literals[1:], strict=True):
+            parts += [shown.get(name, value), words]
+        return "".join(parts)
+
     def _earliest(self, text: str) -> list[int] | None:
         first, *middle, last = self.literals
         end = len(text) - len(last)
@@ -126,45 +133,39 @@ class Templates:
     def split(self, text: str, ignore_context: bool = False) -> Split | None:
         """Take a user text apart; with `ignore_context` the documents are not in the frame."""
         text = text.strip()
-        shape = next((s for s in self._sorted if s.fits(text)), None)
+        shape = _first(text, self._sorted)
         if shape is None:
             return self._fallback(text)
-        if not shape.asks():
-            return None
-        values = shape.values(text)
+        values = shape.values(text) if shape.asks() else None
         if values is None:
             return None
-        named = list(zip(shape.variables, values, strict=True))
+        named = zip(shape.variables, values, strict=True)
         questions = {value.strip() for name, value in named if name in _QUESTIONS}
         asked = self._fallback(questions.pop()) if len(questions) == 1 else None
         if asked is None or not asked.question:
             return None
-        frame = [shape.literals[0]]
-        for (name, value), words in zip(named, shape.literals[1:], strict=True):
-            if name in _QUESTIONS:
-                value = asked.frame or _QUESTION
-            elif ignore_context and name in _DOCUMENTS and not shape.chooses:
-                value = _CONTEXT
-            frame += [value, words]
-        return Split(asked.question, "".join(frame))
+        shown = dict.fromkeys(_QUESTIONS, asked.frame or _QUESTION)
+        if ignore_context and not shape.chooses:
+            shown |= dict.fromkeys(_DOCUMENTS, _CONTEXT)
+        return Split(asked.question, shape.filled(values, shown))
 
     def without_context(self, text: str) -> str:
         """A text without a question, such as a chat engine's system text, without its documents."""
-        shapes = (s for s in self._sorted if not s.asks() and s.fits(text.strip()))
-        shape = next(shapes, None)
+        shape = _first(text.strip(), (s for s in self._sorted if not s.asks()))
         values = shape.values(text.strip()) if shape else None
         if shape is None or values is None:
             return text
-        frame = [shape.literals[0]]
-        for name, value, words in zip(shape.variables, values, shape.literals[1:], strict=True):
-            frame += [_CONTEXT if name in _DOCUMENTS else value, words]
-        return "".join(frame)
+        return shape.filled(values, dict.fromkeys(_DOCUMENTS, _CONTEXT))
 
     def chooses(self, text: str) -> bool:
         """Whether its template asks for the numbers of documents: then they always count."""
-        text = text.strip()
-        shape = next((s for s in self._sorted if s.asks() and s.fits(text)), None)
+        shape = _first(text.strip(), (s for s in self._sorted if s.asks()))
         return shape is not None and shape.chooses
+
+
+def _first(text: str, shapes: Iterable[_Shape]) -> _Shape | None:
+    """The first that the text fits."""
+    return next((shape for shape in shapes if shape.fits(text)), None)
 
 
 def _most_words_first(shape: _Shape) -> tuple[int, tuple[str, ...]]:

@@ -79,7 +79,9 @@ class ByMeaning:
             reason = "the measured error is above the bound, so the audit raised the threshold"
             return Decision(reason, held_back=best, near=left, judgement=judgement)
         entry = self._parts.ledger.get(best.neighbour.entry_id, key.partition, now)
-        return None if entry is None else Decision(reason, best, entry, None, left, judgement)
+        if entry is None:
+            return None
+        return Decision(reason, served=best, entry=entry, near=left, judgement=judgement)
 
     def _judgement(
         self, near: Sequence[Near], request: Request, key: Key, complete: bool

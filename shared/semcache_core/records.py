@@ -173,8 +173,6 @@ class Records:
             query = query.where(schema.judged.c.source.in_(list(sources)))
         return [Judgement(*row) for row in reversed(self._ledger.read(query, {}))]
 
-    # -- what a lookup asks --------------------------------------------------------------------
-
     def stored(self, entry_id: int) -> tuple[str, str] | None:
         """Namespace and question of an entry, which its judgement names; None when it is gone."""
         rows = self._ledger.read(_STORED, {"entry": entry_id})

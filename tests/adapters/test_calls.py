@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 import pytest
 from background import afinish, finish, judged
 from semcache_core import Hit, Request, SemanticCache
-from semcache_core.adapters import Asked, AsyncFlight, CachedCalls, Kind
+from semcache_core.adapters import Asked, CachedCalls, Kind
+from semcache_core.adapters.flights import AsyncFlight
 
 ASK, PARAPHRASE = "how warm is it", "is it how warm"
 

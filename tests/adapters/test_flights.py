@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from semcache_core.adapters import AsyncFlights, Flight, Flights, Outcome
+from semcache_core.adapters.flights import AsyncFlights, Flight, Flights, Outcome
 
 
 class Source:

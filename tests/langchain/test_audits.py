@@ -21,7 +21,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableLambda
 from scripted_models import Chat, Streaming
 from semcache_core import SemanticCache
-from semcache_core.adapters import Flight
+from semcache_core.adapters.flights import Flight
 from thermometer import Thermometer, calling
 
 from langchain_semcache import (

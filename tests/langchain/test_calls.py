@@ -10,7 +10,7 @@ import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 from scripted_models import Streaming
 from semcache_core import SemanticCache
-from semcache_core.adapters import AsyncFlight, Flight
+from semcache_core.adapters.flights import AsyncFlight, Flight
 
 from langchain_semcache import CachedChatModel, SemanticLLMCache, last_hit
 

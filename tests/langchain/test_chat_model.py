@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -454,6 +455,15 @@ def test_a_thread_that_asks_twice_keeps_both_answers(cache: SemanticLLMCache) ->
 
 
 # -- what can be told, and cannot ------------------------------------------------------------------
+
+
+def test_for_what_is_no_chat_model_no_cache_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEMCACHE_PATH", str(tmp_path / "cache"))
+    with pytest.raises(SemcacheError, match="must be a LangChain chat model"):
+        CachedChatModel(Streaming().bind(stop=["."]))  # type: ignore[arg-type]
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_wrong_argument_is_an_error_that_says_what_to_do(cache: SemanticLLMCache) -> None:

@@ -1,24 +1,17 @@
 """The examples do what they say, with a scripted model and the shipped embedding model."""
 
 import re
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import Any
 
 import pytest
+from examples_run import EXAMPLES, example
 from langchain_core.messages import AIMessage
 from scripted_models import Chat, Streaming
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def run(name: str, model: Chat, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """The lines that an example prints."""
-    spec = spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main(model)
+    example(name).main(model)
     return capsys.readouterr().out.splitlines()
 
 

@@ -3,23 +3,16 @@
 import asyncio
 import inspect
 import re
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
+from examples_run import example
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 def run(name: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """The lines that an example prints."""
-    spec = spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    done = module.main()
+    done = example(name).main()
     if inspect.iscoroutine(done):
         asyncio.run(done)
     return capsys.readouterr().out.splitlines()

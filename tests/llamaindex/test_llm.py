@@ -592,3 +592,12 @@ def test_nothing_is_logged_of_a_hit(bench: Bench, caplog: pytest.LogCaptureFixtu
     for text in ("hi there", "there hi", "hi there"):
         llm.chat(user(text))
     assert not caplog.records
+
+
+def test_for_what_is_no_llm_no_cache_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEMCACHE_PATH", str(tmp_path / "cache"))
+    with pytest.raises(SemcacheError, match="must be the LlamaIndex LLM to be asked"):
+        CachedLLM(llm="gpt")  # type: ignore[arg-type]
+    assert not (tmp_path / "cache").exists()

@@ -3,7 +3,6 @@
 from semcache_core.adapters.asking import Answers, Asked, Kind
 from semcache_core.adapters.audits import Audits
 from semcache_core.adapters.calls import CachedCalls
-from semcache_core.adapters.flights import AsyncFlight, AsyncFlights, Flight, Flights, Outcome
 from semcache_core.adapters.hits import described, last_hit, note
 from semcache_core.adapters.judge import (
     JUDGE_PROMPT,
@@ -13,7 +12,14 @@ from semcache_core.adapters.judge import (
 )
 from semcache_core.adapters.opening import given_or_opened
 from semcache_core.adapters.reasons import REASON_FIELDS, cut_short
-from semcache_core.adapters.systems import Normaliser, hinted, normalised
+from semcache_core.adapters.replaying import check_pace, pieces
+from semcache_core.adapters.systems import (
+    Normaliser,
+    hinted,
+    normalise_systems,
+    normalised,
+    system_blocks,
+)
 from semcache_core.adapters.tenants import (
     Namespace,
     Writer,
@@ -23,42 +29,51 @@ from semcache_core.adapters.tenants import (
     present_namespace,
     present_writer,
 )
-from semcache_core.adapters.turns import CallIds, Turn, UncachedTools, read_text, read_turn
+from semcache_core.adapters.turns import (
+    CALL_IDS,
+    CallIds,
+    Turn,
+    UncachedTools,
+    read_text,
+    read_turn,
+    with_call_ids,
+)
 
 __all__ = [
+    "CALL_IDS",
     "JUDGE_PROMPT",
     "REASON_FIELDS",
     "Answers",
     "Asked",
-    "AsyncFlight",
-    "AsyncFlights",
     "Audits",
     "CachedCalls",
     "CallIds",
-    "Flight",
-    "Flights",
     "Kind",
     "Namespace",
     "Normaliser",
-    "Outcome",
     "Turn",
     "UncachedTools",
     "Writer",
     "check_given",
     "check_judge_prompt",
+    "check_pace",
     "check_writer",
     "cut_short",
     "described",
     "given_or_opened",
     "hinted",
     "last_hit",
+    "normalise_systems",
     "normalised",
     "note",
     "own_namespace",
+    "pieces",
     "present_namespace",
     "present_writer",
     "read_text",
     "read_turn",
+    "system_blocks",
     "told_to_judge",
     "verdict",
+    "with_call_ids",
 ]

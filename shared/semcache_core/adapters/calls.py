@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import aclosing, closing
-from contextvars import Context, copy_context
+from contextvars import Context
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -61,9 +61,10 @@ class CachedCalls(Generic[Q, A]):
     async def aask(self, question: Q, context: Context | None = None) -> Asked[Q, A]:
         """See `ask`. It is read in `context`, left out in the caller's own."""
         await asyncio.sleep(0)  # a burst has begun all its calls before threads take turns with it
-        run = copy_context().run if context is None else context.run
         with self._cache.failing_open("lookup"):
-            return await self._cache.in_thread(run, self.ask, question)
+            if context is None:
+                return await self._cache.in_thread(self.ask, question)
+            return await self._cache.in_thread(context.run, self.ask, question)
         return Asked(question)
 
     def items(self, asked: Asked[Q, A], kind: Kind[Q, T, A]) -> Iterator[T]:

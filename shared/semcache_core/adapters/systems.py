@@ -1,8 +1,8 @@
 """System texts: what may differ in them, and a hint where a date in one is why nothing is found."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from semcache_core.adapters.dates import find_date
 from semcache_core.errors import SemcacheError
@@ -22,7 +22,24 @@ def normalised(normalise: Normaliser, text: str) -> str:
     return normal
 
 
-def hinted(explanation: Explanation, system_texts: Sequence[str]) -> Explanation:
+def system_blocks(messages: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    """The text blocks of the system messages of a canonical conversation (see `read_turn`)."""
+    for message in messages:
+        if isinstance(message, dict) and message.get("type") == "system":
+            content = message.get("content")
+            for block in content if isinstance(content, list) else ():
+                if isinstance(block, dict) and isinstance(block.get("text"), str):
+                    yield block
+
+
+def normalise_systems(messages: Iterable[Any], normalise: Normaliser | None) -> None:
+    """Apply `normalise`, where there is one, to the system texts of a canonical conversation."""
+    if normalise is not None:
+        for block in system_blocks(messages):
+            block["text"] = normalised(normalise, block["text"])
+
+
+def hinted(explanation: Explanation, system_texts: Iterable[str]) -> Explanation:
     """`explanation`, with a hint where a date in the system texts may be why nothing is found.
 
     `system_texts` are as they are compared. The ledger holds only digests of scopes, so nothing

@@ -5,14 +5,18 @@ A conversation is read in a canonical form, a list of messages as JSON. Each has
 "..."}`. Equal conversations must have equal forms.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from semcache_core.errors import SemcacheError
 from semcache_core.request import Splitter
 
-_CALL_IDS = {"id", "call_id", "tool_use_id", "tool_call_id"}
+CALL_IDS = ("id", "call_id", "tool_use_id", "tool_call_id")
+"""Where messages hold the id of a tool call, or name a call by it."""
+
+# the app's data, whatever it looks like
+_ARGUMENTS = ("args", "arguments", "function", "input", "tool_kwargs")
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,25 @@ class CallIds:
         return self._seen.setdefault(call_id, f"call-{len(self._seen)}")
 
 
+def with_call_ids(value: Any, ids: Mapping[str, str]) -> Any:
+    """`value`, part of a message, with new call ids for old ones: where an id belongs, and as keys
+    (Gemini's signatures). The arguments of calls stay as they are.
+    """
+    if isinstance(value, list):
+        return [with_call_ids(item, ids) for item in value]
+    if isinstance(value, dict):
+        return {ids.get(k, k): _with_call_id(k, v, ids) for k, v in value.items()}
+    return value
+
+
+def _with_call_id(name: str, value: Any, ids: Mapping[str, str]) -> Any:
+    if name in _ARGUMENTS:
+        return value
+    if isinstance(value, str):
+        return ids.get(value, value) if name in CALL_IDS else value
+    return with_call_ids(value, ids)
+
+
 class UncachedTools:
     """Tools whose results differ from call to call, so that nothing that follows one is cached.
 
@@ -87,7 +110,7 @@ class UncachedTools:
 
 
 def _is_id(name: str, value: Any) -> bool:
-    return name in _CALL_IDS and isinstance(value, str)
+    return name in CALL_IDS and isinstance(value, str)
 
 
 def _split_content(content: Any, split: Splitter) -> tuple[str, Any, bool]:
