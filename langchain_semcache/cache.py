@@ -38,6 +38,7 @@ from langchain_semcache.hits import mark
 from langchain_semcache.identity import calling_model, read_llm_string
 from langchain_semcache.namespaces import namespace_of_config
 from langchain_semcache.requests import RequestReader
+from langchain_semcache.usages import usage_of
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -157,7 +158,8 @@ class SemanticLLMCache(BaseCache):
             request = self._reader.read(prompt, llm_string, model)
             if request is not None:
                 text, answer = dump_generations(generations), plain_text(generations)
-                self.cache.update(as_stored(request, generations), text, answer=answer)
+                stored, usage = as_stored(request, generations), usage_of(generations)
+                self.cache.update(stored, text, answer=answer, usage=usage)
 
 
 def _noted(found: tuple[Hit, list[Generation]] | None) -> list[Generation] | None:

@@ -3,7 +3,7 @@
 from langchain_core.load import dumps
 from langchain_core.outputs import ChatGeneration
 from langchain_core.runnables.config import set_config_context
-from semcache_core import Explanation, Hit, Request, SemanticCache, SemcacheError
+from semcache_core import Explanation, Hit, Request, SemanticCache, SemcacheError, Usage
 from semcache_core.adapters import CachedCalls
 
 from langchain_semcache.asking import Question, without_run
@@ -17,6 +17,7 @@ from langchain_semcache.generations import (
 )
 from langchain_semcache.hits import mark
 from langchain_semcache.requests import RequestReader
+from langchain_semcache.usages import usage_of
 
 
 class ChatAnswers:
@@ -43,11 +44,15 @@ class ChatAnswers:
         return plain_text(answer)
 
 
+def _usage(question: Question, answer: list[ChatGeneration]) -> Usage:
+    return usage_of(answer)
+
+
 class ChatCalls(CachedCalls[Question, list[ChatGeneration]]):
     """The calls of chat models as `reader` reads them."""
 
     def __init__(self, cache: SemanticCache, reader: RequestReader) -> None:
-        super().__init__(cache, self.read, ChatAnswers(), without_run)
+        super().__init__(cache, self.read, ChatAnswers(), without_run, _usage)
         self._reader = reader
 
     def read(self, question: Question) -> Request | None:

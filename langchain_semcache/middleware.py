@@ -1,6 +1,7 @@
 """SemanticCacheMiddleware: a semantic cache around the model calls of a LangChain agent."""
 
 import sys
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -44,6 +45,7 @@ from langchain_semcache.hits import EVENT
 from langchain_semcache.namespaces import namespace_of_config
 from langchain_semcache.requests import RequestReader
 from langchain_semcache.uncached import tools_called_in, tools_run_inside
+from langchain_semcache.usages import usage_of
 
 try:
     from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
@@ -125,9 +127,11 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
             if looked.asked is not None and looked.hit.audited:
                 self._audits.start(partial(self._audit, looked.asked, request, handler))
             return looked.answer
+        started = time.perf_counter()
         response = handler(request)
+        seconds = time.perf_counter() - started
         if looked.asked is not None:
-            self._keep(looked.asked, request, response)
+            self._keep(looked.asked, request, response, seconds)
         return response
 
     async def awrap_model_call(self, request: ModelRequest[Any], handler: AsyncCall) -> Response:
@@ -143,10 +147,12 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
             if looked.asked is not None and looked.hit.audited:
                 self._audits.astart(partial(self._aaudit, looked.asked, request, handler))
             return looked.answer
+        started = time.perf_counter()
         response = await handler(request)
+        seconds = time.perf_counter() - started
         if looked.asked is not None:
             with self.cache.failing_open("update"):
-                await self.cache.in_thread(self._keep, looked.asked, request, response)
+                await self.cache.in_thread(self._keep, looked.asked, request, response, seconds)
         return response
 
     def explain(self, request: ModelRequest[Any]) -> Explanation:
@@ -179,13 +185,17 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
                 return _Looked(asked, answer, hit)
         return _Looked(asked)
 
-    def _keep(self, asked: Request, request: ModelRequest[Any], response: Response) -> None:
+    def _keep(
+        self, asked: Request, request: ModelRequest[Any], response: Response, seconds: float
+    ) -> None:
         with self.cache.failing_open("update"):
             text = self._text(request, response)
             if text is not None:
                 generations = generations_of(response)
                 answer = plain_text(generations)
-                self.cache.update(as_stored(asked, generations), text, answer=answer)
+                usage = replace(usage_of(generations), seconds=seconds)
+                stored = as_stored(asked, generations)
+                self.cache.update(stored, text, answer=answer, usage=usage)
 
     def _audit(self, asked: Request, request: ModelRequest[Any], handler: Call) -> None:
         self._judge(asked, request, handler(_unobserved(request)))

@@ -22,6 +22,7 @@ from llamaindex_semcache.reading import CallReader
 from llamaindex_semcache.replay import chat_items, completion_items
 from llamaindex_semcache.structured import Predictions
 from llamaindex_semcache.templates import Templates
+from llamaindex_semcache.usages import usage_of
 
 A = TypeVar("A")
 
@@ -119,7 +120,7 @@ def served_by(
     """All of it, for calls that `reader` reads."""
 
     def serving(answers: Answers[A], replay: Callable[[A], Iterator[A]]) -> Serving[A]:
-        calls = CachedCalls(cache, reader.read, answers, _unobserved)
+        calls = CachedCalls(cache, reader.read, answers, _unobserved, usage_of)
         return Serving(cache, calls, replay, pace)
 
     @lru_cache(_CLASSES)

@@ -7,8 +7,10 @@ from semcache_core.cache import SemanticCache
 from semcache_core.embedding import as_embedder
 from semcache_core.errors import SemcacheError
 from semcache_core.explanation import CacheStats, Explanation
+from semcache_core.prices import Prices, Saved
 from semcache_core.request import Split, Splitter, digest, split_question
 from semcache_core.settings import CacheOptions, CacheSettings, SharedOptions
+from semcache_core.transfer import Exported, Imported
 from semcache_core.types import (
     Candidate,
     Clock,
@@ -16,6 +18,7 @@ from semcache_core.types import (
     Entry,
     Hit,
     Request,
+    Usage,
     check_namespace,
 )
 from semcache_core.verification import Verifier
@@ -30,16 +33,21 @@ __all__ = [
     "Embedder",
     "Entry",
     "Explanation",
+    "Exported",
     "Hit",
+    "Imported",
     "Measured",
+    "Prices",
     "Redact",
     "Request",
     "SameAnswer",
+    "Saved",
     "SemanticCache",
     "SemcacheError",
     "SharedOptions",
     "Split",
     "Splitter",
+    "Usage",
     "Verifier",
     "as_embedder",
     "check_namespace",

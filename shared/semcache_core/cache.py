@@ -20,29 +20,34 @@ from typing_extensions import Self, Unpack
 
 from semcache_core.admission import Admission, Admit, Redact
 from semcache_core.answers import SameAnswer, answer_digest
-from semcache_core.audit import Measured
 from semcache_core.embedding import usable_cores
 from semcache_core.errors import LedgerError, RequestError, SemcacheError
 from semcache_core.explanation import CacheStats, Explanation
+from semcache_core.gauges import Levels, estimates
 from semcache_core.ledger import Ledger, NewEntry
 from semcache_core.meaning import ByMeaning, Decision
 from semcache_core.parts import Parts, open_parts
-from semcache_core.records import AUDITS, Judgement, Served, Source
+from semcache_core.portable import EntriesFile
+from semcache_core.prices import Prices
+from semcache_core.records import Judgement, Served, Source
 from semcache_core.request import Key, key_of
 from semcache_core.settings import CacheOptions, settings_from
 from semcache_core.single_flight import AsyncSingleFlight, SingleFlight
-from semcache_core.telemetry import Telemetry
+from semcache_core.telemetry import Ended, Telemetry, untold
+from semcache_core.transfer import Exported, Imported, Intake, Progress, write_entries
 from semcache_core.types import (
     Candidate,
     Clock,
     Entry,
     Hit,
     Request,
+    Usage,
     Vector,
     check_namespace,
     check_request,
     check_seconds,
     check_tags,
+    is_amount,
 )
 from semcache_core.verification import Verifier
 
@@ -53,6 +58,7 @@ log = logging.getLogger("semcache")
 T = TypeVar("T")
 
 ASYNC_THREADS = 32  # when each may wait for a remote embedder
+UNKNOWN = Usage()
 
 _INHERITED: list[object] = []
 """What a forked child must never close, and so never drop."""
@@ -70,6 +76,7 @@ class SemanticCache:
     `verifier` is asked for a second opinion where the probability is not quite enough. `admit` and
     `redact` see everything before it is stored. `same_answer` says whether two answers are the
     same, where one of them is known to be right; left out, their words and then their meaning.
+    `prices` says what models charge, for what hits save.
 
     Methods raise SemcacheError and nothing else; `get_or_create` and the adapters for LangChain
     fail open instead: they count and log the error and call the model. Safe to use from many
@@ -86,6 +93,7 @@ class SemanticCache:
         same_answer: SameAnswer | None = None,
         admit: Admit | None = None,
         redact: Redact | None = None,
+        prices: Prices | None = None,
         **options: Unpack[CacheOptions],
     ) -> None:
         self.settings = settings_from(options)
@@ -95,7 +103,9 @@ class SemanticCache:
         self._embedder = embedder
         self._chroma_client = chroma_client
         self._clock = clock
-        self._telemetry = Telemetry()
+        self._prices = prices or Prices()
+        told = weakref.WeakMethod(self._levels)
+        self._telemetry = Telemetry(told, self.settings.namespace_in_telemetry)
         self._warned: set[str] = set()
         self._closed = False
         self._finalizer: weakref.finalize[..., Any] | None = None
@@ -117,22 +127,33 @@ class SemanticCache:
         started = time.perf_counter()
         parts = self._use()
         key, now = self._key(request), self._clock()
-        decision = self._decide(parts, request, key, now)
-        hit = self._hit(decision, now)
-        if decision.served is not None:
-            hit = self._unless_withheld(parts, key, request, decision, hit, now, audits)
-        elif hit is None and decision.near:
-            parts.watch.missed(key, decision.near, decision.held_back, "shadow")
-        if hit is not None:
-            parts.touches.add(hit.entry_id, now)
+        with self._telemetry.span("semcache.lookup", started, key.namespace) as span:
+            decision = self._exactly(parts, key, now)
+            if decision is None:
+                ended = self._telemetry.stages(started, span)
+                ended("find")
+                decision = self._by_meaning(parts, request, key, now, ended)
+            hit = self._hit(decision, now)
+            if decision.served is not None:
+                hit = self._unless_withheld(parts, key, request, decision, hit, now, audits)
+            elif hit is None and decision.near:
+                parts.watch.missed(key, decision.near, decision.held_back, "shadow")
+            if hit is not None:
+                parts.touches.add(hit.entry_id, now)
+            if span is not None:
+                span.looked_up(hit, decision.near[0].similarity if decision.near else None)
         result = "miss" if hit is None else hit.kind
         self._count(result)
-        self._telemetry.looked_up(result, time.perf_counter() - started)
+        self._telemetry.looked_up(result, time.perf_counter() - started, key.namespace)
         return hit
 
-    def _decide(self, parts: Parts, request: Request, key: Key, now: float) -> Decision:
-        if (entry := parts.ledger.find(key.exact, now)) is not None:
-            return Decision("the question is the same", entry=entry)
+    def _exactly(self, parts: Parts, key: Key, now: float) -> Decision | None:
+        entry = parts.ledger.find(key.exact, now)
+        return None if entry is None else Decision("the question is the same", entry=entry)
+
+    def _by_meaning(
+        self, parts: Parts, request: Request, key: Key, now: float, ended: Ended = untold
+    ) -> Decision:
         if reason := self._why_not_by_meaning(parts, request):
             return Decision(reason)
         if not parts.ledger.has_vectors(key.partition, parts.embedder.fingerprint, now):
@@ -141,8 +162,9 @@ class SemanticCache:
             return Decision(_UNREADABLE)
         with self._gate:
             vector = parts.recent.embed(parts.embedder, request.question)
+            ended("embed")
             by_meaning = ByMeaning(parts, self.settings.confirmations)
-            return by_meaning.decide(request, key, vector, now)
+            return by_meaning.decide(request, key, vector, now, ended)
 
     def _unless_withheld(
         self,
@@ -158,9 +180,11 @@ class SemanticCache:
         assert decision.served is not None and hit is not None
         source: Source = "shadow" if self.settings.shadow else "audit"
         sampled = self.settings.shadow or parts.audit.sampled(self.settings.audit_rate)
+        withheld = sampled and (self.settings.shadow or not audits)
         if sampled:
             parts.watch.missed(key, decision.near, decision.served, source)
-        if sampled and (self.settings.shadow or not audits):
+            self._telemetry.sampled(source, withheld)
+        if withheld:
             self._count(f"withheld {source}")
             return None
         if self._admission.storable(request.question):
@@ -175,14 +199,16 @@ class SemanticCache:
         tags: Sequence[str] = (),
         cost: float | None = None,
         answer: str | None = None,
+        usage: Usage = UNKNOWN,
     ) -> int | None:
         """Remember `response` as the answer; returns the entry's id, None where `admit` or `redact`
         forbid to store it.
 
         Durable, and visible to every lookup on this path, when it returns. An older answer to the
-        same request is replaced. `ttl` is in seconds (None: the cache's own); `cost` is what the
-        answer cost to make, in any unit you like. `answer` is the text of the answer where
-        `response` wraps it in more: answers are compared by it.
+        same request is replaced. `ttl` is in seconds (None: the cache's own). `answer` is the text
+        of the answer where `response` wraps it in more: answers are compared by it. `usage` is what
+        the model took to make it, and `cost` what that cost, in any unit you like (None: by the
+        cache's `prices`): so much is saved by each hit.
         """
         if not isinstance(response, str):
             raise RequestError(f"response must be a str, got {response!r}; serialise it first")
@@ -190,31 +216,50 @@ class SemanticCache:
             check_seconds("ttl", ttl, above=0)
         check_request(request)
         check_tags(tags)
+        started = time.perf_counter()
+        if not isinstance(usage, Usage):
+            raise RequestError(f"usage must be a Usage, got {usage!r}; write Usage(seconds=...)")
+        if cost is None:
+            cost = self._prices.cost(usage)
+        elif not is_amount(cost):
+            raise RequestError(f"cost must be a number from 0 on, got {cost!r}; or leave it out")
         parts = self._use()
         key, now = self._key(request), self._clock()
-        admitted = self._admission.admitted(request, response)
-        if admitted is None:
-            self._count("refused")
-            return None
-        # redacted too: a digest of four secret digits is as good as the digits
-        said = admitted.response if answer is None else self._admission.text(answer)
-        new = self._new_entry(parts, request, key, admitted.response, now)
-        new = replace(
-            new,
-            expires=self._expiry(ttl, now),
-            cost=cost,
-            tags=(*request.tags, *tags),
-            answer=parts.watch.same_as(key, said),
-            answer_digest=answer_digest(said),
-            answer_text=None if answer is None else said,
-        )
-        if self.settings.max_entries is not None:
-            parts.touches.flush(parts.ledger)  # eviction goes by last use
-        entry_id = parts.ledger.insert(new, self.settings.max_entries)
-        parts.watch.answered(key, request.question, said, now)
-        parts.upkeep.written += 1
-        self._count("update")
-        return entry_id
+        with self._telemetry.span("semcache.update", started, key.namespace) as span:
+            admitted = self._admission.admitted(request, response)
+            if admitted is None:
+                self._count("refused")
+                self._telemetry.updated("refused", key.namespace, span)
+                return None
+            # redacted too: a digest of four secret digits is as good as the digits
+            said = admitted.response if answer is None else self._admission.text(answer)
+            new = self._new_entry(parts, request, key, admitted.response, now)
+            new = replace(
+                new,
+                expires=self._expiry(ttl, now),
+                tags=(*request.tags, *tags),
+                answer=parts.watch.same_as(key, said),
+                answer_digest=answer_digest(said),
+                answer_text=None if answer is None else said,
+                cost=cost,
+                tokens_in=usage.tokens_in,
+                tokens_out=usage.tokens_out,
+                seconds=usage.seconds,
+            )
+            if self.settings.max_entries is not None:
+                parts.touches.flush(parts.ledger)  # eviction goes by last use
+            entry_id = parts.ledger.insert(new, self.settings.max_entries)
+            self._answered(parts, key, request.question, said, now)
+            parts.upkeep.written += 1
+            self._count("update")
+            self._telemetry.updated("stored", key.namespace, span)
+            return entry_id
+
+    def _answered(self, parts: Parts, key: Key, question: str, said: str, now: float) -> None:
+        """The model's own answer is known: judge the one that was withheld, or audited."""
+        judgement = parts.watch.answered(key, question, said, now)
+        if judgement is not None:
+            self._telemetry.judged(judgement.source, judgement.correct)
 
     def audited(self, request: Request, answer: str) -> None:
         """Say what the model itself answers to a request whose hit was marked `audited`.
@@ -226,7 +271,7 @@ class SemanticCache:
         parts = self._use()
         key, now = self._key(request), self._clock()
         if self._admission.storable(request.question):
-            parts.watch.answered(key, request.question, self._admission.text(answer), now)
+            self._answered(parts, key, request.question, self._admission.text(answer), now)
 
     def _new_entry(
         self, parts: Parts, request: Request, key: Key, response: str, now: float
@@ -268,9 +313,11 @@ class SemanticCache:
             # again: the flight before this one may have ended between our lookup and now
             if (hit := self._open_lookup(again)) is not None:
                 return hit.response
+            started = time.perf_counter()
             response = compute()
+            usage = Usage(seconds=time.perf_counter() - started)
             with self.failing_open("update"):
-                self.update(request, response)
+                self.update(request, response, usage=usage)
             return response
 
         # what was withheld by meaning stays withheld
@@ -302,6 +349,7 @@ class SemanticCache:
         if request is not None:
             served = self._pairing(parts, entry_id, request)
         self._count("feedback")
+        self._telemetry.judged("feedback", correct)
         if served is None:  # only its own question was ever answered from it
             if not correct:
                 parts.ledger.delete(entry_id)
@@ -340,7 +388,7 @@ class SemanticCache:
         """
         parts = self._use()
         key, now = self._key(request), self._clock()
-        decision = self._decide(parts, request, key, now)
+        decision = self._exactly(parts, key, now) or self._by_meaning(parts, request, key, now)
         if self.settings.shadow and decision.served is not None:
             decision = replace(decision, said=f"{decision.reason}, but {_SHADOW}", entry=None)
         return Explanation(
@@ -421,18 +469,78 @@ class SemanticCache:
         parts = self._use()
         return parts.rebuild(lambda question: self._vector_for_rebuild(parts, question))
 
+    def export_entries(
+        self,
+        file: str | os.PathLike[str],
+        namespace: str | None = None,
+        *,
+        all_namespaces: bool = False,
+        vectors: bool = False,
+    ) -> Exported:
+        """Write the live entries of a namespace (None: this cache's own), or of all, to `file`.
+
+        JSON lines (see the docs), readable by you alone; an older file is replaced when all is
+        written. With `vectors`, those of this cache's model are written too. While others store, a
+        request whose answer is replaced is there with the old answer, the new one, or both.
+        """
+        check_namespace(namespace, optional=True)
+        own = self.settings.namespace if namespace is None else namespace
+        parts = self._use()
+        return write_entries(
+            parts.ledger,
+            Path(file),
+            self._clock(),
+            None if all_namespaces else own,
+            parts.embedder.fingerprint if vectors else None,
+        )
+
+    def import_entries(
+        self,
+        file: str | os.PathLike[str],
+        *,
+        embed: bool = True,
+        progress: Progress | None = None,
+    ) -> Imported:
+        """Store the entries of an export, or of a log of `{"question", "response"}` lines.
+
+        `admit` and `redact` see each of them, as in `update`. An entry that is here already stays
+        if it is as new or newer, or the line has no time. Nothing is stored of a file with a line
+        that is wrong. Done again, after a crash too, it leaves the same entries. With `embed`
+        an entry without a vector of this cache's model gets one; without, the file's are kept as
+        they are, and `rebuild` makes what is missing. `progress` is told how many are done of how
+        many.
+        """
+        parts = self._use()
+        if self.settings.max_entries is not None:
+            parts.touches.flush(parts.ledger)  # eviction goes by last use
+        intake = Intake(
+            ledger=parts.ledger,
+            admission=self._admission,
+            embedder=parts.embedder if embed else None,
+            readable=lambda question: self._matched_by_meaning(parts, question),
+            namespace=self.settings.namespace,
+            ttl=self.settings.ttl,
+            max_entries=self.settings.max_entries,
+            now=self._clock(),
+        )
+        with EntriesFile(Path(file)) as source:
+            imported = intake.take(source, progress)
+        parts.upkeep.written += imported.stored
+        return imported
+
     def stats(self) -> CacheStats:
         """Counts of this process since it opened the cache, and the size of the ledger."""
         parts = self._use()
         entries: int | None = None
         claimed: float | None = None
         measured = parts.audit.measured()
+        with suppress(LedgerError):  # what hits saved is known when they are written
+            parts.touches.flush(parts.ledger)
         with suppress(LedgerError):  # what failed matters most when the ledger is broken
             entries = parts.ledger.count(now=self._clock())
             claimed = parts.records.claimed_error()
             if not measured.n:  # nothing is audited now, or an alarm began anew
-                judged = parts.records.judged(sources=AUDITS, last=parts.audit.size)
-                measured = Measured.of(len(judged), sum(not one.correct for one in judged))
+                measured = parts.records.measured(parts.audit.size)
         counts = Counter(self._counts)
         failed = {n.removeprefix("failed "): c for n, c in counts.items() if n.startswith("failed")}
         return CacheStats(
@@ -451,27 +559,39 @@ class SemanticCache:
             claimed_error=claimed,
             measured=measured,
             verification=parts.verification.counts() if parts.verification else None,
+            saved=parts.touches.saved,
         )
+
+    def _levels(self) -> Levels | None:
+        """What the gauges show of a cache that is open; it opens none."""
+        if (parts := self._parts) is None:
+            return None
+        ledger, records = parts.ledger, parts.records
+        with self.failing_open("telemetry"):
+            measured = parts.audit.measured()
+            if not measured.n:
+                measured = records.measured(parts.audit.size)
+            return Levels(
+                ledger="memory" if ledger.file is None else str(ledger.file),
+                entries=ledger.count(now=self._clock()),
+                disk=ledger.bytes_on_disk(),
+                index_lag=ledger.not_indexed(parts.embedder.fingerprint, self.settings.scan_limit),
+                wrong=estimates(self.settings.max_error_rate, records.claimed_error(), measured),
+            )
+        return None
 
     def sizes(self) -> dict[str, int]:
         """What the ledger holds over all namespaces: how many of them, hits ever, bytes on disk."""
         ledger = self._use().ledger
-        files: list[Path] = []
-        if ledger.file is not None:
-            folder = ledger.file.parent
-            files = [*folder.glob(f"{ledger.file.name}*"), *folder.glob("chroma/**/*")]
-        taken = 0
-        for file in files:
-            with suppress(FileNotFoundError):  # SQLite's side files come and go
-                taken += file.stat().st_size if file.is_file() else 0
         return {
             "namespaces": ledger.namespaces(),
             "hits_ever": ledger.hits_ever(),
-            "bytes": taken,
+            "bytes": ledger.bytes_on_disk(),
         }
 
     def close(self) -> None:
         """Write what is pending and let go of the files. Closing twice does nothing."""
+        self._telemetry.close()
         with self._opening:
             self._closed = True
             self._parts = None
@@ -492,7 +612,8 @@ class SemanticCache:
             self._telemetry.failed(operation)
             self.warn_once(
                 f"{operation} {type(error).__name__}",
-                f"{operation} failed, the app goes on without it: {error!r}",
+                f"{operation} failed, the app goes on without it: {error!r}; this is logged once, "
+                "stats().failures counts on",
             )
 
     def warn_once(self, about: str, text: str) -> None:
@@ -518,6 +639,7 @@ class SemanticCache:
                         self._clock,
                         self._verifier,
                         self._same_answer,
+                        self._telemetry.saved,
                     )
                     # also when the cache is dropped, or the interpreter ends, without close()
                     self._finalizer = weakref.finalize(self, self._parts.close)
@@ -575,8 +697,13 @@ class SemanticCache:
         assert parts.calibration is not None
         return parts.embedder.reads(question, parts.calibration.max_tokens)
 
+    def _matched_by_meaning(self, parts: Parts, question: str) -> bool:
+        """Whether an entry of this question gets a vector."""
+        reason = self._why_not_by_meaning(parts, Request(question))
+        return not reason and self._reads(parts, question)
+
     def _vector_for_rebuild(self, parts: Parts, question: str) -> Vector | None:
-        if self._why_not_by_meaning(parts, Request(question)) or not self._reads(parts, question):
+        if not self._matched_by_meaning(parts, question):
             return None
         return parts.recent.embed(parts.embedder, question)
 
@@ -631,9 +758,10 @@ class SemanticCache:
         tags: Sequence[str] = (),
         cost: float | None = None,
         answer: str | None = None,
+        usage: Usage = UNKNOWN,
     ) -> int | None:
         """See `update`."""
-        return await self.in_thread(self.update, request, response, ttl, tags, cost, answer)
+        return await self.in_thread(self.update, request, response, ttl, tags, cost, answer, usage)
 
     async def aaudited(self, request: Request, answer: str) -> None:
         """See `audited`."""
@@ -650,9 +778,11 @@ class SemanticCache:
         async def create() -> str:
             if (hit := await open_lookup(again)) is not None:
                 return hit.response
+            started = time.perf_counter()
             response = await compute()
+            usage = Usage(seconds=time.perf_counter() - started)
             with self.failing_open("update"):
-                await self.aupdate(request, response)
+                await self.aupdate(request, response, usage=usage)
             return response
 
         again = replace(request, exact_only=True)
@@ -699,6 +829,29 @@ class SemanticCache:
     async def arebuild(self) -> int:
         """See `rebuild`."""
         return await self.in_thread(self.rebuild)
+
+    async def aexport_entries(
+        self,
+        file: str | os.PathLike[str],
+        namespace: str | None = None,
+        *,
+        all_namespaces: bool = False,
+        vectors: bool = False,
+    ) -> Exported:
+        """See `export_entries`."""
+        return await self.in_thread(
+            self.export_entries, file, namespace, all_namespaces=all_namespaces, vectors=vectors
+        )
+
+    async def aimport_entries(
+        self,
+        file: str | os.PathLike[str],
+        *,
+        embed: bool = True,
+        progress: Progress | None = None,
+    ) -> Imported:
+        """See `import_entries`; `progress` is called on another thread."""
+        return await self.in_thread(self.import_entries, file, embed=embed, progress=progress)
 
     async def astats(self) -> CacheStats:
         """See `stats`."""

@@ -1,8 +1,9 @@
 """What a cache tells about itself: why a lookup ended as it did, and its counts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from semcache_core.audit import Measured
+from semcache_core.prices import Saved
 from semcache_core.types import Candidate, Hit
 from semcache_core.verification import VerificationCounts
 
@@ -60,7 +61,7 @@ class CacheStats:
     served, so that the model's answer shows whether they were right; `refused` are answers that
     `admit` or `redact` kept from being stored. `claimed_error` is the mean of 1 - P over the
     last hits by meaning on this path, `measured` what the audits found; both are shares of the
-    served.
+    served. `saved` is what the hits of entries saved whose cost, tokens or seconds are known.
     """
 
     entries: int | None
@@ -78,6 +79,7 @@ class CacheStats:
     claimed_error: float | None
     measured: Measured
     verification: VerificationCounts | None
+    saved: Saved = field(default_factory=Saved)
 
     @property
     def lookups(self) -> int:

@@ -185,7 +185,11 @@ class IndexHome:
             else:
                 kept.unlink(missing_ok=True)
             self._chroma.rename(kept)
-        log.warning("semcache: the vector index is rebuilt; the old one is kept as %s", kept)
+        log.warning(
+            "semcache: the vector index is rebuilt from the ledger, which lost nothing; the old "
+            "one is kept as %s and can be deleted",
+            kept,
+        )
 
     def release(self, clean: bool) -> None:
         """Stop being the owner; `clean` when the client was closed without an error."""

@@ -46,6 +46,7 @@ class Indexer:
         self._index: ChromaIndex | None = None
         self._owner = home is None
         self._told = False
+        self._problem = ""
         self._retry_at = 0.0
         self._last_count = -COUNT_EVERY
         self._large: list[bytes] = []
@@ -74,6 +75,7 @@ class Indexer:
                 self._catch_up(partition, through, stopping)
             for partition, gone in self._ledger.take_removed(MAX_BATCH).items():
                 self._opened.remove(partition, gone)
+            self._problem = ""
         except IndexUnavailableError as error:
             self._abandon(str(error))
 
@@ -127,7 +129,11 @@ class Indexer:
     def _tell(self, why: str) -> None:
         if not self._told:
             self._told = True
-            log.warning("semcache: %s this one answers by exact keys and scans", why)
+            log.warning(
+                "semcache: %s this one answers by exact keys and scans, which is as right, and "
+                "slower in large scopes; a Chroma server (chroma_client=) serves every process",
+                why,
+            )
 
     def _open(self) -> bool:
         if self._index is not None:
@@ -148,12 +154,21 @@ class Indexer:
     def _check(self, index: ChromaIndex) -> dict[bytes, int]:
         """What the ledger says the index holds, less what it has lost."""
         indexed = self._ledger.all_indexed(self._fingerprint)
-        for partition, through in list(indexed.items()):
-            expected = self._ledger.count_vectors(partition, self._fingerprint, through)
-            if index.count(partition) < expected:
-                log.warning("semcache: the vector index lost entries; adding them again")
-                self._ledger.forget_indexed(self._fingerprint, partition)
-                del indexed[partition]
+        lost = [
+            partition
+            for partition, through in indexed.items()
+            if index.count(partition)
+            < self._ledger.count_vectors(partition, self._fingerprint, through)
+        ]
+        for partition in lost:
+            self._ledger.forget_indexed(self._fingerprint, partition)
+            del indexed[partition]
+        if lost:
+            log.warning(
+                "semcache: the vector index lost entries of %d scopes; they are scanned until it "
+                "has them again, there is nothing to do",
+                len(lost),
+            )
         return indexed
 
     def _catch_up(self, partition: bytes, through: int, stopping: threading.Event) -> None:
@@ -174,7 +189,13 @@ class Indexer:
             self._ledger.set_indexed(partition, self._fingerprint, through)
 
     def _abandon(self, why: str) -> None:
-        log.warning("semcache: the vector index failed (%s); scanning until it is rebuilt", why)
+        if why != self._problem:  # not at every try while a server is down
+            self._problem = why
+            log.warning(
+                "semcache: the vector index failed (%s); large scopes are scanned, which is as "
+                "right and slower, until it is rebuilt; see to the Chroma server, or to the disk",
+                why,
+            )
         self._close_index()
         self._retry_at = time.monotonic() + RETRY_SECONDS
         if self._home is not None:
@@ -191,6 +212,6 @@ class Indexer:
         try:
             index.close()
         except IndexUnavailableError as error:
-            log.warning("semcache: %s", error)
+            log.warning("semcache: %s; it is checked when it is next opened", error)
             return False
         return True

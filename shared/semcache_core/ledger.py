@@ -1,13 +1,14 @@
 """The truth: every answer, its vector, expiry and use, in SQLite through SQLAlchemy Core."""
 
 import functools
+import math
 import os
 import sqlite3
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from semcache_core.errors import LedgerError
 from semcache_core.fork_gate import ForkGate
+from semcache_core.prices import Saved
 from semcache_core.schema import (
     entries,
     indexed,
@@ -46,7 +48,8 @@ class NewEntry:
 
     `answer` is the id of the first entry of this partition with the same answer, None when this
     one is the first; `answer_digest` and `answer_text` (None where the response is that text) are
-    what it is told by; `writer` names who stored it.
+    what it is told by; `writer` names who stored it. `doubt` and `exact_only_since`: see `Stored`.
+    `cost` and the last three fields are what it took to make: see `Usage`.
     """
 
     exact: bytes
@@ -66,6 +69,25 @@ class NewEntry:
     answer: int | None = None
     answer_digest: bytes | None = None
     answer_text: str | None = None
+    doubt: float = 0.0
+    exact_only_since: float | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Arrival(NewEntry):
+    """An entry from elsewhere, with what was learnt of it there.
+
+    `wrong_for` holds the exact keys of requests that it answered wrongly; `same_as` is the exact
+    key and the answer digest of an entry whose answer is the same. Where it is not `dated` nobody
+    knows how old its answer is.
+    """
+
+    wrong_for: tuple[bytes, ...] = ()
+    same_as: tuple[bytes, bytes] | None = None
+    dated: bool = True
 
 
 @dataclass(frozen=True)
@@ -270,6 +292,42 @@ class Ledger:
         query = sa.select(sa.func.coalesce(sa.func.sum(entries.c.hits), 0))
         return int(self.read(query, {})[0][0])
 
+    def saved(self) -> Saved:
+        """What the hits written so far saved, of the entries still here."""
+        ((tokens_in, tokens_out, cost, seconds),) = self.read(_SAVED, {})
+        return Saved(_whole(tokens_in), _whole(tokens_out), _finite(cost), seconds)
+
+    def not_indexed(self, fingerprint: str, above: int) -> int:
+        """Vectors that the index lacks, of the partitions due for it: those with more than `above`
+        vectors, and those that it holds already.
+        """
+        behind = vectors.c.entry_id > sa.func.coalesce(indexed.c.through, 0)
+        counted = (
+            sa.select(sa.func.sum(sa.case((behind, 1), else_=0)))
+            .select_from(vectors)
+            .outerjoin(
+                indexed,
+                sa.and_(
+                    indexed.c.partition == vectors.c.partition,
+                    indexed.c.fingerprint == vectors.c.fingerprint,
+                ),
+            )
+            .where(vectors.c.fingerprint == fingerprint)
+            .group_by(vectors.c.partition)
+            .having(sa.or_(sa.func.count() > above, sa.func.max(indexed.c.through).isnot(None)))
+        )
+        return sum(int(row[0]) for row in self.read(counted, {}))
+
+    def bytes_on_disk(self) -> int:
+        """Of the ledger's files and those of the index beside it; 0 in memory."""
+        if self.file is None:
+            return 0
+        folder, taken = self.file.parent, 0
+        for file in (*folder.glob(f"{self.file.name}*"), *folder.glob("chroma/**/*")):
+            with suppress(FileNotFoundError):  # SQLite's side files come and go
+                taken += file.stat().st_size if file.is_file() else 0
+        return taken
+
     def namespaces(self) -> int:
         query = sa.select(sa.func.count(sa.distinct(entries.c.namespace)))
         return int(self.read(query, {})[0][0])
@@ -296,6 +354,13 @@ class Ledger:
         )
         return [(row.id, row.question) for row in self.read(query, {})]
 
+    def awaited(self, arrivals: Sequence[Arrival], now: float) -> list[bool]:
+        """Of each, whether `insert_newer` would store it if it came by itself."""
+        return [
+            _is_newer(arrival, self.read_bare(_CREATED, {"exact": arrival.exact, "now": now}))
+            for arrival in arrivals
+        ]
+
     # -- writing -------------------------------------------------------------------------------
 
     def insert(self, new: NewEntry, max_entries: int | None = None) -> int:
@@ -311,6 +376,26 @@ class Ledger:
             if max_entries is not None:
                 _evict(connection, max_entries, spare=entry_id)
         return entry_id
+
+    def insert_newer(
+        self, arrivals: Sequence[Arrival], now: float, max_entries: int | None = None
+    ) -> int:
+        """Store all in one transaction, but for those whose request has a live entry as new or
+        newer; returns how many. Older ones are replaced.
+        """
+        stored = 0
+        with self.write() as connection:
+            for arrival in arrivals:
+                same = {"exact": arrival.exact, "now": now}
+                if not _is_newer(arrival, connection.execute(_CREATED, same).all()):
+                    continue
+                if connection.execute(_SAME, same).first() is not None:
+                    _delete(connection, entries.c.exact == arrival.exact)
+                _insert_arrival(connection, arrival)
+                stored += 1
+            if max_entries is not None:
+                _evict(connection, max_entries)
+        return stored
 
     def replace_vectors(self, rows: Sequence[tuple[int, str, Vector]]) -> None:
         """Give entries (id, fingerprint, vector) a new vector; entries gone since are skipped."""
@@ -329,13 +414,14 @@ class Ledger:
                     )
                 )
 
-    def touch(self, used: dict[int, tuple[int, float]]) -> None:
-        """Add hits: entry id -> (how many, when last)."""
+    def touch(self, used: dict[int, tuple[int, float]]) -> Saved:
+        """Add hits: entry id -> (how many, when last); returns what these saved."""
         if not used:
-            return
+            return Saved()
         rows = [{"entry": i, "more": n, "at": at} for i, (n, at) in used.items()]
         with self.write() as connection:
             connection.execute(_TOUCH, rows)
+            return _saved_by(connection, {i: n for i, (n, _) in used.items()})
 
     def serve_only_exactly(self, entry_id: int, now: float) -> None:
         """From now on this entry is found by its own question alone."""
@@ -518,6 +604,14 @@ _ENTRY = (
     entries.c.created,
     entries.c.expires,
 )
+_USAGE = (entries.c.tokens_in, entries.c.tokens_out, entries.c.cost, entries.c.seconds)
+_SAVED = sa.select(
+    # `total` is a float: a `sum` of whole numbers fails where it outgrows them
+    *(
+        sa.case((sa.func.count(column) > 0, sa.func.total(entries.c.hits * column)))
+        for column in _USAGE
+    )
+)
 _ANSWER = sa.func.coalesce(entries.c.answer, entries.c.id).label("answer")
 _ANSWER_TEXT = sa.select(sa.func.coalesce(entries.c.answer_text, entries.c.response)).where(
     entries.c.id == sa.bindparam("id")
@@ -529,6 +623,14 @@ _OF_PARTITION = sa.and_(
     vectors.c.fingerprint == sa.bindparam("fingerprint"),
 )
 _SAME = sa.select(entries.c.id).where(entries.c.exact == sa.bindparam("exact"))
+_CREATED = sa.select(entries.c.created).where(
+    entries.c.exact == sa.bindparam("exact"), _is_live(_NOW)
+)
+_WITH_ANSWER = sa.select(_ANSWER).where(
+    entries.c.exact == sa.bindparam("exact"),
+    entries.c.partition == sa.bindparam("partition"),
+    entries.c.answer_digest == sa.bindparam("digest"),
+)
 _GET = sa.select(*_ENTRY).where(
     entries.c.id == sa.bindparam("id"),
     entries.c.partition == sa.bindparam("partition"),
@@ -618,6 +720,28 @@ def _entry(row: Any) -> Entry:
     return Entry(entry_id, text_from(question), text_from(response), created, expires)
 
 
+def _whole(total: float | None) -> int | None:
+    return None if total is None else int(total)
+
+
+def _finite(total: float | None) -> float | None:
+    """Costs were not checked always."""
+    return total if total is not None and math.isfinite(total) else None
+
+
+def _saved_by(connection: sa.Connection, hits: dict[int, int]) -> Saved:
+    saved, ids = Saved(), list(hits)
+    for start in range(0, len(ids), ID_CHUNK):
+        known = sa.or_(*(column.isnot(None) for column in _USAGE))
+        query = sa.select(entries.c.id, *_USAGE).where(
+            entries.c.id.in_(ids[start : start + ID_CHUNK]), known
+        )
+        for entry_id, tokens_in, tokens_out, cost, seconds in connection.execute(query):
+            one = Saved(tokens_in, tokens_out, _finite(cost), seconds)
+            saved = saved.plus(one.times(hits[entry_id]))
+    return saved
+
+
 def _insert(connection: sa.Connection, new: NewEntry) -> int:
     row = {
         "exact": new.exact,
@@ -636,6 +760,11 @@ def _insert(connection: sa.Connection, new: NewEntry) -> int:
         "answer_digest": new.answer_digest,
         "answer_text": new.answer_text,
         "writer": new.writer,
+        "doubt": new.doubt,
+        "exact_only_since": new.exact_only_since,
+        "tokens_in": new.tokens_in,
+        "tokens_out": new.tokens_out,
+        "seconds": new.seconds,
     }
     key: Any = connection.execute(sa.insert(entries), row).inserted_primary_key
     entry_id = int(key[0])
@@ -653,6 +782,24 @@ def _insert(connection: sa.Connection, new: NewEntry) -> int:
         rows = [{"entry_id": entry_id, "tag": tag} for tag in dict.fromkeys(new.tags)]
         connection.execute(sa.insert(tags), rows)
     return entry_id
+
+
+def _is_newer(arrival: Arrival, live: Sequence[Any]) -> bool:
+    """Than the live entry with its key, a row of its time of creation, if there is one."""
+    return not live or (arrival.dated and arrival.created > live[0][0])
+
+
+def _insert_arrival(connection: sa.Connection, arrival: Arrival) -> None:
+    if arrival.same_as is not None:
+        exact, digest = arrival.same_as
+        # by its digest too: another answer may be stored there by now
+        same = {"exact": exact, "partition": arrival.partition, "digest": digest}
+        answer = connection.execute(_WITH_ANSWER, same).scalar()
+        arrival = replace(arrival, answer=answer)
+    entry_id = _insert(connection, arrival)
+    if wrong_for := set(arrival.wrong_for):
+        rows = [{"asked_key": key, "entry_id": entry_id} for key in wrong_for]
+        connection.execute(sa.insert(quarantined), rows)
 
 
 def _delete(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> int:
@@ -683,7 +830,7 @@ def _delete_ids(connection: sa.Connection, doomed: Sequence[int]) -> None:
     connection.execute(sa.delete(entries).where(entries.c.id.in_(doomed)))
 
 
-def _evict(connection: sa.Connection, max_entries: int, spare: int) -> None:
+def _evict(connection: sa.Connection, max_entries: int, spare: int = 0) -> None:
     surplus = connection.execute(sa.select(sa.func.count()).select_from(entries)).scalar_one()
     if (surplus := surplus - max_entries) > 0:
         # the new one is spared: after the clock was set back it looks like the oldest

@@ -7,6 +7,7 @@ from semcache_core.evidence import Judged, Judgement, Neighbour, sigmoid
 from semcache_core.parts import Parts
 from semcache_core.request import Key
 from semcache_core.retrieval import CANDIDATES, Near
+from semcache_core.telemetry import Ended, untold
 from semcache_core.types import Entry, Request, Vector
 
 
@@ -47,28 +48,32 @@ class ByMeaning:
         self._threshold = parts.threshold
         self._confirmations = confirmations
 
-    def decide(self, request: Request, key: Key, vector: Vector, now: float) -> Decision:
+    def decide(
+        self, request: Request, key: Key, vector: Vector, now: float, ended: Ended = untold
+    ) -> Decision:
         """Look at what is stored near `vector`, that of the question."""
         while True:
             near = self._parts.retrieval.nearest(key.partition, vector, now, key.exact)
+            ended("retrieve")
             if not near:
                 return Decision("everything stored here has expired")
-            decision = self._among(near, request, key, now)
+            decision = self._among(near, request, key, now, ended)
             # None: deleted or replaced by someone else since. See what is there now.
             if decision is not None:
                 return decision
 
     def _among(
-        self, near: Sequence[Near], request: Request, key: Key, now: float
+        self, near: Sequence[Near], request: Request, key: Key, now: float, ended: Ended
     ) -> Decision | None:
         # Left out before anything is weighed: known to be wrong here, such an entry is no rival to
         # the others either.
         left = tuple(one for one in near if not one.entry.known_wrong)
         judgement = self._judgement(left, request, key, complete=len(near) < CANDIDATES)
         best = judgement.best(self._threshold)
+        ended("judge")
         reason = "a stored question is near enough"
         if best is None:
-            best = self._second_opinion(judgement, request)
+            best = self._second_opinion(judgement, request, ended)
             reason = "a stored question is nearly near enough, and the verifier agreed"
             if best is None:
                 said = _QUARANTINED if near[0].entry.known_wrong else ""
@@ -115,7 +120,9 @@ class ByMeaning:
             >= self._confirmations
         }
 
-    def _second_opinion(self, judgement: Judgement, request: Request) -> Judged | None:
+    def _second_opinion(
+        self, judgement: Judgement, request: Request, ended: Ended
+    ) -> Judged | None:
         """The best of the uncertain ones, if the verifier takes its answer for right."""
         parts = self._parts
         if parts.verification is None or parts.uncertain_from is None:
@@ -127,7 +134,9 @@ class ByMeaning:
         if answer is None:
             return None
         stored = uncertain.neighbour.question
-        return uncertain if parts.verification.agrees(request.question, stored, answer) else None
+        agrees = parts.verification.agrees(request.question, stored, answer)
+        ended("verify")
+        return uncertain if agrees else None
 
     def _why(self, judgement: Judgement) -> str:
         """Why none of these is served; there is at least one."""

@@ -16,6 +16,7 @@ from semcache_core.index import IndexHome
 from semcache_core.indexer import Indexer
 from semcache_core.ledger import Ledger
 from semcache_core.predictor import Calibration, load_calibration
+from semcache_core.prices import Saved
 from semcache_core.records import AUDITS, Records
 from semcache_core.retrieval import Retrieval
 from semcache_core.settings import CacheSettings
@@ -89,6 +90,7 @@ def open_parts(
     clock: Clock,
     verifier: Verifier | None = None,
     same_answer: SameAnswer | None = None,
+    tell_saved: Callable[[Saved], None] = lambda saved: None,
 ) -> Parts:
     """Check everything that can be wrong first; only then touch the disk."""
     model, calibration, uncalibrated = _open_model(settings, embedder)
@@ -103,7 +105,7 @@ def open_parts(
     if chroma_client is None and ledger.file is not None:
         home = IndexHome(ledger.file.parent)
     indexer = Indexer(ledger, retrieval, settings.scan_limit, home, chroma_client)
-    touches, records = Touches(), Records(ledger)
+    touches, records = Touches(tell_saved), Records(ledger)
     audit = _audit(settings, threshold, records)
 
     def embed(texts: list[str]) -> Matrix:
@@ -118,9 +120,10 @@ def open_parts(
             ledger.serve_only_exactly(entry_id, clock())
             log.warning(
                 "semcache: entry %d answered %d questions that have little in common, and is from "
-                "now on served only exactly",
+                "now on served only exactly; look at it with `semcache inspect --entry %d`",
                 entry_id,
                 len(asked),
+                entry_id,
             )
 
     upkeep = Upkeep(ledger, touches, records, indexer, clock, look_for_hub)

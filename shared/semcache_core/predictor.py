@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from semcache_core.atomic import write_whole
 from semcache_core.errors import ArtefactError
 from semcache_core.evidence import Weights, sigmoid
 
@@ -72,13 +73,14 @@ class Calibration:
         return max(rows, key=lambda row: row.max_error_rate).probability
 
     def save(self, directory: Path) -> None:
-        """Write `calibration.json` into `directory`, replacing an older one in one step."""
+        """Write `calibration.json` into `directory`, replacing an older one in one step.
+
+        Raises ArtefactError when it cannot be written.
+        """
         data = asdict(self)
         data["lambda"] = data.pop("lam")
-        target = directory / FILE_NAME
-        temporary = target.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"format": FORMATS[-1], **data}, indent=1) + "\n")
-        temporary.replace(target)
+        text = json.dumps({"format": FORMATS[-1], **data}, indent=1) + "\n"
+        write_whole(directory / FILE_NAME, [text.encode()], ArtefactError)
 
 
 def load_calibration(directory: Path) -> Calibration:

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 import sqlalchemy as sa
 
 from semcache_core import posterior, schema
+from semcache_core.audit import Measured
 from semcache_core.errors import SemcacheError
 from semcache_core.ledger import ID_CHUNK, Ledger
 
@@ -172,6 +173,11 @@ class Records:
         if sources is not None:
             query = query.where(schema.judged.c.source.in_(list(sources)))
         return [Judgement(*row) for row in reversed(self._ledger.read(query, {}))]
+
+    def measured(self, last: int) -> Measured:
+        """The error in the last judgements beside a fresh answer of the model, by any process."""
+        judged = self.judged(sources=AUDITS, last=last)
+        return Measured.of(len(judged), sum(not one.correct for one in judged))
 
     def stored(self, entry_id: int) -> tuple[str, str] | None:
         """Namespace and question of an entry, which its judgement names; None when it is gone."""

@@ -213,4 +213,8 @@ class Retrieval:
     def _lose_index(self, index: VectorIndex, error: IndexUnavailableError) -> None:
         if self.index is index:
             self.index = None
-            log.warning("semcache: %s; scanning until it is rebuilt", error)
+            log.warning(
+                "semcache: %s; large scopes are scanned, which is as right and slower, until the "
+                "index is open again: that is tried within seconds",
+                error,
+            )

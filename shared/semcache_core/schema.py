@@ -66,6 +66,10 @@ entries = sa.Table(
     sa.Column("writer", AnyText),
     # when it was found to be near to too many questions, and is since served only exactly
     sa.Column("exact_only_since", sa.Float),
+    # what the model took to make the answer, where that is known: what a hit saves
+    sa.Column("tokens_in", sa.BigInteger),
+    sa.Column("tokens_out", sa.BigInteger),
+    sa.Column("seconds", sa.Float),
     sqlite_autoincrement=True,
 )
 
@@ -168,7 +172,15 @@ def _judge_answers(connection: sa.Connection) -> None:
     metadata.create_all(connection, tables=[served, judged, quarantined])
 
 
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_create, _judge_answers)
+def _keep_usage(connection: sa.Connection) -> None:
+    present = {column["name"] for column in sa.inspect(connection).get_columns(entries.name)}
+    for name in ("tokens_in", "tokens_out", "seconds"):
+        if name not in present:
+            definition = sa.schema.CreateColumn(entries.c[name]).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {entries.name} ADD COLUMN {definition}")
+
+
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_create, _judge_answers, _keep_usage)
 """Migration n takes a ledger from version n to n + 1; they run in one transaction."""
 
 

@@ -24,6 +24,7 @@ class SharedOptions(TypedDict, total=False):
     confirmations: int
     scan_limit: int
     scan_memory_mb: int
+    namespace_in_telemetry: bool
 
 
 class CacheOptions(SharedOptions, total=False):
@@ -74,6 +75,10 @@ class CacheSettings(BaseSettings):
     scan_memory_mb: int = Field(default=256, gt=0)
     """Memory for the vectors of scanned scopes; the least recently used are dropped."""
 
+    namespace_in_telemetry: bool = False
+    """Metrics and spans of lookups and updates name the tenant; off, as its name may be a person's,
+    and each name is a time series of its own."""
+
     @field_validator("path", "artefact")
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
@@ -105,6 +110,7 @@ _FIXES = {
     "audit_rate": "give a share from 0 (never) to 1, such as 0.01",
     "confirmations": "give a whole number, 0 for none",
     "shadow": "give True or False",
+    "namespace_in_telemetry": "give True or False",
     "ttl": "give seconds above 0, or None to keep entries for ever",
     "max_entries": "give a whole number above 0, or None for no limit",
     "namespace": "give a non-empty text",

@@ -82,6 +82,51 @@ def check_seconds(name: str, value: object, *, above: float) -> None:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What the model took to make an answer, as far as it is known, for what its hits save.
+
+    `model` is the name that prices go by; `seconds` is how long the model took.
+
+    Raises RequestError for what is no count or no amount.
+    """
+
+    model: str | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.model is not None and not isinstance(self.model, str):
+            raise RequestError(f"model must be a str or None, got {self.model!r}")
+        for name, count in (("tokens_in", self.tokens_in), ("tokens_out", self.tokens_out)):
+            if count is not None and not is_count(count):
+                raise RequestError(
+                    f"{name} must be a whole number from 0 to {MOST_TOKENS}, got {count!r}; "
+                    "leave it out where it is not known"
+                )
+        if self.seconds is not None and not is_amount(self.seconds):
+            raise RequestError(
+                f"seconds must be a number from 0 on, got {self.seconds!r}; leave it out where it "
+                "is not known"
+            )
+
+
+MOST_TOKENS = 10**12
+"""In one answer; a larger number is a mistake, and by the million hits no integer of a database."""
+
+
+def is_count(value: object) -> bool:
+    """Whether it is a plausible number of tokens."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
+
+
+def is_amount(value: object) -> bool:
+    """Whether it is a finite number, of 0 or more."""
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    return numeric and 0 <= value < math.inf  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
 class Entry:
     """One remembered answer, as the ledger holds it. Times are seconds since the epoch."""
 

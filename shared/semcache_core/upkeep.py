@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from semcache_core.errors import SemcacheError
 from semcache_core.indexer import Indexer
 from semcache_core.ledger import Ledger
+from semcache_core.prices import Saved
 from semcache_core.records import Records
 from semcache_core.types import Clock
 
@@ -17,11 +18,17 @@ INTERVAL_SECONDS = 1.0
 
 
 class Touches:
-    """Hits not yet written to the ledger, so that a lookup never waits for a write."""
+    """Hits not yet written to the ledger, so that a lookup never waits for a write.
 
-    def __init__(self) -> None:
+    `tell` hears what they saved, once they are written.
+    """
+
+    def __init__(self, tell: Callable[[Saved], None] = lambda saved: None) -> None:
         self._lock = threading.Lock()
         self._pending: dict[int, tuple[int, float]] = {}
+        self._tell = tell
+        self.saved = Saved()
+        """By all that were written."""
 
     def add(self, entry_id: int, at: float, hits: int = 1) -> None:
         with self._lock:
@@ -32,11 +39,14 @@ class Touches:
         with self._lock:
             pending, self._pending = self._pending, {}
         try:
-            ledger.touch(pending)
+            saved = ledger.touch(pending)
         except SemcacheError:
             for entry_id, (count, last) in pending.items():
                 self.add(entry_id, last, count)
             raise
+        with self._lock:
+            self.saved = self.saved.plus(saved)
+        self._tell(saved)
 
 
 class Upkeep:
@@ -98,7 +108,11 @@ class Upkeep:
                 self._touches.flush(self._ledger)
                 self._records.flush()
             except SemcacheError as error:
-                log.warning("semcache: the last hits were not counted: %s", error)
+                log.warning(
+                    "semcache: the last hits were not counted: %s; no answer is lost, but counts "
+                    "of hits and savings are too low",
+                    error,
+                )
             self._indexer.close()
             self._ledger.close()
 
@@ -122,7 +136,12 @@ class Upkeep:
             # not only SemcacheError: an error nobody thought of must not end the thread for good
             except Exception as error:  # noqa: BLE001
                 if str(error) != self._last_problem:
-                    log.warning("semcache: upkeep failed, trying again: %s", error)
+                    log.warning(
+                        "semcache: upkeep failed, trying again each second: %s; meanwhile answers "
+                        "are served, but hits are not counted, what expired stays on disk, and the "
+                        "index falls behind",
+                        error,
+                    )
                 self._last_problem = str(error)
 
     def _run(self) -> None:

@@ -210,7 +210,11 @@ class Verification:
     def _warn_once(self, about: str, what: str) -> None:
         if about not in self._warned:
             self._warned.add(about)
-            log.warning("semcache: the verifier %s; what it does not judge is a miss", what)
+            log.warning(
+                "semcache: the verifier %s; what it does not judge is a miss, and "
+                "stats().verification counts how often that is",
+                what,
+            )
 
 
 _SHORT = reprlib.Repr()

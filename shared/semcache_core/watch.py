@@ -106,15 +106,15 @@ class Watch:
                 return one.answer
         return None
 
-    def answered(self, key: Key, asked: str, answer: str, now: float) -> None:
-        """The model has answered `asked`: judge what was withheld from it."""
+    def answered(self, key: Key, asked: str, answer: str, now: float) -> Judgement | None:
+        """The model has answered `asked`: judge what was withheld from it, and say how."""
         with self._lock:
             pending = self._pending.pop(key.exact, None)
         if pending is None or (judged := pending.withheld) is None:
-            return
+            return None
         correct = self._same(pending, judged.neighbour.entry_id, answer)
         if correct is None:
-            return
+            return None
         judgement = Judgement(
             namespace=key.namespace,
             entry_id=judged.neighbour.entry_id,
@@ -128,6 +128,7 @@ class Watch:
         )
         self._records.judge(judgement, key.exact)
         self._audit.add(judged.probability, correct, weight_of(pending.source, self._rate))
+        return judgement
 
     def _same(self, pending: _Pending, entry_id: int, answer: str) -> bool | None:
         """None where it cannot be told: the entry is gone, or what compares them fails."""
@@ -154,7 +155,11 @@ class Watch:
     def _warn_once(self, error: Exception) -> None:
         if type(error) not in self._warned:
             self._warned.add(type(error))
-            log.warning("semcache: two answers could not be compared: %r", error)
+            log.warning(
+                "semcache: two answers could not be compared: %r; such an audit counts neither as "
+                "right nor as wrong; mend same_answer, or the embedder",
+                error,
+            )
 
 
 def _calibrated(judged: Judged) -> float:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import pytest
 from background import afinish, finish, judged
-from semcache_core import Hit, Request, SemanticCache
+from semcache_core import Hit, Request, Saved, SemanticCache, Usage
 from semcache_core.adapters import Asked, CachedCalls, Kind
 from semcache_core.adapters.flights import AsyncFlight
 
@@ -435,3 +435,65 @@ async def test_an_audit_that_fails_is_counted_and_harms_nobody(
     _, asked = await way(calls, Question(PARAPHRASE, model), kind)
     assert asked.answer == Said("quite warm", "semantic")
     assert cache.stats().failures == {"audit": 1} and judged(cache) == (0, 0)
+
+
+# -- what an answer took ---------------------------------------------------------------------------
+
+
+class Hours:
+    """A clock that goes on by an hour while the model makes an item, and a minute while the app
+    reads one.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def says(self, question: Question) -> Generator[list[str], None, None]:
+        for item in said_by(question):
+            self.now += 3600
+            yield item
+            self.now += 60
+
+
+@every_way
+async def test_it_is_stored_with_the_time_the_model_took_and_not_its_reader(
+    cache: SemanticCache, told: Told, way: Way
+) -> None:
+    clock = Hours()
+
+    async def asays(question: Question) -> AsyncGenerator[list[str], None]:
+        for item in clock.says(question):
+            yield item
+
+    class Minutes(Told):
+        """A reader: what is done between two items is done by who reads them."""
+
+        def copy(self, item: list[str]) -> list[str]:
+            clock.now += 60 * 60 * 24
+            return list(item)
+
+    kind: Words = Kind(clock.says, asays, Minutes().copy, whole)
+    calls = CachedCalls(
+        cache, read, told, unobserved, lambda question, answer: Usage("m", 5, 6), clock
+    )
+    for _ in range(2):
+        await way(calls, Question(ASK, Model("quite warm")), kind)
+    assert cache.stats().saved == Saved(5, 6, None, 2 * 3600 + 2 * 60)
+
+
+@every_way
+async def test_an_answer_whose_usage_cannot_be_read_is_stored_all_the_same(
+    cache: SemanticCache, told: Told, kind: Words, way: Way
+) -> None:
+    def broken(question: Question, answer: Said) -> Usage:
+        raise ValueError("usage is broken")
+
+    calls = CachedCalls(cache, read, told, unobserved, broken)
+    model = Model("quite warm")
+    for _ in range(2):
+        await way(calls, Question(ASK, model), kind)
+    assert len(model.heard) == 1
+    assert cache.stats().failures == {"usage": 1}

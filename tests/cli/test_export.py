@@ -1,13 +1,17 @@
-"""`semcache export`: what was judged becomes a file that training reads."""
+"""`semcache export`: entries for another cache; what was judged, for training."""
 
 import json
 import os
+import stat
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from semcache_core import cli
+from conftest import Bench
+from fakes import WordEmbedder
+from semcache_core import Request, SemanticCache, cli, transfer
 from semcache_core.ledger import Ledger
 from semcache_core.records import Judgement, Records
 from semcache_core.training.pairs import Pair, read_pairs
@@ -139,15 +143,16 @@ def test_a_link_stays_one(path: Path, tmp_path: Path) -> None:
     assert len(read_pairs(tmp_path / "real.jsonl")) == 2
 
 
-def test_without_saying_what_nothing_is_exported(
+def test_pairs_have_no_vectors(
     path: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    error = refused(capsys, monkeypatch, tmp_path / "pairs.jsonl", "--path", path)
-    assert "only --feedback" in error
-    assert not (tmp_path / "pairs.jsonl").exists()
+    file = tmp_path / "pairs.jsonl"
+    error = refused(capsys, monkeypatch, file, "--feedback", "--vectors", "--path", path)
+    assert "judged pairs have no vectors" in error
+    assert not file.exists()
 
 
 def test_a_mistyped_path_is_an_error_and_not_a_new_cache(
@@ -157,6 +162,54 @@ def test_a_mistyped_path_is_an_error_and_not_a_new_cache(
     error = refused(capsys, monkeypatch, file, "--feedback", "--path", missing)
     assert str(missing) in error
     assert not missing.exists() and not file.exists()
+
+
+@pytest.mark.parametrize("what", [["--feedback"], []])
+def test_the_file_can_be_read_by_its_owner_alone(
+    what: list[str], path: Path, tmp_path: Path
+) -> None:
+    export(tmp_path / "out.jsonl", *what, "--path", path)
+    assert stat.S_IMODE((tmp_path / "out.jsonl").stat().st_mode) == 0o600
+
+
+class TestEntries:
+    @pytest.fixture
+    def filled(self, tmp_path: Path) -> Path:
+        with SemanticCache(path=tmp_path / "filled") as cache:
+            cache.update(Request("What is a ledger?"), "A book.")
+            cache.update(Request("What is a ledger?", namespace="acme"), "A table.", ttl=1e6)
+        return tmp_path / "filled"
+
+    def test_are_written_of_all_namespaces_or_one(self, filled: Path, tmp_path: Path) -> None:
+        file = tmp_path / "entries.jsonl"
+        assert export(file, "--path", filled) == f"2 entries, 0 with their vectors, in {file}\n"
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        assert (lines[0]["version"], lines[0]["fingerprint"]) == (1, None)
+        assert [line["response"] for line in lines[1:]] == ["A book.", "A table."]
+        printed = export(file, "--path", filled, "--namespace", "acme", "--force")
+        assert printed.startswith("1 entries")
+
+    def test_are_written_with_vectors_of_whatever_model_made_them(
+        self, bench: Bench, tmp_path: Path
+    ) -> None:
+        bench.open(clock=time.time).update(Request("a"), "1")
+        file = tmp_path / "entries.jsonl"
+        assert "1 entries, 1 with" in export(file, "--path", bench.path, "--vectors")
+        header, line = map(json.loads, file.read_text().splitlines())
+        assert header["fingerprint"] == WordEmbedder.fingerprint
+        assert line["vector"]
+
+    def test_of_an_empty_cache_are_none_with_vectors_too(self, tmp_path: Path) -> None:
+        SemanticCache(path=tmp_path / "empty").close()
+        arguments = (tmp_path / "e.jsonl", "--path", tmp_path / "empty", "--vectors")
+        assert export(*arguments).startswith("0 entries")
+
+    def test_that_are_too_long_are_told(
+        self, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(transfer, "MAX_LINE_BYTES", 1)
+        printed = export(tmp_path / "e.jsonl", "--path", filled)
+        assert "2 entries are too long for a file and were left out" in printed
 
 
 def test_it_has_help() -> None:

@@ -12,6 +12,8 @@ import pytest
 from conftest import Bench
 from fakes import WordEmbedder
 from semcache_core import Request, SemanticCache, SemcacheError
+from semcache_core.errors import IndexUnavailableError
+from semcache_core.index import ChromaIndex, memory_client
 from semcache_core.indexer import WORTH_WRITING
 from semcache_core.retrieval import Retrieval
 
@@ -319,6 +321,25 @@ def test_a_directory_that_cannot_be_set_aside_ends_nothing(
     settle(cache)
     assert cache.stats().indexed_scopes == 1
     assert_finds_all(cache)
+
+
+def test_an_index_that_stays_broken_is_logged_once_and_anew_when_it_breaks_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, warnings_of: Any
+) -> None:
+    def down(*_: Any) -> None:
+        raise IndexUnavailableError("server down")
+
+    cache = bench.open(scan_limit=LIMIT, chroma_client=memory_client())
+    fill(cache)
+    for broken in (1, 2):
+        with monkeypatch.context() as patched:
+            patched.setattr(ChromaIndex, "add", down)
+            patched.setattr(ChromaIndex, "count", down)
+            settle(cache)  # three tries
+        settle(cache)
+        assert cache.stats().indexed_scopes == 1
+        assert len(warnings_of("server down")) == broken
+        fill(cache, 120 * broken, 120 * broken + 120)
 
 
 def test_rebuild_makes_the_index_anew_and_counts_what_it_embedded(bench: Bench) -> None:

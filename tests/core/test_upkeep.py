@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import Bench
 from fakes import ManualClock, WordEmbedder
-from semcache_core import Request
+from semcache_core import Request, Saved
 from semcache_core.errors import LedgerError
 from semcache_core.upkeep import Touches
 
@@ -17,8 +17,9 @@ class FakeLedger:
     def __init__(self) -> None:
         self.touched: list[dict[int, tuple[int, float]]] = []
 
-    def touch(self, used: dict[int, tuple[int, float]]) -> None:
+    def touch(self, used: dict[int, tuple[int, float]]) -> Saved:
         self.touched.append(used)
+        return Saved()
 
 
 def test_hits_are_summed_up_and_flushed_once() -> None:

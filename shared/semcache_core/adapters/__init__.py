@@ -38,6 +38,7 @@ from semcache_core.adapters.turns import (
     read_turn,
     with_call_ids,
 )
+from semcache_core.adapters.usages import UsageOf, told_usage, unknown_usage
 
 __all__ = [
     "CALL_IDS",
@@ -53,6 +54,7 @@ __all__ = [
     "Normaliser",
     "Turn",
     "UncachedTools",
+    "UsageOf",
     "Writer",
     "check_given",
     "check_judge_prompt",
@@ -74,6 +76,8 @@ __all__ = [
     "read_turn",
     "system_blocks",
     "told_to_judge",
+    "told_usage",
+    "unknown_usage",
     "verdict",
     "with_call_ids",
 ]

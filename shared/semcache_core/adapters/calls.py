@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import aclosing, closing
 from contextvars import Context
@@ -12,8 +13,9 @@ from typing import Any, Generic, TypeVar
 from semcache_core.adapters.asking import Answers, Asked, Kind
 from semcache_core.adapters.audits import Audits
 from semcache_core.adapters.flights import AsyncFlights, Flights, Outcome
+from semcache_core.adapters.usages import UsageOf, unknown_usage
 from semcache_core.cache import SemanticCache
-from semcache_core.types import Request
+from semcache_core.types import Request, Usage
 
 Q = TypeVar("Q")
 T = TypeVar("T")
@@ -22,10 +24,14 @@ A = TypeVar("A")
 
 @dataclass
 class Record(Generic[T]):
-    """The items so far, for storing; `sound` until one could not be kept."""
+    """The items so far, for storing; `sound` until one could not be kept.
+
+    `seconds` is how long they were waited for: not the time that who reads a stream takes.
+    """
 
     items: list[T] = field(default_factory=list)
     sound: bool = True
+    seconds: float = 0.0
 
 
 class CachedCalls(Generic[Q, A]):
@@ -37,6 +43,8 @@ class CachedCalls(Generic[Q, A]):
 
     All who ask the same at the same time are one lookup too: a burst of one question would else
     embed it once for each of them. A hit that is audited is one audit of them all.
+
+    `usage` says what an answer took, for what its hits save; `clock` is in seconds.
     """
 
     def __init__(
@@ -45,9 +53,12 @@ class CachedCalls(Generic[Q, A]):
         read: Callable[[Q], Request | None],
         answers: Answers[A],
         unobserved: Callable[[Q], Q],
+        usage: UsageOf[Q, A] = unknown_usage,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._cache, self._read = cache, read
         self._answers, self._unobserved = answers, unobserved
+        self._usage, self._clock = usage, clock
         self._flights: dict[int, Flights[Any]] = {}
         self._async_flights: AsyncFlights[Any] = AsyncFlights()
         self._audits = Audits(cache)
@@ -129,9 +140,13 @@ class CachedCalls(Generic[Q, A]):
             return
         record: Record[T] = Record()
         with closing(kind.ask(asked.question)) as items:
+            since = self._clock()
             for item in items:
+                record.seconds += self._clock() - since
                 self._recorded(record, item, kind)
                 yield item
+                since = self._clock()
+            record.seconds += self._clock() - since
         self._keep(asked, record, kind, outcome)
 
     async def _aflown(
@@ -145,9 +160,13 @@ class CachedCalls(Generic[Q, A]):
             return
         record: Record[T] = Record()
         async with aclosing(kind.aask(asked.question)) as items:
+            since = self._clock()
             async for item in items:
+                record.seconds += self._clock() - since
                 self._recorded(record, item, kind)
                 yield item
+                since = self._clock()
+            record.seconds += self._clock() - since
         with self._cache.failing_open("update"):
             await self._cache.in_thread(self._keep, asked, record, kind, outcome)
 
@@ -181,7 +200,14 @@ class CachedCalls(Generic[Q, A]):
             if answers.is_storable(answer):
                 exact_only = asking.exact_only or answers.calls_tools(answer)
                 stored = replace(asking, exact_only=exact_only)
-                self._cache.update(stored, outcome.text, answer=answers.words(answer))
+                usage = replace(self._used(asked.question, answer), seconds=record.seconds)
+                self._cache.update(stored, outcome.text, answer=answers.words(answer), usage=usage)
+
+    def _used(self, question: Q, answer: A) -> Usage:
+        """What cannot be read of it is not known, and no reason not to store the answer."""
+        with self._cache.failing_open("usage"):
+            return self._usage(question, answer)
+        return Usage()
 
     def _audit(self, asked: Asked[Q, A], kind: Kind[Q, T, A]) -> None:
         question = self._unobserved(asked.question)

@@ -6,9 +6,12 @@ import typer
 
 from semcache_core.cli.demo import demo
 from semcache_core.cli.export import export
+from semcache_core.cli.imports import import_
+from semcache_core.cli.inspect import inspect
 from semcache_core.cli.judge import evaluate, score, simulate
 from semcache_core.cli.learn import calibrate, label, mine, train
-from semcache_core.cli.store import clear, rebuild, stats
+from semcache_core.cli.stats import stats
+from semcache_core.cli.store import clear, rebuild
 from semcache_core.errors import SemcacheError
 
 app = typer.Typer(
@@ -21,10 +24,11 @@ _COMMANDS = (
     demo,
     *(mine, label, train, calibrate),
     *(score, evaluate, simulate),
-    *(stats, clear, rebuild, export),
+    *(stats, inspect, clear, rebuild, export),
 )
 for _command in _COMMANDS:
     app.command()(_command)
+app.command("import")(import_)
 
 
 def main() -> None:

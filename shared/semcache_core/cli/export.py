@@ -1,7 +1,7 @@
-"""What a cache has learnt, for training."""
+"""What a cache holds, for another cache; and what it has learnt, for training."""
 
 import json
-import os
+import time
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -9,16 +9,23 @@ from typing import Annotated
 
 import typer
 
+from semcache_core.atomic import write_whole
 from semcache_core.cli.options import DEFAULT_PATH, PathOption, existing
 from semcache_core.errors import SemcacheError
 from semcache_core.ledger import Ledger
+from semcache_core.listing import Listing
 from semcache_core.records import Judgement, Records
+from semcache_core.transfer import write_entries
 
 
 def export(
-    file: Annotated[Path, typer.Argument(help="The pairs go here.")],
+    file: Annotated[Path, typer.Argument(help="The entries, or the pairs, go here.")],
     feedback: Annotated[
-        bool, typer.Option("--feedback", help="What was judged of answers, as labelled pairs.")
+        bool,
+        typer.Option("--feedback", help="What was judged of answers, as pairs for training."),
+    ] = False,
+    vectors: Annotated[
+        bool, typer.Option("--vectors", help="With vectors: to be embedded nowhere again.")
     ] = False,
     path: PathOption = DEFAULT_PATH,
     namespace: Annotated[
@@ -26,17 +33,34 @@ def export(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
 ) -> None:
-    """Write judged answers as pairs that `train` and `calibrate` read."""
-    if not feedback:
-        raise SemcacheError("say what to export; so far there is only --feedback")
+    """Write stored answers for `import`, or judged ones as pairs that `train` and `calibrate` read.
+
+    The file can be read by you alone, as the cache itself.
+    """
+    if feedback and vectors:
+        raise SemcacheError("judged pairs have no vectors; leave out --vectors or --feedback")
     if file.exists() and not force:
         raise SemcacheError(f"{file} is there already; name another file, or replace it by --force")
-    directory = existing(path)
-    typer.echo(f"reading what was judged in {directory}")
-    with closing(Ledger.open(directory, None)) as ledger:
-        judgements = Records(ledger).judged(namespace)
+    with closing(Ledger.open(existing(path), None)) as ledger:
+        if feedback:
+            _export_judged(file, Records(ledger).judged(namespace))
+        else:
+            _export_entries(file, ledger, namespace, vectors)
+
+
+def _export_entries(file: Path, ledger: Ledger, namespace: str | None, vectors: bool) -> None:
+    # not the shipped model's: an app may have brought its own, which is known to the ledger alone
+    models = Listing(ledger).models() if vectors else []
+    fingerprint = models[0].fingerprint if models else None
+    written = write_entries(ledger, file, time.time(), namespace, fingerprint)
+    typer.echo(f"{written.entries:,} entries, {written.vectors:,} with their vectors, in {file}")
+    if written.left_out:
+        typer.echo(f"{written.left_out:,} entries are too long for a file and were left out")
+
+
+def _export_judged(file: Path, judgements: list[Judgement]) -> None:
     pairs = _last_of_each_pair(judgements)
-    _write(file, pairs)
+    write_whole(file, (_line(pair) for pair in pairs), private=True)
     same = sum(judgement.correct for judgement in pairs)
     counted = f"{len(pairs)} pairs of {len(judgements)} judgements, {same} with the same answer"
     typer.echo(f"{counted}, in {file}" if pairs else f"nothing was judged; {file} is empty")
@@ -52,30 +76,6 @@ def _last_of_each_pair(judgements: Iterable[Judgement]) -> list[Judgement]:
     return list(last.values())
 
 
-def _write(file: Path, pairs: Iterable[Judgement]) -> None:
-    """All of it or nothing: a failure leaves what was there.
-
-    Not by `training.pairs.write_pairs`, which needs the extra `train`: the machine that serves
-    answers has no torch.
-    """
-    target = Path(os.path.realpath(file))  # a link stays one: the file it leads to is replaced
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with unfinished.open("w", encoding="ascii") as out:  # JSON escapes the rest
-                out.writelines(_line(pair) for pair in pairs)
-                out.flush()
-                os.fsync(out.fileno())
-            unfinished.replace(target)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise SemcacheError(
-            f"{file} cannot be written: {error}; what was there before is as it was"
-        ) from error
-
-
-def _line(pair: Judgement) -> str:
+def _line(pair: Judgement) -> bytes:
     fields = {"prompt": pair.asked, "other": pair.stored, "same_answer": int(pair.correct)}
-    return json.dumps(fields) + "\n"
+    return (json.dumps(fields) + "\n").encode("ascii")  # JSON escapes the rest

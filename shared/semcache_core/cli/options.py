@@ -7,6 +7,7 @@ import typer
 
 from semcache_core.embedding import DEFAULT_ARTEFACT, OnnxEmbedder
 from semcache_core.errors import ArtefactError, SemcacheError
+from semcache_core.ledger import FILE_NAME
 from semcache_core.predictor import Calibration, load_calibration
 
 PathOption = Annotated[
@@ -19,10 +20,14 @@ ArtefactOption = Annotated[
 DEFAULT_PATH = Path("~/.cache/semcache")
 
 
+def is_cache(directory: Path) -> bool:
+    return (directory / FILE_NAME).exists()
+
+
 def existing(path: Path) -> Path:
     """`path` if a cache is there: a mistyped path must not become a new, empty cache."""
     directory = path.expanduser()
-    if not (directory / "ledger.sqlite3").exists():
+    if not is_cache(directory):
         raise SemcacheError(f"no cache at {directory}; give the directory that the app uses")
     return directory
 

@@ -1,11 +1,11 @@
 """Pairs of questions, mined or labelled, read from JSON lines and written to them."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from semcache_core.atomic import write_whole
 from semcache_core.errors import TrainingError
 from semcache_core.training.questions import (
     Question,
@@ -118,22 +118,7 @@ def write_pairs(file: str | Path, pairs: Iterable[Pair | MinedPair]) -> None:
     The file appears, or an older one is replaced, when all is written: a failure leaves what was
     there. Raises TrainingError when it cannot be written, as on a full disk.
     """
-    path = Path(os.path.realpath(file))  # a link stays one: the file it leads to is replaced
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with unfinished.open("wb") as out:
-                out.writelines(json_line(_fields(pair)) for pair in pairs)
-                out.flush()
-                os.fsync(out.fileno())
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise TrainingError(
-            f"{file} cannot be written: {error}; what was there before is as it was"
-        ) from error
+    write_whole(file, (json_line(_fields(pair)) for pair in pairs), TrainingError)
 
 
 def _pair(data: dict[str, Any], where: str, domain: str | None) -> Pair:

@@ -1,0 +1,143 @@
+"""What a cache holds, what its hits saved, and how wrong they may be: once, or again and again.
+
+The ledger alone is opened, and no cache: a look every second must not keep the vector index from
+the app that owns it, and needs no model.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from semcache_core.audit import Audit, Measured
+from semcache_core.cli.options import DEFAULT_PATH, JsonOption, PathOption, existing
+from semcache_core.ledger import Ledger
+from semcache_core.prices import Saved
+from semcache_core.records import Records
+from semcache_core.settings import settings_from
+
+EVERY_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One look at a ledger, over all namespaces and all processes; `at` is in seconds since the
+    epoch. `saved` is by the hits of entries that are still here.
+    """
+
+    at: float
+    entries: int
+    namespaces: int
+    hits_ever: int
+    bytes: int
+    saved: Saved
+    max_error_rate: float
+    claimed_error: float | None
+    measured: Measured
+
+    @classmethod
+    def of(cls, ledger: Ledger, max_error_rate: float, now: float) -> "Figures":
+        records = Records(ledger)
+        return cls(
+            at=now,
+            entries=ledger.count(now=now),
+            namespaces=ledger.namespaces(),
+            hits_ever=ledger.hits_ever(),
+            bytes=ledger.bytes_on_disk(),
+            saved=ledger.saved(),
+            max_error_rate=max_error_rate,
+            claimed_error=records.claimed_error(),
+            measured=records.measured(Audit(max_error_rate, None).size),
+        )
+
+
+def stats(
+    path: PathOption = DEFAULT_PATH,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on, every SECONDS, until Ctrl-C.")
+    ] = False,
+    seconds: Annotated[
+        float | None,
+        typer.Argument(
+            min=0.1, metavar="SECONDS", help=f"With --watch; {EVERY_SECONDS:g} unless given."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What a cache holds, what its hits saved, and how many of them were wrong."""
+    if seconds is not None and not watch:
+        raise typer.BadParameter("SECONDS goes with --watch: semcache stats --watch 5")
+    max_error_rate = settings_from({}).max_error_rate
+    with closing(Ledger.open(existing(path), None)) as ledger:
+        if watch:
+            with suppress(KeyboardInterrupt):
+                _show_each(_looks(ledger, max_error_rate, seconds or EVERY_SECONDS), as_json)
+            return
+        found = Figures.of(ledger, max_error_rate, time.time())
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+    else:
+        Console().print(_table(found))
+
+
+def _looks(ledger: Ledger, max_error_rate: float, seconds: float) -> Iterator[Figures]:
+    while True:
+        yield Figures.of(ledger, max_error_rate, time.time())
+        time.sleep(seconds)
+
+
+def _show_each(looks: Iterator[Figures], as_json: bool) -> None:
+    """A table that changes on a terminal; a line each where another program reads, or a log."""
+    console = Console()
+    if as_json:
+        for found in looks:
+            typer.echo(json.dumps(asdict(found)))
+    elif console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
+            for found in looks:
+                live.update(_table(found), refresh=True)
+    else:
+        for found in looks:
+            clock = time.strftime("%H:%M:%S", time.localtime(found.at))
+            typer.echo(f"{clock} " + "; ".join(f"{name} {text}" for name, text in _rows(found)))
+
+
+def _table(found: Figures) -> Table:
+    table = Table("", "", show_header=False)
+    for name, text in _rows(found):
+        table.add_row(name, text)
+    return table
+
+
+def _rows(found: Figures) -> list[tuple[str, str]]:
+    saved, measured = found.saved, found.measured
+    return [
+        ("entries", f"{found.entries:,}"),
+        ("namespaces", f"{found.namespaces:,}"),
+        ("hits ever", f"{found.hits_ever:,}"),
+        ("bytes", f"{found.bytes:,}"),
+        ("saved tokens", f"{_shown(saved.tokens_in)} in, {_shown(saved.tokens_out)} out"),
+        ("saved cost", _shown(saved.cost, ",.2f")),
+        ("saved seconds", _shown(saved.seconds, ",.1f")),
+        ("wrong, at most", f"{found.max_error_rate:.1%}"),
+        ("wrong, claimed", _shown(found.claimed_error, ".1%")),
+        (
+            "wrong, measured",
+            "nothing audited"
+            if measured.error is None
+            else f"{measured.error:.1%} ({measured.low:.1%} to {measured.high:.1%}, "
+            f"{measured.n:,} audited)",
+        ),
+    ]
+
+
+def _shown(value: float | None, how: str = ",") -> str:
+    """`-` for what is not known: that is not nothing."""
+    return "-" if value is None else format(value, how)

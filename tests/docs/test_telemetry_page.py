@@ -1,0 +1,122 @@
+"""docs/telemetry.md names every metric and every log line of the core, and no other."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from conftest import Bench
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from semcache_core import gauges, telemetry
+from semcache_core.settings import CacheSettings
+
+ROOT = Path(__file__).parents[2]
+CORE = ROOT / "shared" / "semcache_core"
+PAGE = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
+LOG, TOLD = "log.warning", ("warn_once", "_warn_once")
+PASSED_ON = {("audit.py", "text"), ("cache.py", "text")}
+"""Calls that log what they are given: those who give it are looked at themselves."""
+GIVEN_BY = {"cache.py": "why_exact_only"}
+"""What is passed on in a variable, by those who log it."""
+
+
+def section(title: str) -> str:
+    return PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def first_cells(title: str) -> list[str]:
+    return re.findall(r"^\| `(.+?)` \|", section(title), re.MULTILINE)
+
+
+def template(node: ast.expr) -> str | None:
+    """The text of a literal with … for what is filled in; None for another expression."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        text = re.sub(r"%[sdrg]", "…", node.value)
+    elif isinstance(node, ast.JoinedStr):
+        text = "".join(
+            part.value if isinstance(part, ast.Constant) else "…" for part in node.values
+        )
+    else:
+        return None
+    return text.removeprefix("semcache: ").replace("`", "")
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[str, list[ast.expr]]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            if name.startswith("log.") or name.split(".")[-1] in TOLD:
+                yield name, node.args
+
+
+def logged(file: Path) -> Iterator[str]:
+    """The texts that a file of the core logs."""
+    for name, arguments in calls(ast.parse(file.read_text(encoding="utf-8"))):
+        if name.startswith("log."):
+            assert name == LOG, f"{file.name} logs by {name}"
+            text = template(arguments[0])
+            if text != "…":
+                yield text or ast.unparse(arguments[0])
+            else:  # what it passes on must be known here
+                assert (file.name, ast.unparse(arguments[1])) in PASSED_ON
+        elif name == "self.warn_once":
+            text = template(arguments[1])
+            if text is None:
+                assert GIVEN_BY[file.name] in ast.unparse(arguments[1])
+            else:
+                yield text
+
+
+def literals() -> set[str]:
+    trees = (ast.parse(file.read_text(encoding="utf-8")) for file in CORE.glob("*.py"))
+    found = (template(n) for tree in trees for n in ast.walk(tree) if isinstance(n, ast.expr))
+    return {text for text in found if text}
+
+
+def test_every_line_that_is_logged_is_in_the_table() -> None:
+    lines = [line for file in sorted(CORE.glob("*.py")) for line in logged(file)]
+    assert len(lines) > 10
+    assert sorted(set(lines) - set(first_cells("Log lines"))) == []
+
+
+def test_every_line_of_the_table_is_in_the_source() -> None:
+    assert sorted(set(first_cells("Log lines")) - literals()) == []
+
+
+def test_what_is_passed_on_in_a_variable_is_in_the_table(bench: Bench) -> None:
+    rows = first_cells("Log lines")
+    for options in ({"artefact": None}, {"max_error_rate": 0.001}):
+        why = bench.open(**options)._use().why_exact_only
+        pattern = "|".join(re.escape(row).replace("…", ".+") for row in rows)
+        assert re.fullmatch(pattern, why), why
+
+
+def test_every_metric_and_none_else_is_in_the_table(bench: Bench, monkeypatch: Any) -> None:
+    names: list[str] = []
+
+    class Noting:
+        def __getattr__(self, create: str) -> Any:
+            made = getattr(meter, create)
+            return lambda name, *rest, **options: names.append(name) or made(name, *rest, **options)
+
+    provider = MeterProvider()
+    meter = provider.get_meter("semcache")
+    monkeypatch.setattr(metrics, "get_meter", lambda name: Noting())
+    bench.open()
+    assert first_cells("Metrics") == names
+    provider.shutdown()
+
+
+def test_the_attributes_of_results_stages_and_estimates_are_told() -> None:
+    told = section("Metrics")
+    for value in (*telemetry._OF_RESULT, *telemetry._OF_STAGE, "stored", "refused"):
+        assert value in told
+    assert f"every {gauges.READ_EVERY_SECONDS:g} seconds" in told
+
+
+def test_the_page_on_storage_lists_every_setting_with_its_default() -> None:
+    page = (ROOT / "docs" / "storage.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+)` \|", page.split("\n## Settings\n")[1], re.MULTILINE)
+    assert sorted(listed) == sorted(CacheSettings.model_fields)
