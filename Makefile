@@ -9,8 +9,9 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 demo: .venv/demo.stamp
 	$(BIN)/semcache demo
 
+# Several processes of one thread each: threads of their own would fight for the same cores.
 test: lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .
