@@ -153,6 +153,8 @@ class IndexHome:
         directory = directory.resolve()
         self._chroma = directory / "chroma"
         self._open_marker = directory / "index.open"
+        self.address_file = directory / "index.address"
+        """Where the owner can be asked; see `sharing`."""
         self._lock = FileLock(directory / "index.lock", timeout=0, thread_local=False)
 
     def acquire(self) -> bool:

@@ -9,6 +9,8 @@ from semcache_core.errors import IndexUnavailableError, SemcacheError
 from semcache_core.index import MAX_BATCH, ChromaIndex, IndexHome, memory_client, usable_here
 from semcache_core.ledger import Ledger
 from semcache_core.retrieval import Retrieval
+from semcache_core.sharing import IndexServer, RemoteIndex, can_share, name_of
+from semcache_core.types import Vector
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -19,13 +21,14 @@ RETRY_SECONDS = 10.0
 # A write of one vector takes Chroma about as long as one of a hundred; fewer are scanned meanwhile.
 WORTH_WRITING = 100
 COUNT_EVERY = 1000
+COUNT_EVERY_ROUNDS = 60
 
 
 class Indexer:
     """Indexes the partitions that are too large to scan.
 
     Through the user's own `client` (a Chroma server serves many processes); else in `home`, the
-    embedded index, which one process owns while the others scan; else in memory. Methods are
+    embedded index, which one process owns and the others ask it about; else in memory. Methods are
     called by one thread at a time: the upkeep's, or `rebuild` while it holds the upkeep's turn.
     """
 
@@ -44,6 +47,9 @@ class Indexer:
         self._home = home
         self._client = client
         self._index: ChromaIndex | None = None
+        self._server: IndexServer | None = None
+        self._remote: RemoteIndex | None = None
+        self._rounds = 0
         self._owner = home is None
         self._told = False
         self._problem = ""
@@ -57,18 +63,22 @@ class Indexer:
         `written` is how many entries this process has stored so far; partitions are counted anew
         now and then as it grows. A failure is logged; later rounds try again.
         """
+        try:
+            self._step(written, stopping)
+        finally:
+            self._retrieval.settled.set()
+
+    def _step(self, written: int, stopping: threading.Event) -> None:
         if time.monotonic() < self._retry_at:
             return
-        if written - self._last_count >= COUNT_EVERY or self._retrieval.found_large.is_set():
-            self._last_count = written
-            self._retrieval.found_large.clear()
-            self._large = self._ledger.large_partitions(self._fingerprint, self._scan_limit)
+        self._count_large(written)
         try:
             if self._index is not None and self._retrieval.index is None:
                 raise IndexUnavailableError("a lookup found it broken")
             needed = self._large or self._ledger.all_indexed(self._fingerprint)
             if not needed or not self._open():
                 return
+            self._retrieval.settled.set()  # what follows may take long
             # read after opening, which may have found that the index lost some of it
             wanted = dict.fromkeys(self._large, 0) | self._ledger.all_indexed(self._fingerprint)
             for partition, through in wanted.items():
@@ -78,6 +88,18 @@ class Indexer:
             self._problem = ""
         except IndexUnavailableError as error:
             self._abandon(str(error))
+
+    def _count_large(self, written: int) -> None:
+        """Now and then, as this process stores or meets many entries, or others may have."""
+        self._rounds += 1
+        if (
+            written - self._last_count >= COUNT_EVERY
+            or self._retrieval.found_large.is_set()
+            or self._rounds % COUNT_EVERY_ROUNDS == 0
+        ):
+            self._last_count = written
+            self._retrieval.found_large.clear()
+            self._large = self._ledger.large_partitions(self._fingerprint, self._scan_limit)
 
     def begin_anew(self) -> None:
         """Throw the index away; the next step builds it from the ledger."""
@@ -130,17 +152,66 @@ class Indexer:
         if not self._told:
             self._told = True
             log.warning(
-                "semcache: %s this one answers by exact keys and scans, which is as right, and "
-                "slower in large scopes; a Chroma server (chroma_client=) serves every process",
+                "semcache: %s this one asks the owner about large scopes, and scans those that it "
+                "does not hold, which is as right and slower",
                 why,
             )
+
+    def _borrow(self) -> None:
+        """Use the index of the process that owns it, as far as that says it holds something."""
+        if self._home is None:
+            return
+        if self._retrieval.index is None:  # a lookup lost it, if it ever was there
+            self._give_back()
+        if self._remote is None:
+            name = name_of(self._ledger.id, self._fingerprint)
+            self._remote = RemoteIndex.at(self._home.address_file, name)
+        if self._remote is not None:
+            try:
+                self._retrieval.indexed = self._remote.held()
+                self._retrieval.index = self._remote
+            except IndexUnavailableError:
+                self._give_back()  # it is only just opening, or has just ended
+
+    def _give_back(self) -> None:
+        """Stop using another's index."""
+        if self._remote is not None:
+            self._retrieval.index = None
+            self._retrieval.indexed = {}
+            self._remote.close()
+            self._remote = None
+
+    def _serve(self) -> None:
+        """Answer the other processes of this path; without, they scan."""
+        if self._home is None or not can_share():
+            return
+        name = name_of(self._ledger.id, self._fingerprint)
+        try:
+            self._server = IndexServer(
+                self._home.address_file, name, self._nearest, lambda: dict(self._retrieval.indexed)
+            )
+        except OSError as error:
+            log.warning(
+                "semcache: other processes cannot ask this one about its vector index (%s), so "
+                "they scan, which is as right and slower; see to the directory for temporary files",
+                error,
+            )
+
+    def _nearest(
+        self, partition: bytes, through: int, vector: Vector, k: int
+    ) -> list[tuple[int, float]]:
+        index, held = self._retrieval.index, self._retrieval.indexed.get(partition, 0)
+        if index is None or not held or held < through:
+            raise IndexUnavailableError("the vector index does not hold all of this")
+        return index.nearest(partition, vector, k)
 
     def _open(self) -> bool:
         if self._index is not None:
             return True
         if not self._own():
-            self._retry_at = time.monotonic() + RETRY_SECONDS
+            self._borrow()
             return False
+        self._give_back()
         index = self._index = ChromaIndex(self._new_client(), self._ledger.id, self._fingerprint)
         try:
             self._retrieval.indexed = self._check(index)
@@ -149,6 +220,7 @@ class Indexer:
             self._close_index()
             raise
         self._retrieval.index = index
+        self._serve()
         return True
 
     def _check(self, index: ChromaIndex) -> dict[bytes, int]:
@@ -204,6 +276,10 @@ class Indexer:
 
     def _close_index(self) -> bool:
         """Whether the index was closed without an error (or was not open)."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+        self._give_back()
         index, self._index = self._index, None
         self._retrieval.index = None
         self._retrieval.indexed = {}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from semcache_core.errors import IndexUnavailableError
 from semcache_core.ledger import Ledger, Stored
-from semcache_core.types import Matrix, Vector, VectorIndex
+from semcache_core.types import Matrix, NearestIndex, Vector
 
 log = logging.getLogger("semcache")
 
@@ -19,6 +19,8 @@ Ids = NDArray[np.int64]
 CANDIDATES = 16
 """Enough to meet one with another answer where a popular one was stored many times over."""
 MOST_CANDIDATES = 512
+OPENING_SECONDS = 5.0
+"""A first lookup waits so long for an index that is being opened, rather than scan in vain."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,12 @@ class ScanMemory:
                     self._keep(partition, known)
                 return known
 
+    def holds(self, partition: bytes) -> bool:
+        """Whether all of this partition has been read, so that a scan reads only what is newer."""
+        with self._lock:
+            held = self._partitions.get(partition)
+        return held is not None and held.start == 0
+
     def forget(self, partition: bytes, dead: Sequence[int]) -> None:
         with self._lock:
             if (known := self._partitions.get(partition)) is not None:
@@ -137,6 +145,8 @@ class ScanMemory:
             self._held -= self._partitions.popitem(last=False)[1].nbytes
 
 
+TOO_LARGE = "the scope is too large to scan, and its vector index is not ready"
+
 _EMPTY = _Rows(0, 0, np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
 
 
@@ -149,12 +159,16 @@ class Retrieval:
         self._ledger = ledger
         self.fingerprint = fingerprint
         self._scan_limit = scan_limit
+        self._scan_memory_bytes = scan_memory_bytes
         self._scan = ScanMemory(ledger, fingerprint, scan_memory_bytes)
+        self._told_too_large = False
         self.found_large = threading.Event()
         """Set when a scan met more entries than it should have to: the indexer then looks."""
-        self.index: VectorIndex | None = None
+        self.index: NearestIndex | None = None
         self.indexed: dict[bytes, int] = {}
         """Partition -> last entry id that `index` holds. Both are set by the upkeep."""
+        self.settled = threading.Event()
+        """Set when the upkeep has opened the index, or found that it need not or cannot."""
 
     def nearest(
         self, partition: bytes, vector: Vector, now: float, asked: bytes = b""
@@ -166,6 +180,7 @@ class Retrieval:
         similar it is, is read from the ledger. When all that one of them proposed is deleted or
         expired, both are asked again for more, so that dead entries never hide a live one. So they
         are when one was found dead that was not before: it may just have been replaced.
+        Raises IndexUnavailableError where there is no index and the partition is too large to scan.
         """
         k, known_dead = CANDIDATES, set[int]()
         while True:
@@ -190,6 +205,8 @@ class Retrieval:
 
     def _propose(self, partition: bytes, vector: Vector, k: int) -> list[list[int]]:
         """The ids nearest by the index, and those by the scan of what it lacks; or by one scan."""
+        if self.index is None and self._too_large(partition, vector):
+            self.settled.wait(OPENING_SECONDS)
         index, through = self.index, self.indexed.get(partition, 0)
         if index is None or not through:
             return [self._scan_all(partition, vector, k)]
@@ -204,13 +221,33 @@ class Retrieval:
         rest = self._scan.rows(partition, through)
         return [found, rest.nearest(vector, k)]
 
+    def _too_large(self, partition: bytes, vector: Vector) -> bool:
+        """Whether a scan would need more memory than it may have, and is not there already."""
+        most = max(self._scan_limit, self._scan_memory_bytes // vector.nbytes)
+        return not self._scan.holds(partition) and self._ledger.has_more_vectors(
+            partition, self.fingerprint, most
+        )
+
     def _scan_all(self, partition: bytes, vector: Vector, k: int) -> list[int]:
+        if self._too_large(partition, vector):
+            self.found_large.set()
+            self._tell_too_large()
+            raise IndexUnavailableError(TOO_LARGE)
         rows = self._scan.rows(partition, 0)
         if len(rows.ids) > self._scan_limit:
             self.found_large.set()
         return rows.nearest(vector, k)
 
-    def _lose_index(self, index: VectorIndex, error: IndexUnavailableError) -> None:
+    def _tell_too_large(self) -> None:
+        if not self._told_too_large:
+            self._told_too_large = True
+            log.warning(
+                "semcache: %s; there questions are answered by exact keys alone meanwhile; give "
+                "scans more memory (scan_memory_mb), or see why there is no index",
+                TOO_LARGE,
+            )
+
+    def _lose_index(self, index: NearestIndex, error: IndexUnavailableError) -> None:
         if self.index is index:
             self.index = None
             log.warning(

@@ -386,17 +386,22 @@ def test_rebuild_gives_every_entry_a_vector_of_the_present_model(limit: int, ben
     assert changed.rebuild() == 0
 
 
-def test_a_second_cache_on_the_path_scans_and_says_so_once(bench: Bench, warnings_of: Any) -> None:
+def test_a_second_cache_on_the_path_asks_the_owner_and_says_so_once(
+    bench: Bench, warnings_of: Any, scans: list[bytes]
+) -> None:
     owner = bench.open(scan_limit=LIMIT)
     fill(owner)
     settle(owner)
     second = bench.open(scan_limit=LIMIT)
     settle(second)
+    scans.clear()
+    assert_finds_all(second)
+    assert not scans
     fill(second, 120, 150)
     settle(second)
     assert_finds_all(second, stop=150)
     assert_finds_all(owner, stop=150)
-    assert second.stats().indexed_scopes == 0
+    assert second.stats().indexed_scopes == 1
     assert len(warnings_of("owns the vector index")) == 1
     with pytest.raises(SemcacheError, match="another process owns"):
         second.rebuild()

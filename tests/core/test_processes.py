@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from conftest import Bench
 from semcache_core import Request, SemanticCache
+from semcache_core.index import ChromaIndex
+from semcache_core.sharing import RemoteIndex
 
 TESTS = str(Path(__file__).parents[1])
 SOAK_SECONDS = float(os.environ.get("SEMCACHE_SOAK_SECONDS", "5"))
@@ -305,7 +307,7 @@ def _settle(cache: SemanticCache) -> None:
 
 @pytest.mark.usefixtures("still")
 @pytest.mark.parametrize("ends", ["closes", "is killed"])
-def test_a_second_process_scans_until_the_owner_ends_and_then_takes_over(
+def test_a_second_process_asks_the_owner_until_that_ends_and_then_takes_over(
     ends: str, bench: Bench, child: Callable[..., Child], warnings_of: Any
 ) -> None:
     owner = child(HOLDS)
@@ -313,18 +315,23 @@ def test_a_second_process_scans_until_the_owner_ends_and_then_takes_over(
     cache = bench.open(scan_limit=20)
     _settle(cache)
     _settle(cache)
-    assert cache.stats().indexed_scopes == 0
+    assert isinstance(cache._use().retrieval.index, RemoteIndex)
     assert len(warnings_of("another process owns")) == 1
     for i in range(120):
         hit = cache.lookup(Request(permuted("c", i)))
         assert hit is not None and hit.response == f"answer {i}"
+    assert not warnings_of("large scopes are scanned")
     if ends == "closes":
         owner.tell("close")
         assert owner.line() == "closed"
         owner.end()
     else:
         owner.kill()
+    # before the upkeep has noticed: scanned
+    hit = cache.lookup(Request(permuted("c", 7)))
+    assert hit is not None and hit.response == "answer 7"
     _settle(cache)
+    assert isinstance(cache._use().retrieval.index, ChromaIndex)
     assert cache.stats().indexed_scopes == 1
     for i in range(120):
         hit = cache.lookup(Request(permuted("c", i)))
