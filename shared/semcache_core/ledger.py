@@ -602,8 +602,11 @@ def _live(n: int) -> "sa.Select[Any]":
             _KNOWN_WRONG,
         )
         .join(entries, vectors.c.entry_id == entries.c.id)
-        .where(entries.c.id.in_([sa.bindparam(f"id{i}") for i in range(n)]))
-        .where(_OF_PARTITION, _is_live(_NOW))
+        .where(vectors.c.entry_id.in_([sa.bindparam(f"id{i}") for i in range(n)]))
+        # The entries' partition, which no index has: until PostgreSQL knows how many rows there are
+        # it would read all vectors of the partition by that of theirs, 20 ms for 10,000.
+        .where(entries.c.partition == sa.bindparam("partition"))
+        .where(vectors.c.fingerprint == sa.bindparam("fingerprint"), _is_live(_NOW))
     )
 
 

@@ -387,6 +387,10 @@ cache = SemanticCache(path=None, ledger_url=sys.argv[1], embedder=WordEmbedder()
 cache.update(Request("parent"), "a")
 import threading
 stop, failed = threading.Event(), []
+def sockets():
+    # the one that listed them is gone by now
+    links = [f"/proc/self/fd/{{fd}}" for fd in os.listdir("/proc/self/fd")]
+    return [fd for fd in links if os.path.islink(fd) and "socket:" in os.readlink(fd)]
 def use():
     while not stop.is_set():
         try:
@@ -400,6 +404,7 @@ for thread in threads:
     thread.start()
 for n in range(5):
     if (pid := os.fork()) == 0:
+        assert sockets() == []
         assert cache.lookup(Request("parent")) is not None
         cache.update(Request(f"child {{n}}"), "a")
         {leave}(0)
