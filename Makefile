@@ -4,7 +4,7 @@ PACKAGE ?= -e .
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-services lint clean
 
 demo: .venv/demo.stamp
 	$(BIN)/semcache demo
@@ -12,6 +12,14 @@ demo: .venv/demo.stamp
 # Several processes of one thread each: threads of their own would fight for the same cores.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+# What needs servers; without PostgreSQL, and where we may, Debian's is installed.
+test-services: .venv/test.stamp
+	@command -v initdb > /dev/null || ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 || \
+		{ test "$$(id -u)" = 0 && command -v apt-get > /dev/null && \
+		  apt-get -qq update && apt-get -qq install -y postgresql > /dev/null; } || \
+		echo "PostgreSQL is not installed, and cannot be from here: its tests are skipped"
+	$(BIN)/pytest tests/services
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .

@@ -572,7 +572,7 @@ class SemanticCache:
             if not measured.n:
                 measured = records.measured(parts.audit.size)
             return Levels(
-                ledger="memory" if ledger.file is None else str(ledger.file),
+                ledger=ledger.name,
                 entries=ledger.count(now=self._clock()),
                 disk=ledger.bytes_on_disk(),
                 index_lag=ledger.not_indexed(parts.embedder.fingerprint, self.settings.scan_limit),

@@ -77,6 +77,11 @@ class ChromaIndex:
                 if collection.name.startswith(self._prefix):
                     self._client.delete_collection(collection.name)
 
+    def identity(self, partition: bytes) -> str:
+        """Names this very collection: one that is dropped and made again has another."""
+        with _as_unavailable("open"):
+            return str(self._collection(partition).id)
+
     def count(self, partition: bytes) -> int:
         with _as_unavailable("count"):
             return int(self._collection(partition).count())

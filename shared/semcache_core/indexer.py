@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from semcache_core.errors import IndexUnavailableError, SemcacheError
 from semcache_core.index import MAX_BATCH, ChromaIndex, IndexHome, memory_client, usable_here
-from semcache_core.ledger import Ledger
+from semcache_core.ledger import Ledger, Position
 from semcache_core.retrieval import Retrieval
 from semcache_core.sharing import IndexServer, RemoteIndex, can_share, name_of
 from semcache_core.types import Vector
@@ -28,8 +28,14 @@ class Indexer:
     """Indexes the partitions that are too large to scan.
 
     Through the user's own `client` (a Chroma server serves many processes); else in `home`, the
-    embedded index, which one process owns and the others ask it about; else in memory. Methods are
+    embedded index, which one process owns and the others ask it about; else in memory, where the
+    ledger is too. A ledger that other hosts share is scanned without a client: an index in each
+    process's memory was rejected, as each would be built for minutes at every start. Methods are
     called by one thread at a time: the upkeep's, or `rebuild` while it holds the upkeep's turn.
+
+    Any process may write to an index on a server. What one says of it in the ledger is about the
+    collection that it wrote to, and only goes on from what it had read: so nothing is named as
+    indexed that is in a collection dropped meanwhile, on another server, or not there yet.
     """
 
     def __init__(
@@ -80,9 +86,9 @@ class Indexer:
                 return
             self._retrieval.settled.set()  # what follows may take long
             # read after opening, which may have found that the index lost some of it
-            wanted = dict.fromkeys(self._large, 0) | self._ledger.all_indexed(self._fingerprint)
-            for partition, through in wanted.items():
-                self._catch_up(partition, through, stopping)
+            positions = self._ledger.all_indexed(self._fingerprint)
+            for partition in dict.fromkeys([*self._large, *positions]):
+                self._catch_up(partition, positions.get(partition), stopping)
             for partition, gone in self._ledger.take_removed(MAX_BATCH).items():
                 self._opened.remove(partition, gone)
             self._problem = ""
@@ -103,6 +109,9 @@ class Indexer:
 
     def begin_anew(self) -> None:
         """Throw the index away; the next step builds it from the ledger."""
+        if self._homeless:
+            self._ledger.forget_indexed(self._fingerprint)  # vectors change: others have a client
+            return
         if not self._own():
             raise IndexUnavailableError(
                 "another process owns the index of this path; rebuild there, or stop it first"
@@ -138,7 +147,14 @@ class Indexer:
             return self._client
         return memory_client() if self._home is None else self._home.open()
 
+    @property
+    def _homeless(self) -> bool:
+        return self._client is None and self._home is None and self._ledger.shared
+
     def _own(self) -> bool:
+        if self._homeless:
+            self._tell_homeless()
+            return False
         if self._client is None and not usable_here():
             self._tell("this process was forked from one with a vector index open;")
             return False
@@ -155,6 +171,15 @@ class Indexer:
                 "semcache: %s this one asks the owner about large scopes, and scans those that it "
                 "does not hold, which is as right and slower",
                 why,
+            )
+
+    def _tell_homeless(self) -> None:
+        if not self._told:
+            self._told = True
+            log.warning(
+                "semcache: many hosts may share this ledger, so without chroma_client= there is "
+                "no vector index: large scopes are scanned, which is as right and slower, and "
+                "those that do not fit into scan_memory_mb are answered by exact keys alone"
             )
 
     def _borrow(self) -> None:
@@ -225,16 +250,14 @@ class Indexer:
 
     def _check(self, index: ChromaIndex) -> dict[bytes, int]:
         """What the ledger says the index holds, less what it has lost."""
-        indexed = self._ledger.all_indexed(self._fingerprint)
-        lost = [
-            partition
-            for partition, through in indexed.items()
-            if index.count(partition)
-            < self._ledger.count_vectors(partition, self._fingerprint, through)
-        ]
+        indexed, lost = dict[bytes, int](), list[bytes]()
+        for partition, position in self._ledger.all_indexed(self._fingerprint).items():
+            if self._holds(index, partition, position):
+                indexed[partition] = position.through
+            else:
+                lost.append(partition)
         for partition in lost:
             self._ledger.forget_indexed(self._fingerprint, partition)
-            del indexed[partition]
         if lost:
             log.warning(
                 "semcache: the vector index lost entries of %d scopes; they are scanned until it "
@@ -243,7 +266,26 @@ class Indexer:
             )
         return indexed
 
-    def _catch_up(self, partition: bytes, through: int, stopping: threading.Event) -> None:
+    def _holds(self, index: ChromaIndex, partition: bytes, position: Position) -> bool:
+        collection = index.identity(partition)
+        wanted = self._ledger.count_vectors(partition, self._fingerprint, position.through)
+        if position.collection not in ("", collection) or index.count(partition) < wanted:
+            return False
+        named = Position(position.through, collection)
+        return named == position or self._ledger.set_indexed(
+            partition, self._fingerprint, position, named
+        )
+
+    def _catch_up(
+        self, partition: bytes, position: Position | None, stopping: threading.Event
+    ) -> None:
+        collection = self._opened.identity(partition)
+        if position is None:  # it is new, or somebody found that it lost some
+            self._retrieval.indexed.pop(partition, None)
+        if position is not None and position.collection == collection:
+            through = position.through
+        else:  # told of another collection: go on from what is known of this one
+            through = self._retrieval.indexed.get(partition, 0)
         while not stopping.is_set():
             ids, vectors = self._ledger.vectors_after(
                 partition, self._fingerprint, through, MAX_BATCH
@@ -258,7 +300,10 @@ class Indexer:
             # After the vectors: what the ledger does not name as indexed is scanned, so a crash
             # in between costs a second write of the same vectors and never a missed entry.
             through = int(ids[-1])
-            self._ledger.set_indexed(partition, self._fingerprint, through)
+            now = Position(through, collection)
+            if not self._ledger.set_indexed(partition, self._fingerprint, position, now):
+                return  # another process was faster, or threw the index away: look anew next time
+            position = now
 
     def _abandon(self, why: str) -> None:
         if why != self._problem:  # not at every try while a server is down

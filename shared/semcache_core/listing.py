@@ -9,7 +9,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from semcache_core.ledger import Ledger
-from semcache_core.schema import entries, quarantined, tags, text_from, vectors
+from semcache_core.schema import entries, joined_hex, quarantined, tags, text_from, vectors
 from semcache_core.types import Vector, is_amount
 
 PAGE = 200
@@ -127,7 +127,7 @@ class Listing:
 
 _LAST_ID = (1 << 63) - 1
 _NOW = sa.bindparam("now", type_=sa.Float)
-_START = sa.bindparam("start", type_=sa.Integer)
+_START = sa.bindparam("start", type_=sa.BigInteger)
 _ANSWER = sa.func.coalesce(entries.c.answer, entries.c.id)
 _same = entries.alias("same")
 _first = entries.alias("first")
@@ -148,7 +148,7 @@ def _joined(column: "sa.Column[Any]", table: sa.Table) -> "sa.ScalarSelect[Any]"
     that is deleted just then would be missing.
     """
     return (
-        sa.select(sa.func.group_concat(sa.func.hex(column)))
+        sa.select(joined_hex(column))
         .where(table.c.entry_id == entries.c.id)
         .correlate(entries)
         .scalar_subquery()
