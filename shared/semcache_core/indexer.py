@@ -174,7 +174,7 @@ class Indexer:
     def _catch_up(self, partition: bytes, through: int, stopping: threading.Event) -> None:
         while not stopping.is_set():
             ids, vectors = self._ledger.vectors_after(
-                partition, self._fingerprint, through, MAX_BATCH
+                partition, self._fingerprint, through, MAX_BATCH, self._retrieval.dimension
             )
             if len(ids) < (WORTH_WRITING if through else 1):
                 # Only now do lookups hear of it: until a partition is first complete they scan

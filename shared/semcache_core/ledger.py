@@ -1,6 +1,7 @@
 """The truth: every answer, its vector, expiry and use, in SQLite through SQLAlchemy Core."""
 
 import functools
+import logging
 import math
 import os
 import sqlite3
@@ -19,9 +20,11 @@ from numpy.typing import NDArray
 from semcache_core.errors import LedgerError
 from semcache_core.fork_gate import ForkGate
 from semcache_core.prices import Saved
+from semcache_core.rows import UNREADABLE, number_from, vector_from, vectors_from
 from semcache_core.schema import (
     entries,
     indexed,
+    is_current,
     judged,
     meta,
     migrate,
@@ -34,6 +37,8 @@ from semcache_core.schema import (
     vectors,
 )
 from semcache_core.types import Entry, Matrix, Vector
+
+log = logging.getLogger("semcache")
 
 FILE_NAME = "ledger.sqlite3"
 BUSY_SECONDS = 5
@@ -177,6 +182,9 @@ class Ledger:
 
     def __init__(self, url: sa.URL, file: Path | None) -> None:
         self.file = file
+        self.displaced = False
+        """Whether it was found displaced: then it has to be opened anew."""
+        self._told_unreadable = False
         self._find_lock = threading.Lock()
         self._write_lock = threading.Lock()
         self._fork_gate = ForkGate()
@@ -185,13 +193,15 @@ class Ledger:
             if file is not None:
                 _make_private(file)
                 refuse_unusable(file)
+            self._identity = None if file is None else _identity(file)
             self._engine = _engine(url)
             self._readers = _Readers(self._engine)
             # held open for the ledger's life: a memory database dies with its last connection
             self._anchor: sa.Connection | None = self._engine.connect()
             try:
-                with self.write() as connection:
-                    migrate(connection)
+                if not is_current(self._anchor):
+                    with self.write() as connection:
+                        migrate(connection)
                 self.id = int(self.read(_LEDGER_ID, {})[0][0])
             except BaseException:
                 self.close()  # the last one to close removes SQLite's side files again
@@ -227,16 +237,23 @@ class Ledger:
         return bool(self.read_bare(_HAS_VECTORS, found))
 
     def vectors_after(
-        self, partition: bytes, fingerprint: str, after: int, limit: int = -1
+        self,
+        partition: bytes,
+        fingerprint: str,
+        after: int,
+        limit: int = -1,
+        dimension: int | None = None,
     ) -> tuple[NDArray[np.int64], Matrix]:
-        """Ids (ascending) and vectors [n, d] written after entry id `after`, live or not."""
+        """Ids (ascending) and vectors [n, d] written after entry id `after`, live or not.
+
+        Zeros stand for what is no unit vector of `dimension` numbers (None: as many as the first).
+        """
         rows = self.read_bare(
             _VECTORS_AFTER,
             {"partition": partition, "fingerprint": fingerprint, "after": after, "limit": limit},
         )
         ids = np.array([row[0] for row in rows], dtype=np.int64)
-        matrix = np.frombuffer(b"".join(row[1] for row in rows), dtype=np.float32)
-        return ids, matrix.reshape(len(rows), -1) if rows else matrix.reshape(0, 0)
+        return ids, vectors_from([row[1] for row in rows], dimension)
 
     def get(self, entry_id: int, partition: bytes, now: float) -> Entry | None:
         """The entry with this id, if it is live and of this partition."""
@@ -251,7 +268,8 @@ class Ledger:
     def live(
         self, ids: Sequence[int], partition: bytes, fingerprint: str, now: float, asked: bytes = b""
     ) -> list[Stored]:
-        """The live ones among `ids`; never one of another partition.
+        """The live ones among `ids`; never one of another partition, nor one that is not as
+        semcache wrote it.
 
         `asked` is the exact key of the request that they may answer.
         """
@@ -260,8 +278,21 @@ class Ledger:
         for start in range(0, len(ids), ID_CHUNK):
             chunk = {f"id{n}": int(i) for n, i in enumerate(ids[start : start + ID_CHUNK])}
             for row in self.read_bare(_live(len(chunk)), {**chunk, **of}):
-                found.append(_stored(row))
+                try:
+                    found.append(_stored(row))
+                except UNREADABLE as error:
+                    self._pass_over(row[0], error)
         return found
+
+    def _pass_over(self, entry_id: object, error: Exception) -> None:
+        if not self._told_unreadable:
+            self._told_unreadable = True
+            log.warning(
+                "semcache: entry %s of the ledger is not as it was written (%s); it is passed "
+                "over; forget it, and see who writes to the file",
+                entry_id,
+                error,
+            )
 
     def answer_text(self, entry_id: int) -> str | None:
         """The words of the entry's answer, or their beginning; None when it is gone."""
@@ -575,12 +606,41 @@ class Ledger:
         with (
             _as_ledger_error(self.file),
             self._fork_gate,
-            self._write_lock,
+            self._turn_to_write(),
             self._engine.connect() as connection,
         ):
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
             connection.commit()
+
+    @contextmanager
+    def _turn_to_write(self) -> Iterator[None]:
+        """No longer than SQLite would wait: behind a lock of another process, each of ten threads
+        would else wait for those before it as well.
+        """
+        if not self._write_lock.acquire(timeout=BUSY_SECONDS):
+            raise sqlite3.OperationalError("database is locked")
+        try:
+            self._check_place()
+            yield
+        finally:
+            self._write_lock.release()
+
+    def _check_place(self) -> None:
+        """LedgerError once the file is no longer the one that was opened: what is written to a
+        deleted file is gone with the process.
+        """
+        if self.is_displaced():
+            raise LedgerError(
+                f"the ledger {self.file} was deleted or replaced while it was open; it is opened "
+                "anew, and what the other one held is not served any more"
+            )
+
+    def is_displaced(self) -> bool:
+        """Whether another file, or none, is now where this ledger was opened."""
+        if self.file is not None and not self.displaced:
+            self.displaced = _identity(self.file) != self._identity
+        return self.displaced
 
     def _delete_where(self, condition: sa.ColumnElement[bool]) -> int:
         with self.write() as connection:
@@ -696,7 +756,8 @@ def _live(n: int) -> "sa.Select[Any]":
         )
         .join(entries, vectors.c.entry_id == entries.c.id)
         .where(entries.c.id.in_([sa.bindparam(f"id{i}") for i in range(n)]))
-        .where(_OF_PARTITION, _is_live(_NOW))
+        # the entry's own too: a vector that lies in another's would be weighed, and never found
+        .where(_OF_PARTITION, entries.c.partition == vectors.c.partition, _is_live(_NOW))
     )
 
 
@@ -704,11 +765,12 @@ def _stored(row: Any) -> Stored:
     entry_id, vector, question, answer, answer_digest, doubt, exact_only_since, writer, wrong = row
     return Stored(
         id=int(entry_id),
-        vector=np.frombuffer(vector, dtype=np.float32),
+        vector=vector_from(vector),
         question=text_from(question),
         answer=int(answer),
         answer_digest=answer_digest,
-        doubt=doubt,
+        # 0 or more as it was written: less would make up for what the vector lacks
+        doubt=max(0.0, number_from(doubt)),
         exact_only=exact_only_since is not None,
         writer=None if writer is None else text_from(writer),
         known_wrong=bool(wrong),
@@ -717,7 +779,14 @@ def _stored(row: Any) -> Stored:
 
 def _entry(row: Any) -> Entry:
     entry_id, question, response, created, expires = row
-    return Entry(entry_id, text_from(question), text_from(response), created, expires)
+    try:
+        ends = None if expires is None else number_from(expires)
+        return Entry(entry_id, text_from(question), text_from(response), number_from(created), ends)
+    except UNREADABLE as error:
+        raise LedgerError(
+            f"entry {entry_id} of the ledger is not as it was written ({error}); forget it, and "
+            "see who writes to the file"
+        ) from None
 
 
 def _whole(total: float | None) -> int | None:
@@ -888,8 +957,19 @@ def _make_private(file: Path) -> None:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # An existing file must not even be opened: closing any descriptor of a file drops all POSIX
     # locks that this process has on it, also those of another cache's SQLite connections.
-    with suppress(FileExistsError):
+    try:
         os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        if not file.stat().st_size:  # SQLite made it, when the one before was deleted
+            file.chmod(0o600)
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from semcache_core.errors import IndexUnavailableError
+from semcache_core.errors import EmbedderError, IndexUnavailableError
 from semcache_core.ledger import Ledger, Stored
 from semcache_core.types import Matrix, Vector, VectorIndex
 
@@ -27,6 +27,10 @@ class Near:
 
     entry: Stored
     similarity: float
+
+
+_ROWS_BYTES = 1500
+"""What a scope takes besides its vectors, ids included: one whose entries are gone too."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,11 @@ class ScanMemory:
     has added since. Rows deleted since are still here; whoever finds one says `forget`.
     """
 
-    def __init__(self, ledger: Ledger, fingerprint: str, max_bytes: int) -> None:
+    def __init__(
+        self, ledger: Ledger, fingerprint: str, max_bytes: int, dimension: int | None = None
+    ) -> None:
         self._ledger = ledger
+        self._dimension = dimension
         self._fingerprint = fingerprint
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
@@ -106,7 +113,10 @@ class ScanMemory:
             if known.start < start:
                 known = known.above(start)
             ids, vectors = self._ledger.vectors_after(
-                partition, self._fingerprint, max(known.last, start)
+                partition,
+                self._fingerprint,
+                max(known.last, start),
+                dimension=self._dimension,
             )
             with self._lock:
                 if self._partitions.get(partition) is not held:
@@ -128,13 +138,17 @@ class ScanMemory:
             self._held = 0
 
     def _keep(self, partition: bytes, rows: _Rows) -> None:
-        before = self._partitions.get(partition, _EMPTY)
+        before = self._partitions.get(partition)
         self._partitions[partition] = rows
         self._partitions.move_to_end(partition)
         # a running total: summing over thousands of scopes at every lookup took longer than a scan
-        self._held += rows.nbytes - before.nbytes
+        self._held += _bytes(rows) - _bytes(before)
         while self._held > self._max_bytes and len(self._partitions) > 1:
-            self._held -= self._partitions.popitem(last=False)[1].nbytes
+            self._held -= _bytes(self._partitions.popitem(last=False)[1])
+
+
+def _bytes(rows: _Rows | None) -> int:
+    return 0 if rows is None else rows.nbytes + _ROWS_BYTES
 
 
 _EMPTY = _Rows(0, 0, np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
@@ -144,12 +158,19 @@ class Retrieval:
     """Nearest live entries of one partition, whoever wrote them, indexed or not."""
 
     def __init__(
-        self, ledger: Ledger, fingerprint: str, scan_limit: int, scan_memory_bytes: int
+        self,
+        ledger: Ledger,
+        fingerprint: str,
+        scan_limit: int,
+        scan_memory_bytes: int,
+        dimension: int | None = None,
     ) -> None:
         self._ledger = ledger
         self.fingerprint = fingerprint
         self._scan_limit = scan_limit
-        self._scan = ScanMemory(ledger, fingerprint, scan_memory_bytes)
+        self.dimension = dimension
+        """Numbers in a vector; None where nothing is matched by meaning."""
+        self._scan = ScanMemory(ledger, fingerprint, scan_memory_bytes, dimension)
         self.found_large = threading.Event()
         """Set when a scan met more entries than it should have to: the indexer then looks."""
         self.index: VectorIndex | None = None
@@ -167,11 +188,20 @@ class Retrieval:
         expired, both are asked again for more, so that dead entries never hide a live one. So they
         are when one was found dead that was not before: it may just have been replaced.
         """
+        if self.dimension not in (None, len(vector)):
+            raise EmbedderError(
+                f"the embedder returned {len(vector)} numbers, its calibration is for "
+                f"{self.dimension}; calibrate it anew"
+            )
         k, known_dead = CANDIDATES, set[int]()
         while True:
             sources = self._propose(partition, vector, k)
             proposed = [entry_id for source in sources for entry_id in source]
-            live = self._ledger.live(proposed, partition, self.fingerprint, now, asked)
+            live = [
+                entry
+                for entry in self._ledger.live(proposed, partition, self.fingerprint, now, asked)
+                if len(entry.vector) == len(vector)  # else it was planted
+            ]
             dead = set(proposed) - {entry.id for entry in live}
             if dead:
                 self._scan.forget(partition, list(dead))

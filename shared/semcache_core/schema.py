@@ -24,11 +24,21 @@ class AnyText(sa.types.TypeDecorator[str]):
         return None if value is None else value.encode("utf-8", "surrogatepass")
 
     def process_result_value(self, value: bytes | None, dialect: Any) -> str | None:
-        return None if value is None else text_from(value)
+        if value is None:
+            return None
+        try:
+            return text_from(value)
+        except ValueError as error:
+            raise LedgerError(
+                f"a text of the ledger is not as it was written ({error}); forget its entry, and "
+                "see who writes to the file"
+            ) from None
 
 
 def text_from(stored: bytes) -> str:
-    """What AnyText stored."""
+    """What AnyText stored; ValueError for anything else."""
+    if not isinstance(stored, bytes | memoryview):  # of a number, `bytes` would make as many zeros
+        raise ValueError(f"it is a {type(stored).__name__} and no text")
     return bytes(stored).decode("utf-8", "surrogatepass")
 
 
@@ -201,6 +211,14 @@ def migrate(
         step(connection)
     connection.execute(sa.delete(meta).where(meta.c.name == "schema_version"))
     connection.execute(sa.insert(meta), {"name": "schema_version", "value": len(migrations)})
+
+
+def is_current(
+    connection: sa.Connection,
+    migrations: tuple[Callable[[sa.Connection], None], ...] = MIGRATIONS,
+) -> bool:
+    """Whether there is nothing to migrate: then opening need not wait for who writes."""
+    return _version(connection) == len(migrations)
 
 
 def _version(connection: sa.Connection) -> int:
