@@ -193,8 +193,10 @@ class Ledger:
             if file is not None:
                 _make_private(file)
                 refuse_unusable(file)
-            self._identity = None if file is None else _identity(file)
+            self._identity: tuple[int, int] | None = None
             self._engine = _engine(url)
+            # SQLite would make a file that is not there, and a reader find no tables in it
+            sa.event.listen(self._engine, "do_connect", lambda *_: self._check_place())
             self._readers = _Readers(self._engine)
             # held open for the ledger's life: a memory database dies with its last connection
             self._anchor: sa.Connection | None = self._engine.connect()
@@ -203,6 +205,8 @@ class Ledger:
                     with self.write() as connection:
                         migrate(connection)
                 self.id = int(self.read(_LEDGER_ID, {})[0][0])
+                if file is not None:
+                    self._identity = _identity(file)
             except BaseException:
                 self.close()  # the last one to close removes SQLite's side files again
                 raise
@@ -638,7 +642,7 @@ class Ledger:
 
     def is_displaced(self) -> bool:
         """Whether another file, or none, is now where this ledger was opened."""
-        if self.file is not None and not self.displaced:
+        if self.file is not None and self._identity is not None and not self.displaced:
             self.displaced = _identity(self.file) != self._identity
         return self.displaced
 
@@ -941,12 +945,14 @@ def _engine(url: sa.URL) -> sa.Engine:
 def _checked_url(url: str) -> tuple[sa.URL, Path | None]:
     try:
         parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
+        shown = parsed.render_as_string(hide_password=True)
+    except (sa.exc.ArgumentError, ValueError):
+        seen = url.rpartition("@")[2][:60]  # without what may be a password
         raise LedgerError(
-            f"ledger_url {url!r} is not an SQLAlchemy URL; write sqlite:////absolute/file.sqlite3"
+            f"ledger_url (...{seen!a}) is not an SQLAlchemy URL; write "
+            "sqlite:////absolute/file.sqlite3"
         ) from None
     if parsed.get_backend_name() != "sqlite":
-        shown = parsed.render_as_string(hide_password=True)
         raise LedgerError(f"ledger_url {shown} is not SQLite, the one database supported so far")
     in_memory = parsed.database in (None, "", ":memory:")
     return parsed, None if in_memory else Path(str(parsed.database))
@@ -965,11 +971,14 @@ def _make_private(file: Path) -> None:
 
 
 def _identity(file: Path) -> tuple[int, int] | None:
+    """Which file it is; None where there is none, or it was emptied: SQLite would wait for locks at
+    every statement.
+    """
     try:
         found = file.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return (found.st_dev, found.st_ino) if found.st_size else None
 
 
 @contextmanager

@@ -242,6 +242,8 @@ def refuse_unusable(file: Path) -> None:
         uri = f"{file.absolute().as_uri()}?mode=rw"
         with closing(sqlite3.connect(uri, uri=True, timeout=5)) as connection:
             names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.OperationalError:  # nothing is wrong with the file: it is locked, or read-only
+        raise
     except sqlite3.DatabaseError as error:
         raise LedgerError(
             f"{file} is not a usable ledger ({error}); move it away to start anew, "
