@@ -15,11 +15,16 @@ from typing import Any
 
 
 def report(output: str) -> tuple[list[str], bool] | None:
-    """A line for each vulnerability in pip-audit's JSON, and whether one of them can be mended;
-    None where it is no such JSON.
+    """A line for each vulnerability in pip-audit's JSON, one on how many packages were checked, and
+    whether a vulnerability can be mended; None where nothing was checked, or it is no such JSON.
+
+    pip-audit itself says that there are none, and succeeds, where it could ask about no package:
+    a mirror of the registry need not have advisories.
     """
     try:
         data: Any = json.loads(output)
+        skipped = [one["name"] for one in data["dependencies"] if "skip_reason" in one]
+        checked = len(data["dependencies"]) - len(skipped)
         found = [
             (one["name"], one["version"], each["id"], each["fix_versions"])
             for one in data["dependencies"]
@@ -27,10 +32,14 @@ def report(output: str) -> tuple[list[str], bool] | None:
         ]
     except (ValueError, KeyError, TypeError):
         return None
+    if not checked:
+        return None
     lines = [
         f"{name} {version}: {advisory}, mended in {', '.join(fixes) or 'no version yet'}"
         for name, version, advisory, fixes in found
     ]
+    unchecked = f", not checked: {', '.join(skipped)}" if skipped else ""
+    lines.append(f"{len(found)} known vulnerabilities in {checked} packages{unchecked}")
     return lines, any(fixes for _, _, _, fixes in found)
 
 
@@ -44,14 +53,15 @@ def main() -> int:
     command += ["--progress-spinner", "off", "--timeout", "15"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        told, why = report(done.stdout), done.stderr.strip().rpartition("\n")[2]
+        told = report(done.stdout)
+        why = done.stderr.strip().rpartition("\n")[2] or "the database answered nothing"
     except (OSError, subprocess.TimeoutExpired) as error:
         told, why = None, str(error)
     if told is None:
         print(f"audit SKIPPED, nothing was checked: {why[:300]}")
         return 0
     lines, mendable = told
-    print("\n".join(lines) or "no known vulnerability")
+    print("\n".join(lines))
     return int(given.strict and mendable)
 
 

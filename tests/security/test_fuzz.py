@@ -57,7 +57,16 @@ def test_an_audit_tells_each_vulnerability_and_whether_it_can_be_mended() -> Non
         one = f'{{"id": "PYSEC-1", "fix_versions": {list(fixes)}}}'.replace("'", '"')
         return f'{{"dependencies": [{{"name": "a", "version": "1", "vulns": [{one}]}}]}}'
 
-    assert audit.report(found("2")) == (["a 1: PYSEC-1, mended in 2"], True)
-    assert audit.report(found()) == (["a 1: PYSEC-1, mended in no version yet"], False)
-    assert audit.report('{"dependencies": [{"name": "b", "skip_reason": "local"}]}') == ([], False)
+    summary = "1 known vulnerabilities in 1 packages"
+    assert audit.report(found("2")) == (["a 1: PYSEC-1, mended in 2", summary], True)
+    assert audit.report(found()) == (["a 1: PYSEC-1, mended in no version yet", summary], False)
+
+
+def test_an_audit_that_could_ask_about_no_package_is_none() -> None:
+    """pip-audit calls that "no known vulnerabilities"."""
+    skipped = '{"name": "b", "skip_reason": "not found"}'
+    assert audit.report(f'{{"dependencies": [{skipped}]}}') is None
     assert audit.report("no route to the database") is None
+    clean = '{"name": "a", "version": "1", "vulns": []}'
+    summary = "0 known vulnerabilities in 1 packages, not checked: b"
+    assert audit.report(f'{{"dependencies": [{skipped}, {clean}]}}') == ([summary], False)
