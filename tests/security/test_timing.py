@@ -10,7 +10,9 @@ from semcache_core import Request, SemanticCache, evidence, guard
 from semcache_core.embedding import DEFAULT_ARTEFACT, OnnxEmbedder
 from semcache_core.ledger import Ledger
 
-QUESTION, SAME = "where is the office", "the office is where"
+QUESTION = "where is the main office of this bank in Basel"
+SAME = "in Basel where is the main office of this bank"
+NEGATED = f"{QUESTION} not"  # near enough to be judged, and not served
 
 
 class Steps:
@@ -45,7 +47,7 @@ class Steps:
 
 
 @pytest.mark.usefixtures("still")
-@pytest.mark.parametrize("own", [[], ["who pays for lunch"], [f"{QUESTION} of Bob"]])
+@pytest.mark.parametrize("own", [[], ["who pays for lunch"], [NEGATED]])
 @pytest.mark.parametrize("asked", [QUESTION, SAME])
 def test_the_steps_of_a_miss_tell_nothing_of_another_tenant(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, own: list[str], asked: str
@@ -71,6 +73,7 @@ def test_the_steps_of_a_miss_tell_nothing_of_another_tenant(
 
     alone = steps("alone", stored=False, looked_up=False)
     assert ("embedded", 1 if own else 0) in alone
+    assert ("read", len(NEGATED)) in alone or own != [NEGATED]
     assert steps("stored", stored=True, looked_up=False) == alone
     assert steps("asked", stored=False, looked_up=True) == alone
     assert steps("both", stored=True, looked_up=True) == alone
