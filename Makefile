@@ -4,7 +4,7 @@ PACKAGE ?= -e .
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-services lint clean
+.PHONY: demo test test-services lint audit fuzz clean
 
 demo: .venv/demo.stamp
 	$(BIN)/semcache demo
@@ -26,6 +26,17 @@ lint: .venv/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Tells of known vulnerabilities, and fails for none: see the script. In an environment of its own,
+# so that what pip-audit needs is not audited, and not tested with.
+audit: .venv/test.stamp
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/pip install --quiet --disable-pip-version-check pip-audit || true
+	$(BIN)/python scripts/audit.py .venv/audit/bin/pip-audit \
+		"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
+fuzz: .venv/test.stamp
+	$(BIN)/python scripts/fuzz.py
 
 clean:
 	rm -rf .venv dist

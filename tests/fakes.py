@@ -1,6 +1,7 @@
 """Small stand-ins that behave like the real thing, with nothing random and nothing slow."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,3 +146,8 @@ class Async(Sync):
             return answer
 
         return await self.cache.aget_or_create(request, compute)
+
+
+def named(value: object) -> str:
+    """What a test is called by: the same in every process, so without addresses and random ids."""
+    return re.sub(r"0x[0-9a-f]+|lc_[0-9a-f-]+", "...", repr(value))

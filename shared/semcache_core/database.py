@@ -18,7 +18,8 @@ class Database(Protocol):
     """Connections to the tables of one ledger. Every method raises LedgerError when it fails.
 
     `name` says which it is, without a password; `file` is None where it is not a file. `shared`:
-    other hosts may have it open. `turn` is entered around the shortest read.
+    other hosts may have it open. `displaced`: it was found that what was opened is not there any
+    more. `turn` is entered around the shortest read.
     """
 
     @property
@@ -29,6 +30,9 @@ class Database(Protocol):
 
     @property
     def shared(self) -> bool: ...
+
+    @property
+    def displaced(self) -> bool: ...
 
     @property
     def turn(self) -> AbstractContextManager[object, bool | None]: ...
@@ -48,6 +52,10 @@ class Database(Protocol):
         """One transaction, alone in the ledger from its first statement until all can see what it
         wrote, and durable when the block ends; an error undoes all of it.
         """
+        ...
+
+    def is_displaced(self) -> bool:
+        """Whether another file, or none, is now where this one was opened."""
         ...
 
     def bytes_used(self) -> int:
@@ -85,11 +93,13 @@ class Bare:
 def parsed_url(url: str) -> sa.URL:
     """Of `ledger_url`; LedgerError, and no password in it, where that is no URL."""
     try:
-        return sa.make_url(url)
-    except sa.exc.ArgumentError:
-        _, at, after = url.rpartition("@")
+        parsed = sa.make_url(url)
+        parsed.render_as_string()  # a URL that cannot be shown is none
+        return parsed
+    except (sa.exc.ArgumentError, ValueError):
+        _, at, after = url.rpartition("@")  # before it there may be a password
         raise LedgerError(
-            f"ledger_url {'***@' if at else ''}{after!r} is not an SQLAlchemy URL; write "
+            f"ledger_url {'***@' if at else ''}{after[:60]!a} is not an SQLAlchemy URL; write "
             "sqlite:////absolute/file.sqlite3 or postgresql+psycopg://user@host/database"
         ) from None
 

@@ -57,7 +57,7 @@ class ChromaIndex:
                 query_embeddings=vector[None, :], n_results=k, include=["distances"]
             )
             pairs = zip(found["ids"][0], found["distances"][0], strict=True)
-            return [(int(entry_id), 1.0 - float(distance)) for entry_id, distance in pairs]
+            return [(_entry_id(one), 1.0 - float(distance)) for one, distance in pairs][:k]
 
     def remove(self, partition: bytes, ids: Sequence[int]) -> None:
         with _as_unavailable("delete from"):
@@ -115,6 +115,13 @@ class ChromaIndex:
         return collection
 
 
+def _entry_id(text: str) -> int:
+    """The ledger's id behind a Chroma id; ValueError for what this ledger never wrote."""
+    if not text.isdecimal() or not 0 < (entry_id := int(text[:20])) < 2**63:
+        raise ValueError(f"{text[:40]!r} is no id of an entry")
+    return entry_id
+
+
 def usable_here() -> bool:
     """False in a process forked from one that had Chroma open: its locks hang in the child."""
     return not _inherited_chroma
@@ -160,7 +167,7 @@ class IndexHome:
         self._open_marker = directory / "index.open"
         self.address_file = directory / "index.address"
         """Where the owner can be asked; see `sharing`."""
-        self._lock = FileLock(directory / "index.lock", timeout=0, thread_local=False)
+        self._lock = FileLock(directory / "index.lock", timeout=0, mode=0o600, thread_local=False)
 
     def acquire(self) -> bool:
         """Become the owner; False when another process (or cache) is."""
@@ -179,6 +186,9 @@ class IndexHome:
             self.set_aside()
         with _as_unavailable("open"):
             self._open_marker.touch(mode=0o600)
+            # Chroma's own files are as the umask says: nobody else gets as far as to them
+            self._chroma.mkdir(mode=0o700, exist_ok=True)
+            self._chroma.chmod(0o700)
             return _persistent_client(self._chroma)
 
     def set_aside(self) -> None:

@@ -288,7 +288,7 @@ class Indexer:
             through = self._retrieval.indexed.get(partition, 0)
         while not stopping.is_set():
             ids, vectors = self._ledger.vectors_after(
-                partition, self._fingerprint, through, MAX_BATCH
+                partition, self._fingerprint, through, MAX_BATCH, self._retrieval.dimension
             )
             if len(ids) < (WORTH_WRITING if through else 1):
                 # Only now do lookups hear of it: until a partition is first complete they scan

@@ -1,6 +1,7 @@
 """The truth: every answer, its vector, expiry and use, through SQLAlchemy Core."""
 
 import functools
+import logging
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -13,10 +14,14 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from semcache_core.database import Database, parsed_url, unsupported
+from semcache_core.errors import LedgerError
 from semcache_core.prices import Saved
+from semcache_core.rows import UNREADABLE, number_from, vector_from, vectors_from
 from semcache_core.schema import (
+    VERSION,
     entries,
     indexed,
+    is_current,
     judged,
     meta,
     migrate,
@@ -29,6 +34,8 @@ from semcache_core.schema import (
 )
 from semcache_core.sqlite_database import SqliteDatabase
 from semcache_core.types import Entry, Matrix, Vector
+
+log = logging.getLogger("semcache")
 
 FILE_NAME = "ledger.sqlite3"
 ALL = 1 << 62
@@ -123,9 +130,11 @@ class Ledger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._told_unreadable = False
         try:
-            with self.write() as connection:
-                migrate(connection)
+            if not self._is_current():  # else opening would wait for whoever writes
+                with self.write() as connection:
+                    migrate(connection)
             self.id = int(self.read(_LEDGER_ID, {})[0][0])
         except BaseException:
             self.close()  # the last one to close removes SQLite's side files again
@@ -176,16 +185,23 @@ class Ledger:
         return bool(self.read_bare(_HAS_VECTORS, found))
 
     def vectors_after(
-        self, partition: bytes, fingerprint: str, after: int, limit: int = ALL
+        self,
+        partition: bytes,
+        fingerprint: str,
+        after: int,
+        limit: int = ALL,
+        dimension: int | None = None,
     ) -> tuple[NDArray[np.int64], Matrix]:
-        """Ids (ascending) and vectors [n, d] written after entry id `after`, live or not."""
+        """Ids (ascending) and vectors [n, d] written after entry id `after`, live or not.
+
+        Zeros stand for what is no unit vector of `dimension` numbers (None: as many as the first).
+        """
         rows = self.read_bare(
             _VECTORS_AFTER,
             {"partition": partition, "fingerprint": fingerprint, "after": after, "limit": limit},
         )
         ids = np.array([row[0] for row in rows], dtype=np.int64)
-        matrix = np.frombuffer(b"".join(row[1] for row in rows), dtype=np.float32)
-        return ids, matrix.reshape(len(rows), -1) if rows else matrix.reshape(0, 0)
+        return ids, vectors_from([row[1] for row in rows], dimension)
 
     def has_more_vectors(self, partition: bytes, fingerprint: str, than: int) -> bool:
         """Whether this partition has more than so many vectors, live or not."""
@@ -205,7 +221,8 @@ class Ledger:
     def live(
         self, ids: Sequence[int], partition: bytes, fingerprint: str, now: float, asked: bytes = b""
     ) -> list[Stored]:
-        """The live ones among `ids`; never one of another partition.
+        """The live ones among `ids`; never one of another partition, nor one that is not as
+        semcache wrote it.
 
         `asked` is the exact key of the request that they may answer.
         """
@@ -214,8 +231,21 @@ class Ledger:
         for start in range(0, len(ids), ID_CHUNK):
             chunk = {f"id{n}": int(i) for n, i in enumerate(ids[start : start + ID_CHUNK])}
             for row in self.read_bare(_live(len(chunk)), {**chunk, **of}):
-                found.append(_stored(row))
+                try:
+                    found.append(_stored(row))
+                except UNREADABLE as error:
+                    self._pass_over(row[0], error)
         return found
+
+    def _pass_over(self, entry_id: object, error: Exception) -> None:
+        if not self._told_unreadable:
+            self._told_unreadable = True
+            log.warning(
+                "semcache: entry %s of the ledger is not as it was written (%s); it is passed "
+                "over; forget it, and see who writes to the file",
+                entry_id,
+                error,
+            )
 
     def answer_text(self, entry_id: int) -> str | None:
         """The words of the entry's answer, or their beginning; None when it is gone."""
@@ -496,6 +526,23 @@ class Ledger:
         """One transaction, alone in the ledger, durable when the block ends; an error undoes it."""
         return self._database.write()
 
+    def _is_current(self) -> bool:
+        """Whether there is nothing to migrate."""
+        try:
+            rows = self.read(VERSION, {})
+        except LedgerError:
+            return False  # it is new; or fails again in a moment, and is reported
+        return bool(rows) and is_current(rows[0][0])
+
+    @property
+    def displaced(self) -> bool:
+        """Whether it was found displaced: then it has to be opened anew."""
+        return self._database.displaced
+
+    def is_displaced(self) -> bool:
+        """Whether another file, or none, is now where this ledger was opened."""
+        return self._database.is_displaced()
+
     def _delete_where(self, condition: sa.ColumnElement[bool]) -> int:
         with self.write() as connection:
             return _delete(connection, condition)
@@ -616,8 +663,9 @@ def _live(n: int) -> "sa.Select[Any]":
         )
         .join(entries, vectors.c.entry_id == entries.c.id)
         .where(vectors.c.entry_id.in_([sa.bindparam(f"id{i}") for i in range(n)]))
-        # The entries' partition, which no index has: until PostgreSQL knows how many rows there are
-        # it would read all vectors of the partition by that of theirs, 20 ms for 10,000.
+        # By the entries' partition: a vector that lies in another's would be weighed, and never
+        # found. And by that alone, which no index has: by that of the vectors PostgreSQL would read
+        # all of the partition until it knows how many rows there are, 20 ms for 10,000.
         .where(entries.c.partition == sa.bindparam("partition"))
         .where(vectors.c.fingerprint == sa.bindparam("fingerprint"), _is_live(_NOW))
     )
@@ -627,11 +675,12 @@ def _stored(row: Any) -> Stored:
     entry_id, vector, question, answer, answer_digest, doubt, exact_only_since, writer, wrong = row
     return Stored(
         id=int(entry_id),
-        vector=np.frombuffer(vector, dtype=np.float32),
+        vector=vector_from(vector),
         question=text_from(question),
         answer=int(answer),
         answer_digest=answer_digest,
-        doubt=doubt,
+        # 0 or more as it was written: less would make up for what the vector lacks
+        doubt=max(0.0, number_from(doubt)),
         exact_only=exact_only_since is not None,
         writer=None if writer is None else text_from(writer),
         known_wrong=bool(wrong),
@@ -640,7 +689,14 @@ def _stored(row: Any) -> Stored:
 
 def _entry(row: Any) -> Entry:
     entry_id, question, response, created, expires = row
-    return Entry(entry_id, text_from(question), text_from(response), created, expires)
+    try:
+        ends = None if expires is None else number_from(expires)
+        return Entry(entry_id, text_from(question), text_from(response), number_from(created), ends)
+    except UNREADABLE as error:
+        raise LedgerError(
+            f"entry {entry_id} of the ledger is not as it was written ({error}); forget it, and "
+            "see who writes to the file"
+        ) from None
 
 
 def _whole(total: float | None) -> int | None:

@@ -116,6 +116,7 @@ class PostgresDatabase:
 
     file: Path | None = None
     shared = True
+    displaced = False  # a server's tables stay where they are
 
     def __init__(self, url: sa.URL) -> None:
         if url.drivername == "postgresql":  # the driver that this means depends on SQLAlchemy
@@ -178,6 +179,9 @@ class PostgresDatabase:
         ):
             yield connection
             connection.commit()
+
+    def is_displaced(self) -> bool:
+        return False
 
     def bytes_used(self) -> int:
         """Of the ledger's tables with their indexes; of an index on another server nothing."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from semcache_core.errors import IndexUnavailableError
+from semcache_core.errors import EmbedderError, IndexUnavailableError
 from semcache_core.ledger import Ledger, Stored
 from semcache_core.types import Matrix, NearestIndex, Vector
 
@@ -29,6 +29,10 @@ class Near:
 
     entry: Stored
     similarity: float
+
+
+_ROWS_BYTES = 1500
+"""What a scope takes besides its vectors, ids included: one whose entries are gone too."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,11 @@ class ScanMemory:
     has added since. Rows deleted since are still here; whoever finds one says `forget`.
     """
 
-    def __init__(self, ledger: Ledger, fingerprint: str, max_bytes: int) -> None:
+    def __init__(
+        self, ledger: Ledger, fingerprint: str, max_bytes: int, dimension: int | None = None
+    ) -> None:
         self._ledger = ledger
+        self._dimension = dimension
         self._fingerprint = fingerprint
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
@@ -108,7 +115,10 @@ class ScanMemory:
             if known.start < start:
                 known = known.above(start)
             ids, vectors = self._ledger.vectors_after(
-                partition, self._fingerprint, max(known.last, start)
+                partition,
+                self._fingerprint,
+                max(known.last, start),
+                dimension=self._dimension,
             )
             with self._lock:
                 if self._partitions.get(partition) is not held:
@@ -136,13 +146,17 @@ class ScanMemory:
             self._held = 0
 
     def _keep(self, partition: bytes, rows: _Rows) -> None:
-        before = self._partitions.get(partition, _EMPTY)
+        before = self._partitions.get(partition)
         self._partitions[partition] = rows
         self._partitions.move_to_end(partition)
         # a running total: summing over thousands of scopes at every lookup took longer than a scan
-        self._held += rows.nbytes - before.nbytes
+        self._held += _bytes(rows) - _bytes(before)
         while self._held > self._max_bytes and len(self._partitions) > 1:
-            self._held -= self._partitions.popitem(last=False)[1].nbytes
+            self._held -= _bytes(self._partitions.popitem(last=False)[1])
+
+
+def _bytes(rows: _Rows | None) -> int:
+    return 0 if rows is None else rows.nbytes + _ROWS_BYTES
 
 
 TOO_LARGE = "the scope is too large to scan, and its vector index is not ready"
@@ -154,14 +168,21 @@ class Retrieval:
     """Nearest live entries of one partition, whoever wrote them, indexed or not."""
 
     def __init__(
-        self, ledger: Ledger, fingerprint: str, scan_limit: int, scan_memory_bytes: int
+        self,
+        ledger: Ledger,
+        fingerprint: str,
+        scan_limit: int,
+        scan_memory_bytes: int,
+        dimension: int | None = None,
     ) -> None:
         self._ledger = ledger
         self.fingerprint = fingerprint
         self._scan_limit = scan_limit
+        self.dimension = dimension
+        """Numbers in a vector; None where nothing is matched by meaning."""
         self._scan_memory_bytes = scan_memory_bytes
-        self._scan = ScanMemory(ledger, fingerprint, scan_memory_bytes)
         self._told_too_large = False
+        self._scan = ScanMemory(ledger, fingerprint, scan_memory_bytes, dimension)
         self.found_large = threading.Event()
         """Set when a scan met more entries than it should have to: the indexer then looks."""
         self.index: NearestIndex | None = None
@@ -182,11 +203,20 @@ class Retrieval:
         are when one was found dead that was not before: it may just have been replaced.
         Raises IndexUnavailableError where there is no index and the partition is too large to scan.
         """
+        if self.dimension not in (None, len(vector)):
+            raise EmbedderError(
+                f"the embedder returned {len(vector)} numbers, its calibration is for "
+                f"{self.dimension}; calibrate it anew"
+            )
         k, known_dead = CANDIDATES, set[int]()
         while True:
             sources = self._propose(partition, vector, k)
             proposed = [entry_id for source in sources for entry_id in source]
-            live = self._ledger.live(proposed, partition, self.fingerprint, now, asked)
+            live = [
+                entry
+                for entry in self._ledger.live(proposed, partition, self.fingerprint, now, asked)
+                if len(entry.vector) == len(vector)  # else it was planted
+            ]
             dead = set(proposed) - {entry.id for entry in live}
             if dead:
                 self._scan.forget(partition, list(dead))

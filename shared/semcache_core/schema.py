@@ -25,7 +25,15 @@ class AnyText(sa.types.TypeDecorator[str]):
         return None if value is None else value.encode("utf-8", "surrogatepass")
 
     def process_result_value(self, value: bytes | None, dialect: Any) -> str | None:
-        return None if value is None else text_from(value)
+        if value is None:
+            return None
+        try:
+            return text_from(value)
+        except ValueError as error:
+            raise LedgerError(
+                f"a text of the ledger is not as it was written ({error}); forget its entry, and "
+                "see who writes to the file"
+            ) from None
 
 
 class joined_hex(sa.sql.functions.GenericFunction[str]):
@@ -49,7 +57,9 @@ ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def text_from(stored: bytes) -> str:
-    """What AnyText stored."""
+    """What AnyText stored; ValueError for anything else."""
+    if not isinstance(stored, bytes | memoryview):  # of a number, `bytes` would make as many zeros
+        raise ValueError(f"it is a {type(stored).__name__} and no text")
     return bytes(stored).decode("utf-8", "surrogatepass")
 
 
@@ -216,6 +226,16 @@ MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
 """Migration n takes a ledger from version n to n + 1; they run in one transaction."""
 
 
+VERSION = sa.select(meta.c.value).where(meta.c.name == "schema_version")
+
+
+def is_current(
+    version: int, migrations: tuple[Callable[[sa.Connection], None], ...] = MIGRATIONS
+) -> bool:
+    """Whether there is nothing to migrate: then opening need not wait for who writes."""
+    return version == len(migrations)
+
+
 def migrate(
     connection: sa.Connection,
     migrations: tuple[Callable[[sa.Connection], None], ...] = MIGRATIONS,
@@ -238,8 +258,7 @@ def migrate(
 def _version(connection: sa.Connection) -> int:
     if not sa.inspect(connection).has_table(meta.name):
         return 0
-    query = sa.select(meta.c.value).where(meta.c.name == "schema_version")
-    return int(connection.execute(query).scalar() or 0)
+    return int(connection.execute(VERSION).scalar() or 0)
 
 
 def refuse_unusable(file: Path) -> None:
@@ -256,6 +275,8 @@ def refuse_unusable(file: Path) -> None:
         uri = f"{file.absolute().as_uri()}?mode=rw"
         with closing(sqlite3.connect(uri, uri=True, timeout=5)) as connection:
             names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.OperationalError:  # nothing is wrong with the file: it is locked, or read-only
+        raise
     except sqlite3.DatabaseError as error:
         raise LedgerError(
             f"{file} is not a usable ledger ({error}); move it away to start anew, "

@@ -71,6 +71,8 @@ class SqliteDatabase:
     def __init__(self, url: sa.URL, file: Path | None) -> None:
         self.file = file
         self.name = "memory" if file is None else str(file)
+        self.displaced = False
+        self._identity: tuple[int, int] | None = None
         # One at a time: SQLite takes 6 us for it, in which it lets go of the interpreter's lock.
         # 32 threads that overlapped there found 7,000 a second, taking turns 17,000 (one: 28,000).
         self.turn = threading.Lock()
@@ -82,9 +84,13 @@ class SqliteDatabase:
                 _make_private(file)
                 refuse_unusable(file)
             self._engine = _engine(url)
+            # SQLite would make a file that is not there, and a reader find no tables in it
+            sa.event.listen(self._engine, "do_connect", lambda *_: self._check_place())
             self._readers = _Readers(self._engine)
             # held open for the ledger's life: a memory database dies with its last connection
             self._anchor: sa.Connection | None = self._engine.connect()
+            if file is not None:
+                self._identity = _identity(file)
 
     @classmethod
     def at(cls, file: Path) -> "SqliteDatabase":
@@ -125,12 +131,40 @@ class SqliteDatabase:
         with (
             _as_ledger_error(self.file),
             self._fork_gate,
-            self._write_lock,
+            self._turn_to_write(),
             self._engine.connect() as connection,
         ):
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
             connection.commit()
+
+    @contextmanager
+    def _turn_to_write(self) -> Iterator[None]:
+        """No longer than SQLite would wait: behind a lock of another process, each of ten threads
+        would else wait for those before it as well.
+        """
+        if not self._write_lock.acquire(timeout=database.BUSY_SECONDS):
+            raise sqlite3.OperationalError("database is locked")
+        try:
+            self._check_place()
+            yield
+        finally:
+            self._write_lock.release()
+
+    def _check_place(self) -> None:
+        """LedgerError once the file is no longer the one that was opened: what is written to a
+        deleted file is gone with the process.
+        """
+        if self.is_displaced():
+            raise LedgerError(
+                f"the ledger {self.file} was deleted or replaced while it was open; it is opened "
+                "anew, and what the other one held is not served any more"
+            )
+
+    def is_displaced(self) -> bool:
+        if self.file is not None and self._identity is not None and not self.displaced:
+            self.displaced = _identity(self.file) != self._identity
+        return self.displaced
 
     def bytes_used(self) -> int:
         if self.file is None:
@@ -192,8 +226,22 @@ def _make_private(file: Path) -> None:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # An existing file must not even be opened: closing any descriptor of a file drops all POSIX
     # locks that this process has on it, also those of another cache's SQLite connections.
-    with suppress(FileExistsError):
+    try:
         os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        if not file.stat().st_size:  # SQLite made it, when the one before was deleted
+            file.chmod(0o600)
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Which file it is; None where there is none, or it was emptied: SQLite would wait for locks at
+    every statement.
+    """
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if found.st_size else None
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 from contracts import OTHER, PARTITION, unit
 from semcache_core.errors import IndexUnavailableError
 from semcache_core.ledger import Ledger, NewEntry
-from semcache_core.retrieval import CANDIDATES, MOST_CANDIDATES, Retrieval, ScanMemory
+from semcache_core.retrieval import _ROWS_BYTES, CANDIDATES, MOST_CANDIDATES, Retrieval, ScanMemory
 from semcache_core.types import Matrix, Vector
 
 FINGERPRINT = "f" * 64
@@ -316,8 +316,8 @@ class TestScanMemory:
         read: list[int] = []
         original = shelf.ledger.vectors_after
 
-        def counted(partition: bytes, fingerprint: str, after: int, limit: int = -1) -> Any:
-            found = original(partition, fingerprint, after, limit)
+        def counted(*asked: Any, **more: Any) -> Any:
+            found = original(*asked, **more)
             read.append(len(found[0]))
             return found
 
@@ -373,7 +373,7 @@ class TestScanMemory:
         self, shelf: Shelf
     ) -> None:
         row = 8 * 4
-        memory = ScanMemory(shelf.ledger, FINGERPRINT, 25 * row)
+        memory = ScanMemory(shelf.ledger, FINGERPRINT, 25 * row + 2 * _ROWS_BYTES)
         names = [bytes([n]) * 32 for n in range(3)]
         for name in names:
             for angle in range(10):

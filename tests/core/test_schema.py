@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from semcache_core import Request, SemcacheError
 from semcache_core.ledger import FILE_NAME, Ledger
 from semcache_core.request import key_of
-from semcache_core.schema import MIGRATIONS, AnyText, migrate
+from semcache_core.schema import MIGRATIONS, AnyText, is_current, migrate
 
 
 def _bytes_of(directory: Path) -> dict[str, bytes]:
@@ -69,6 +69,7 @@ def test_a_migration_that_fails_leaves_the_ledger_at_its_version(
 
     with monkeypatch.context() as patched:
         patched.setattr(migrate, "__defaults__", ((*MIGRATIONS, step),))
+        patched.setattr(is_current, "__defaults__", ((*MIGRATIONS, step),))
         with pytest.raises(SemcacheError, match="no_such_table"):
             bench.open()
     hit = bench.open().lookup(Request("q"))
