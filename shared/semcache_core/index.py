@@ -117,7 +117,7 @@ class ChromaIndex:
 
 def _entry_id(text: str) -> int:
     """The ledger's id behind a Chroma id; ValueError for what this ledger never wrote."""
-    if not text.isdecimal() or not 0 < (entry_id := int(text[:20])) < 2**63:
+    if not text.isdecimal() or not 0 <= (entry_id := int(text[:20])) < 2**63:
         raise ValueError(f"{text[:40]!r} is no id of an entry")
     return entry_id
 

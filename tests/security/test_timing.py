@@ -104,12 +104,12 @@ def test_no_statement_of_a_lookup_walks_over_another_tenant_s_rows(bench: Bench)
     """Each is found by a key that holds the namespace: SQLite searches, and never scans."""
     cache = bench.open()
     cache.update(Request(QUESTION, namespace="me"), "mine")
-    ledger = cache._use().ledger
+    database: Any = cache._use().ledger._database
     cache.lookup(Request(SAME, namespace="me"))
     cache.lookup(Request("who pays", namespace="me"))
     plans = []
     with sqlite3.connect(bench.path / "ledger.sqlite3") as connection:
-        for bare in ledger._compiled.values():
+        for bare in database._compiled.values():
             values = [bare.defaults.get(name) for name in bare.names]
             plans += connection.execute(f"EXPLAIN QUERY PLAN {bare.sql}", values).fetchall()
     told = [plan[3] for plan in plans]
