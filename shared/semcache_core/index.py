@@ -117,7 +117,7 @@ class ChromaIndex:
 
 def _entry_id(text: str) -> int:
     """The ledger's id behind a Chroma id; ValueError for what this ledger never wrote."""
-    if not text.isdecimal() or not 0 <= (entry_id := int(text[:20])) < 2**63:
+    if not text.isdecimal() or not 0 < (entry_id := int(text[:20])) < 2**63:
         raise ValueError(f"{text[:40]!r} is no id of an entry")
     return entry_id
 
@@ -201,6 +201,8 @@ class IndexHome:
                 shutil.rmtree(kept)
             else:
                 kept.unlink(missing_ok=True)
+            if self._chroma.is_dir():
+                self._chroma.chmod(0o700)  # an older version made it as the umask said
             self._chroma.rename(kept)
         log.warning(
             "semcache: the vector index is rebuilt from the ledger, which lost nothing; the old "
