@@ -12,7 +12,6 @@ interval is 1.96 * sqrt((2 n + 1) / (12 n^2)).
 import argparse
 import json
 import math
-import platform
 import random
 import statistics
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from semcache_core import Request, SemanticCache
+from timing import hardware, versions
 
 TOLERANCE = 0.05
 WORDS = "card bank account fee limit transfer top up cash machine abroad refund".split()  # noqa: SIM905
@@ -78,9 +78,8 @@ def main() -> None:
         "auc_half_width_95": 1.96 * math.sqrt((2 * n + 1) / (12 * n * n)),
         "tolerance": TOLERANCE,
         "within": abs(found - 0.5) <= TOLERANCE,
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "note": "measured while other programs ran on the same cores",
+        "hardware": hardware(),
+        "versions": versions(),
     }
     print(json.dumps(result, indent=1))
     if options.out is not None:

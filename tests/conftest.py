@@ -15,6 +15,7 @@ import hypothesis
 import pytest
 from fakes import ManualClock, WordEmbedder, calibrated
 from semcache_core import SemanticCache
+from semcache_core.retrieval import Retrieval
 from semcache_core.upkeep import Upkeep
 
 # a machine that others use too has no time that a test may not exceed
@@ -70,6 +71,20 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
     """No upkeep behind the test's back: the test calls `round()` itself."""
     monkeypatch.setattr(Upkeep, "start", lambda self: None)
+
+
+@pytest.fixture
+def scans(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Partitions that were scanned whole since."""
+    found: list[bytes] = []
+    original = Retrieval._scan_all
+
+    def scan_all(self: Retrieval, partition: bytes, *rest: Any) -> list[int]:
+        found.append(partition)
+        return original(self, partition, *rest)
+
+    monkeypatch.setattr(Retrieval, "_scan_all", scan_all)
+    return found
 
 
 @pytest.fixture

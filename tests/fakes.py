@@ -12,6 +12,7 @@ from semcache_core import Request, SemanticCache
 from semcache_core.evidence import VETO, Weights
 from semcache_core.guard import RULES
 from semcache_core.predictor import Calibration, Threshold
+from semcache_core.request import key_of
 
 WORDS = 64
 
@@ -146,6 +147,27 @@ class Async(Sync):
             return answer
 
         return await self.cache.aget_or_create(request, compute)
+
+
+def entry_fields(question: str, **changes: Any) -> dict[str, Any]:
+    """What a NewEntry of this question is made of, but for its vector."""
+    scope, namespace = changes.get("scope", ""), changes.get("namespace", "default")
+    key = key_of(Request(question, scope), namespace)
+    fields: dict[str, Any] = {
+        "exact": key.exact,
+        "partition": key.partition,
+        "namespace": namespace,
+        "scope": scope,
+        "exact_only": False,
+        "question": question,
+        "response": f"answer to {question}",
+        "created": 100.0,
+        "expires": None,
+        "cost": None,
+        "tags": (),
+        "fingerprint": "model",
+    }
+    return fields | changes
 
 
 def named(value: object) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from fakes import WORDS, WordEmbedder
+from fakes import WORDS, WordEmbedder, entry_fields
 from semcache_core import Request
 from semcache_core.ledger import Ledger, NewEntry, Position
 from semcache_core.request import key_of
@@ -19,24 +19,10 @@ ODD = ("", "lone \ud800 surrogate", "nul \x00 inside", "😀" * 5, "x" * 100_000
 
 
 def new(question: str, **changes: Any) -> NewEntry:
-    key = key_of(Request(question, changes.get("scope", "")), changes.get("namespace", "default"))
-    vector = np.ones(WORDS, np.float32) / np.sqrt(WORDS)
-    fields: dict[str, Any] = {
-        "exact": key.exact,
-        "partition": key.partition,
-        "namespace": "default",
-        "scope": "",
-        "exact_only": False,
-        "question": question,
-        "response": f"answer to {question}",
-        "created": 100.0,
-        "expires": None,
-        "cost": None,
-        "tags": (),
-        "fingerprint": FINGERPRINT,
-        "vector": vector.astype(np.float32),
-    }
-    return NewEntry(**{**fields, **changes})
+    unit = (np.ones(WORDS, np.float32) / np.sqrt(WORDS)).astype(np.float32)
+    return NewEntry(
+        **entry_fields(question, **{"fingerprint": FINGERPRINT, "vector": unit} | changes)
+    )
 
 
 def _serve_and_judge(ledger: Ledger, entry_id: int, namespace: str = "default") -> None:

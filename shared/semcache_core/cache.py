@@ -436,9 +436,8 @@ class SemanticCache:
 
     def clear(self, namespace: str | None = None, *, all_namespaces: bool = False) -> int:
         """Forget one namespace (None: this cache's own), or all; returns how many entries went."""
-        check_namespace(namespace, optional=True)
-        own = self.settings.namespace if namespace is None else namespace
-        return self._use().ledger.clear(None if all_namespaces else own)
+        chosen = self._chosen(namespace, all_namespaces)
+        return self._use().ledger.clear(chosen)
 
     def invalidate(
         self,
@@ -456,14 +455,13 @@ class SemanticCache:
         """
         if tags is None and older_than is None:
             raise RequestError("invalidate needs tags or older_than; to forget all, use clear()")
-        check_namespace(namespace, optional=True)
+        chosen = self._chosen(namespace, all_namespaces)
         if tags is not None:
             check_tags(tags)
         if older_than is not None:
             check_seconds("older_than", older_than, above=-math.inf)
         before = None if older_than is None else self._clock() - older_than
-        own = self.settings.namespace if namespace is None else namespace
-        return self._use().ledger.invalidate(tags, None if all_namespaces else own, before)
+        return self._use().ledger.invalidate(tags, chosen, before)
 
     def rebuild(self) -> int:
         """Make the vector index anew from the ledger; returns how many entries were re-embedded.
@@ -487,14 +485,13 @@ class SemanticCache:
         written. With `vectors`, those of this cache's model are written too. While others store, a
         request whose answer is replaced is there with the old answer, the new one, or both.
         """
-        check_namespace(namespace, optional=True)
-        own = self.settings.namespace if namespace is None else namespace
+        chosen = self._chosen(namespace, all_namespaces)
         parts = self._use()
         return write_entries(
             parts.ledger,
             Path(file),
             self._clock(),
-            None if all_namespaces else own,
+            chosen,
             parts.embedder.fingerprint if vectors else None,
         )
 
@@ -543,8 +540,7 @@ class SemanticCache:
         with suppress(LedgerError):  # what failed matters most when the ledger is broken
             entries = parts.ledger.count(now=self._clock())
             claimed = parts.records.claimed_error()
-            if not measured.n:  # nothing is audited now, or an alarm began anew
-                measured = parts.records.measured(parts.audit.size)
+            measured = parts.measured()
         counts = Counter(self._counts)
         failed = {n.removeprefix("failed "): c for n, c in counts.items() if n.startswith("failed")}
         return CacheStats(
@@ -570,17 +566,14 @@ class SemanticCache:
         """What the gauges show of a cache that is open; it opens none."""
         if (parts := self._parts) is None:
             return None
-        ledger, records = parts.ledger, parts.records
+        ledger, claimed = parts.ledger, parts.records.claimed_error
         with self.failing_open("telemetry"):
-            measured = parts.audit.measured()
-            if not measured.n:
-                measured = records.measured(parts.audit.size)
             return Levels(
                 ledger=ledger.name,
                 entries=ledger.count(now=self._clock()),
                 disk=ledger.bytes_on_disk(),
                 index_lag=ledger.not_indexed(parts.embedder.fingerprint, self.settings.scan_limit),
-                wrong=estimates(self.settings.max_error_rate, records.claimed_error(), measured),
+                wrong=estimates(self.settings.max_error_rate, claimed(), parts.measured()),
             )
         return None
 
@@ -708,6 +701,12 @@ class SemanticCache:
         the event loop by 17 ms at most, 32 made 189 and stalled it by 147 ms.
         """
         return usable_cores() + 2 if self._embedder is None else ASYNC_THREADS
+
+    def _chosen(self, namespace: str | None, all_namespaces: bool) -> str | None:
+        """The namespace that is meant, this cache's own if none is named; None for all."""
+        check_namespace(namespace, optional=True)
+        own = self.settings.namespace if namespace is None else namespace
+        return None if all_namespaces else own
 
     def _key(self, request: Request) -> Key:
         check_request(request)

@@ -1,7 +1,8 @@
 """What a ledger needs of a database, whichever it is."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,6 +89,29 @@ class Bare:
         """The values in the order of their marks, for a driver that takes them by position."""
         values = {**self.defaults, **parameters}
         return [values[name] for name in self.names]
+
+
+class Bares(dict["sa.Select[Any]", Bare]):
+    """Each query in the words of one dialect, compiled when it is first asked for."""
+
+    def __init__(self, dialect: sa.Dialect) -> None:
+        super().__init__()
+        self._dialect = dialect
+
+    def __missing__(self, query: "sa.Select[Any]") -> Bare:
+        bare = self[query] = Bare.of(query, self._dialect)
+        return bare
+
+
+@contextmanager
+def in_turn(lock: threading.Lock, late: Callable[[], Exception]) -> Iterator[None]:
+    """Hold `lock`, for which other threads are waited for no longer than other processes are."""
+    if not lock.acquire(timeout=BUSY_SECONDS):
+        raise late()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def parsed_url(url: str) -> sa.URL:

@@ -375,15 +375,20 @@ class RecentVectors:
 
 def embed_one(embedder: Embedder, text: str) -> Vector:
     """The unit vector of `text`; EmbedderError if the embedder returns something else."""
+    vector: Vector = embed_all(embedder, [text])[0]
+    return vector
+
+
+def embed_all(embedder: Embedder, texts: list[str]) -> Matrix:
+    """Unit rows, one for each text; EmbedderError if the embedder returns something else."""
     try:
-        rows = embedder.embed([text])
+        rows = embedder.embed(texts)
         dimension = embedder.dimension
     except SemcacheError:
         raise
     except Exception as error:  # whatever the model or the user's own code raises
         raise EmbedderError(f"the embedder failed: {error!r}") from error
-    vector: Vector = checked_unit_rows(rows, 1, dimension)[0]
-    return vector
+    return checked_unit_rows(rows, len(texts), dimension)
 
 
 def checked_unit_rows(rows: Any, n: int, dimension: int | None) -> Matrix:

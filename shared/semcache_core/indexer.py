@@ -215,7 +215,7 @@ class Indexer:
             self._server = IndexServer(
                 self._home.address_file, name, self._nearest, lambda: dict(self._retrieval.indexed)
             )
-        except OSError as error:
+        except (OSError, IndexUnavailableError) as error:
             log.warning(
                 "semcache: other processes cannot ask this one about its vector index (%s), so "
                 "they scan, which is as right and slower; see to the directory for temporary files",

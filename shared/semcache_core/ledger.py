@@ -22,6 +22,7 @@ from semcache_core.schema import (
     entries,
     indexed,
     is_current,
+    is_live,
     judged,
     meta,
     migrate,
@@ -171,6 +172,15 @@ class Ledger:
         """Whether other hosts may have it open."""
         return self._database.shared
 
+    @property
+    def displaced(self) -> bool:
+        """Whether it was found displaced: then it has to be opened anew."""
+        return self._database.displaced
+
+    def is_displaced(self) -> bool:
+        """Whether another file, or none, is now where this ledger was opened."""
+        return self._database.is_displaced()
+
     # -- reading -------------------------------------------------------------------------------
 
     def find(self, exact: bytes, now: float) -> Entry | None:
@@ -268,7 +278,7 @@ class Ledger:
         if namespace is not None:
             query = query.where(entries.c.namespace == namespace)
         if now is not None:
-            query = query.where(_is_live(now))
+            query = query.where(is_live(now))
         return int(self.read(query, {})[0][0])
 
     def hits_ever(self) -> int:
@@ -348,8 +358,7 @@ class Ledger:
         With `max_entries`, the least recently used entries beyond it are evicted.
         """
         with self.write() as connection:
-            if connection.execute(_SAME, {"exact": new.exact}).first() is not None:
-                _delete(connection, entries.c.exact == new.exact)
+            _delete_same(connection, new.exact)
             entry_id = _insert(connection, new)
             if max_entries is not None:
                 _evict(connection, max_entries, spare=entry_id)
@@ -367,8 +376,7 @@ class Ledger:
                 same = {"exact": arrival.exact, "now": now}
                 if not _is_newer(arrival, connection.execute(_CREATED, same).all()):
                     continue
-                if connection.execute(_SAME, same).first() is not None:
-                    _delete(connection, entries.c.exact == arrival.exact)
+                _delete_same(connection, arrival.exact)
                 _insert_arrival(connection, arrival)
                 stored += 1
             if max_entries is not None:
@@ -413,7 +421,7 @@ class Ledger:
 
     def delete_exact(self, exact: bytes, now: float) -> int:
         """Delete the live entry with this exact key; returns how many went, 0 or 1."""
-        return self._delete_where(sa.and_(entries.c.exact == exact, _is_live(now)))
+        return self._delete_where(sa.and_(entries.c.exact == exact, is_live(now)))
 
     def delete_expired(self, now: float) -> int:
         return self._delete_where(entries.c.expires <= now)
@@ -534,15 +542,6 @@ class Ledger:
             return False  # it is new; or fails again in a moment, and is reported
         return bool(rows) and is_current(rows[0][0])
 
-    @property
-    def displaced(self) -> bool:
-        """Whether it was found displaced: then it has to be opened anew."""
-        return self._database.displaced
-
-    def is_displaced(self) -> bool:
-        """Whether another file, or none, is now where this ledger was opened."""
-        return self._database.is_displaced()
-
     def _delete_where(self, condition: sa.ColumnElement[bool]) -> int:
         with self.write() as connection:
             return _delete(connection, condition)
@@ -550,10 +549,6 @@ class Ledger:
 
 def _has_any(some: Sequence[str]) -> sa.ColumnElement[bool]:
     return entries.c.id.in_(sa.select(tags.c.entry_id).where(tags.c.tag.in_(list(some))))
-
-
-def _is_live(now: Any) -> sa.ColumnElement[bool]:
-    return sa.or_(entries.c.expires.is_(None), entries.c.expires > now)
 
 
 # Built once: SQLAlchemy then finds their compiled form in its cache by identity.
@@ -575,14 +570,14 @@ _ANSWER_TEXT = sa.select(sa.func.coalesce(entries.c.answer_text, entries.c.respo
     entries.c.id == sa.bindparam("id")
 )
 _LEDGER_ID = sa.select(meta.c.value).where(meta.c.name == "ledger_id")
-_FIND = sa.select(*_ENTRY).where(entries.c.exact == sa.bindparam("exact"), _is_live(_NOW))
+_FIND = sa.select(*_ENTRY).where(entries.c.exact == sa.bindparam("exact"), is_live(_NOW))
 _OF_PARTITION = sa.and_(
     vectors.c.partition == sa.bindparam("partition"),
     vectors.c.fingerprint == sa.bindparam("fingerprint"),
 )
 _SAME = sa.select(entries.c.id).where(entries.c.exact == sa.bindparam("exact"))
 _CREATED = sa.select(entries.c.created).where(
-    entries.c.exact == sa.bindparam("exact"), _is_live(_NOW)
+    entries.c.exact == sa.bindparam("exact"), is_live(_NOW)
 )
 _WITH_ANSWER = sa.select(_ANSWER).where(
     entries.c.exact == sa.bindparam("exact"),
@@ -592,7 +587,7 @@ _WITH_ANSWER = sa.select(_ANSWER).where(
 _GET = sa.select(*_ENTRY).where(
     entries.c.id == sa.bindparam("id"),
     entries.c.partition == sa.bindparam("partition"),
-    _is_live(_NOW),
+    is_live(_NOW),
 )
 # by namespace too, which has an index
 _ENTRIES_OF = (
@@ -600,14 +595,14 @@ _ENTRIES_OF = (
     .where(
         entries.c.namespace == sa.bindparam("namespace"),
         entries.c.partition == sa.bindparam("partition"),
-        _is_live(_NOW),
+        is_live(_NOW),
     )
     .order_by(entries.c.id)
 )
 _HAS_VECTORS = (
     sa.select(sa.literal(1))
     .select_from(vectors.join(entries, entries.c.id == vectors.c.entry_id))
-    .where(_OF_PARTITION, _is_live(_NOW))
+    .where(_OF_PARTITION, is_live(_NOW))
     .limit(1)
 )
 _VECTORS_AFTER = (
@@ -667,7 +662,7 @@ def _live(n: int) -> "sa.Select[Any]":
         # found. And by that alone, which no index has: by that of the vectors PostgreSQL would read
         # all of the partition until it knows how many rows there are, 20 ms for 10,000.
         .where(entries.c.partition == sa.bindparam("partition"))
-        .where(vectors.c.fingerprint == sa.bindparam("fingerprint"), _is_live(_NOW))
+        .where(vectors.c.fingerprint == sa.bindparam("fingerprint"), is_live(_NOW))
     )
 
 
@@ -788,6 +783,12 @@ def _delete(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> int
     for start in range(0, len(doomed), ID_CHUNK):
         _delete_ids(connection, doomed[start : start + ID_CHUNK])
     return len(doomed)
+
+
+def _delete_same(connection: sa.Connection, exact: bytes) -> None:
+    """Looked for first, as a new entry mostly replaces none."""
+    if connection.execute(_SAME, {"exact": exact}).first() is not None:
+        _delete(connection, entries.c.exact == exact)
 
 
 def _delete_ids(connection: sa.Connection, doomed: Sequence[int]) -> None:

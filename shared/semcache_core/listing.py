@@ -9,7 +9,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from semcache_core.ledger import Ledger
-from semcache_core.schema import entries, joined_hex, quarantined, tags, text_from, vectors
+from semcache_core.schema import entries, is_live, joined_hex, quarantined, tags, text_from, vectors
 from semcache_core.types import Vector, is_amount
 
 PAGE = 200
@@ -155,9 +155,6 @@ def _joined(column: "sa.Column[Any]", table: sa.Table) -> "sa.ScalarSelect[Any]"
     )
 
 
-_LIVE = sa.or_(entries.c.expires.is_(None), entries.c.expires > _NOW)
-
-
 def _query(vector: "sa.ColumnElement[Any]") -> "sa.Select[Any]":
     return (
         sa.select(
@@ -173,7 +170,7 @@ def _query(vector: "sa.ColumnElement[Any]") -> "sa.Select[Any]":
         .select_from(entries)
         .join(_first, _first.c.id == _FIRST_ID)  # the entry itself, if no other
         .outerjoin(vectors, vectors.c.entry_id == entries.c.id)
-        .where(_LIVE)
+        .where(is_live(_NOW))
     )
 
 

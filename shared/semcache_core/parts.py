@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from semcache_core.answers import SameAnswer, by_meaning
-from semcache_core.audit import Audit
+from semcache_core.audit import Audit, Measured
 from semcache_core.embedding import (
     DEFAULT_ARTEFACT,
     OnnxEmbedder,
@@ -63,6 +63,13 @@ class Parts:
     uncertain_from: float | None
     touches: Touches
     upkeep: Upkeep
+
+    def measured(self) -> Measured:
+        """The error that audits found here; else, where nothing is audited now or an alarm began
+        anew, the last that any process found.
+        """
+        found = self.audit.measured()
+        return found if found.n else self.records.measured(self.audit.size)
 
     def rebuild(self, embed: Callable[[str], Vector | None]) -> int:
         """Re-embed what lacks a vector of the present model, then index anew."""

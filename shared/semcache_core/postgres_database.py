@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from semcache_core import database
-from semcache_core.database import Bare
+from semcache_core.connections import Connections
+from semcache_core.database import Bares
 from semcache_core.errors import LedgerError
 from semcache_core.fork_gate import ForkGate
 from semcache_core.schema import metadata
@@ -75,33 +76,21 @@ class _Readers:
     """
 
     def __init__(self, connect: Callable[[], _Connection]) -> None:
-        self._connect = connect
         self._turns = threading.BoundedSemaphore(READERS)
-        self._free: list[_Connection] = []
+        self._connections = Connections(connect, READERS)
 
     @contextmanager
     def one(self) -> Iterator[_Connection]:
         if not self._turns.acquire(timeout=SECONDS):
             raise _NotAgain(f"{READERS} reads at once took over {SECONDS} s")
         try:
-            free = self._free
-            connection = free.pop() if free else self._connect()
-            try:
+            with self._connections.one() as connection:
                 yield connection
-            except BaseException:
-                connection.close()
-                raise
-            if free is self._free:
-                free.append(connection)
-            else:  # closed meanwhile
-                connection.close()
         finally:
             self._turns.release()
 
     def close(self) -> None:
-        free, self._free = self._free, []
-        for connection in free:
-            connection.close()
+        self._connections.close()
 
 
 class PostgresDatabase:
@@ -130,7 +119,6 @@ class PostgresDatabase:
         self._write_lock = threading.Lock()
         self._fork_gate = ForkGate()
         self._spared_until = 0.0
-        self._compiled: dict[sa.Select[Any], Bare] = {}
         with self._as_ledger_error():
             self._engine = sa.create_engine(
                 url,
@@ -142,6 +130,7 @@ class PostgresDatabase:
                 pool_timeout=SECONDS,
                 pool_use_lifo=True,
             )
+            self._compiled = Bares(self._engine.dialect)
             _, given = self._engine.dialect.create_connect_args(url)
             own = " ".join(f"-c {name}={value}" for name, value in _OPTIONS.items())
             options = f"{own} {given.get('options', '')}"  # the user's come last, and win
@@ -157,9 +146,7 @@ class PostgresDatabase:
             return self._again_if_lost(once)
 
     def read_bare(self, query: "sa.Select[Any]", parameters: dict[str, Any]) -> Sequence[Any]:
-        bare = self._compiled.get(query)
-        if bare is None:
-            bare = self._compiled[query] = Bare.of(query, self._engine.dialect)
+        bare = self._compiled[query]
         values = {**bare.defaults, **parameters}
 
         def once() -> Sequence[Any]:
@@ -174,7 +161,7 @@ class PostgresDatabase:
         with (
             self._as_ledger_error(),
             self._fork_gate,
-            self._first_in_process(),
+            database.in_turn(self._write_lock, _writes_take_long),
             self._again_if_lost(self._begun) as connection,
         ):
             yield connection
@@ -217,16 +204,6 @@ class PostgresDatabase:
                 self._spared_until = now + SPARED_SECONDS
             raise _NotAgain(str(error)) from None
 
-    @contextmanager
-    def _first_in_process(self) -> Iterator[None]:
-        """Threads queue here, for one connection, and not for ever."""
-        if not self._write_lock.acquire(timeout=database.BUSY_SECONDS):
-            raise _NotAgain(f"the writes before this one took over {database.BUSY_SECONDS} s")
-        try:
-            yield
-        finally:
-            self._write_lock.release()
-
     def _begun(self) -> sa.Connection:
         connection = self._engine.connect()
         driver: Any = connection.connection.driver_connection
@@ -261,6 +238,10 @@ class PostgresDatabase:
             told = origin.diag.message_primary if isinstance(origin, psycopg.Error) else None
             cause = " ".join((told or str(origin)).split())
             raise LedgerError(f"the ledger {self.name} failed: {cause}; {_fix(cause)}") from error
+
+
+def _writes_take_long() -> _NotAgain:
+    return _NotAgain(f"the writes before this one took over {database.BUSY_SECONDS} s")
 
 
 def _has_ended(error: BaseException) -> bool:

@@ -235,7 +235,7 @@ class Retrieval:
 
     def _propose(self, partition: bytes, vector: Vector, k: int) -> list[list[int]]:
         """The ids nearest by the index, and those by the scan of what it lacks; or by one scan."""
-        if self.index is None and self._too_large(partition, vector):
+        if self.index is None and not self.settled.is_set() and self._too_large(partition, vector):
             self.settled.wait(OPENING_SECONDS)
         index, through = self.index, self.indexed.get(partition, 0)
         if index is None or not through:

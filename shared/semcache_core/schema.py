@@ -182,6 +182,11 @@ quarantined = sa.Table(
 )
 
 
+def is_live(now: Any) -> sa.ColumnElement[bool]:
+    """Of an entry, at `now`."""
+    return sa.or_(entries.c.expires.is_(None), entries.c.expires > now)
+
+
 def _create(connection: sa.Connection) -> None:
     metadata.create_all(connection)
     # Names this ledger's collections: two ledgers that share a Chroma server count their entries

@@ -20,6 +20,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from semcache_core.atomic import write_whole
+from semcache_core.connections import Connections
 from semcache_core.errors import IndexUnavailableError
 from semcache_core.types import Vector
 
@@ -28,6 +30,7 @@ TIMEOUT_SECONDS = 1.0
 MOST_NEIGHBOURS = 4096
 MOST_PARTITIONS = 1 << 20
 MOST_BYTES = 1 << 16  # of a vector
+_KEPT = 32
 
 Nearest: TypeAlias = Callable[[bytes, int, Vector, int], list[tuple[int, float]]]
 """(partition, the id through which it must be held, vector, k) -> (entry id, similarity), or
@@ -65,12 +68,8 @@ class IndexServer:
         address = str(self._directory / "index")
         try:
             self._server: Any = _server(address, name, nearest, held)
-            unfinished = address_file.with_name(address_file.name + ".new")
-            unfinished.unlink(missing_ok=True)
-            with open(unfinished, "x", opener=lambda p, how: os.open(p, how, 0o600)) as file:
-                file.write(address)
-            unfinished.replace(address_file)
-        except OSError:
+            write_whole(address_file, [address.encode()], IndexUnavailableError, private=True)
+        except (OSError, IndexUnavailableError):
             shutil.rmtree(self._directory, ignore_errors=True)
             raise
         _SERVERS.add(self)
@@ -149,7 +148,7 @@ class RemoteIndex:
         self._address = address
         self._name = name
         self._through: dict[bytes, int] = {}
-        self._free: list[socket.socket] = []
+        self._connections = Connections(self._connected, _KEPT)
 
     @classmethod
     def at(cls, address_file: Path, name: bytes) -> "RemoteIndex | None":
@@ -173,37 +172,25 @@ class RemoteIndex:
         return [(int(row["id"]), float(row["similarity"])) for row in rows]
 
     def close(self) -> None:
-        free, self._free = self._free, []
-        for connection in free:
-            connection.close()
+        self._connections.close()
 
     def _ask(
         self, partition: bytes, through: int, k: int, body: bytes, row: "np.dtype[Any]"
     ) -> Any:
+        head = _QUESTION.pack(self._name, partition, through, k, len(body))
         try:
-            connection = self._connection()
-            try:
-                head = _QUESTION.pack(self._name, partition, through, k, len(body))
+            with self._connections.one() as connection:
                 connection.sendall(head + body)
                 (count,) = _COUNT.unpack(_received(connection, _COUNT.size))
                 if not 0 <= count <= (k or MOST_PARTITIONS):
                     raise IndexUnavailableError("the owner of the vector index has not got it")
-                rows = np.frombuffer(_received(connection, count * row.itemsize), row)
-            except BaseException:
-                connection.close()
-                raise
+                return np.frombuffer(_received(connection, count * row.itemsize), row)
         except OSError as error:
             raise IndexUnavailableError(
                 f"the process that owns the vector index does not answer: {error!r}"
             ) from error
-        self._free.append(connection)
-        return rows
 
-    def _connection(self) -> socket.socket:
-        try:
-            return self._free.pop()  # atomic, as append is: no lock
-        except IndexError:
-            pass
+    def _connected(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.settimeout(TIMEOUT_SECONDS)

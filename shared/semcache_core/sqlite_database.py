@@ -12,53 +12,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from semcache_core import database
-from semcache_core.database import Bare
+from semcache_core.connections import Connections
+from semcache_core.database import Bares
 from semcache_core.errors import LedgerError
 from semcache_core.fork_gate import ForkGate
 from semcache_core.schema import refuse_unusable
 
 _POOL_SIZE = 8
-
-
-class _Readers:
-    """Connections of the driver for the queries of a lookup, as many as read at the same time.
-
-    Not out of SQLAlchemy's pool: to take one from there and give it back takes .015 ms, a query
-    with one of these .003 to .006, and a lookup makes half a dozen.
-    """
-
-    def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
-        self._free: list[sqlite3.Connection] = []
-
-    @contextmanager
-    def one(self) -> Iterator[sqlite3.Connection]:
-        free = self._free
-        try:
-            connection = free.pop()  # atomic, as append is: no lock
-        except IndexError:
-            connection = self._opened()
-        try:
-            yield connection
-        except BaseException:
-            connection.close()
-            raise
-        if free is self._free and len(free) < _POOL_SIZE:
-            free.append(connection)
-        else:  # closed meanwhile
-            connection.close()
-
-    def close(self) -> None:
-        """Close those that nobody uses; the others are closed when they are given back."""
-        free, self._free = self._free, []
-        for connection in free:
-            connection.close()
-
-    def _opened(self) -> sqlite3.Connection:
-        pooled = self._engine.raw_connection()
-        connection: Any = pooled.driver_connection
-        pooled.detach()
-        return connection  # type: ignore[no-any-return]
 
 
 class SqliteDatabase:
@@ -78,7 +38,6 @@ class SqliteDatabase:
         self.turn = threading.Lock()
         self._write_lock = threading.Lock()
         self._fork_gate = ForkGate()
-        self._compiled: dict[sa.Select[Any], Bare] = {}
         with _as_ledger_error(file):
             if file is not None:
                 _make_private(file)
@@ -86,7 +45,10 @@ class SqliteDatabase:
             self._engine = _engine(url)
             # SQLite would make a file that is not there, and a reader find no tables in it
             sa.event.listen(self._engine, "do_connect", lambda *_: self._check_place())
-            self._readers = _Readers(self._engine)
+            self._compiled = Bares(self._engine.dialect)
+            # Not out of SQLAlchemy's pool: to take one from there and give it back takes .015 ms, a
+            # query with one of these .003 to .006, and a lookup makes half a dozen.
+            self._readers = Connections(self._detached, _POOL_SIZE)
             # held open for the ledger's life: a memory database dies with its last connection
             self._anchor: sa.Connection | None = self._engine.connect()
             if file is not None:
@@ -117,9 +79,7 @@ class SqliteDatabase:
             return connection.execute(query, parameters).all()
 
     def read_bare(self, query: "sa.Select[Any]", parameters: dict[str, Any]) -> Sequence[Any]:
-        bare = self._compiled.get(query)
-        if bare is None:
-            bare = self._compiled[query] = Bare.of(query, self._engine.dialect)
+        bare = self._compiled[query]
         row = bare.row(parameters)
         with _as_ledger_error(self.file), self._fork_gate, self._readers.one() as connection:
             rows: Sequence[Any] = connection.execute(bare.sql, row).fetchall()
@@ -143,13 +103,11 @@ class SqliteDatabase:
         """No longer than SQLite would wait: behind a lock of another process, each of ten threads
         would else wait for those before it as well.
         """
-        if not self._write_lock.acquire(timeout=database.BUSY_SECONDS):
-            raise sqlite3.OperationalError("database is locked")
-        try:
+        with database.in_turn(
+            self._write_lock, lambda: sqlite3.OperationalError("database is locked")
+        ):
             self._check_place()
             yield
-        finally:
-            self._write_lock.release()
 
     def _check_place(self) -> None:
         """LedgerError once the file is no longer the one that was opened: what is written to a
@@ -165,6 +123,12 @@ class SqliteDatabase:
         if self.file is not None and self._identity is not None and not self.displaced:
             self.displaced = _identity(self.file) != self._identity
         return self.displaced
+
+    def _detached(self) -> sqlite3.Connection:
+        pooled = self._engine.raw_connection()
+        connection: Any = pooled.driver_connection
+        pooled.detach()
+        return connection  # type: ignore[no-any-return]
 
     def bytes_used(self) -> int:
         if self.file is None:

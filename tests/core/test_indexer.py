@@ -11,37 +11,15 @@ import chromadb
 import pytest
 from conftest import Bench
 from fakes import WordEmbedder
+from large_scopes import ask, fill, other_words, settle
 from semcache_core import Request, SemanticCache, SemcacheError
 from semcache_core.errors import IndexUnavailableError
 from semcache_core.index import ChromaIndex, memory_client
 from semcache_core.indexer import WORTH_WRITING
-from semcache_core.retrieval import Retrieval
 
 pytestmark = pytest.mark.usefixtures("still")
 
 LIMIT = 20
-
-
-def ask(i: int) -> str:
-    return f"alpha{i} beta{i} gamma{i}"
-
-
-def other_words(i: int) -> str:
-    return f"gamma{i} alpha{i} beta{i}"
-
-
-def fill(cache: SemanticCache, start: int = 0, stop: int = 120, scope: str = "") -> None:
-    for i in range(start, stop):
-        cache.update(Request(ask(i), scope), f"answer {scope}{i}")
-
-
-def settle(cache: SemanticCache) -> None:
-    """Rounds until the index has what it should; a broken index is tried again at once."""
-    parts = cache._use()
-    parts.retrieval.found_large.set()
-    for _ in range(3):
-        parts.upkeep._indexer._retry_at = 0.0
-        parts.upkeep.round()
 
 
 def assert_finds_all(cache: SemanticCache, start: int = 0, stop: int = 120) -> None:
@@ -49,20 +27,6 @@ def assert_finds_all(cache: SemanticCache, start: int = 0, stop: int = 120) -> N
         hit = cache.lookup(Request(other_words(i)))
         assert hit is not None and hit.kind == "semantic", i
         assert hit.response == f"answer {i}"
-
-
-@pytest.fixture
-def scans(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Partitions that were scanned whole since."""
-    found: list[bytes] = []
-    original = Retrieval._scan_all
-
-    def scan_all(self: Retrieval, partition: bytes, *rest: Any) -> list[int]:
-        found.append(partition)
-        return original(self, partition, *rest)
-
-    monkeypatch.setattr(Retrieval, "_scan_all", scan_all)
-    return found
 
 
 def test_no_scope_crowds_out_another(bench: Bench, scans: list[bytes]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import Bench
+from scripts_run import run_script
 from semcache_core import Request, SemanticCache
 from semcache_core.index import ChromaIndex
 from semcache_core.sharing import RemoteIndex
@@ -421,15 +422,7 @@ assert cache.stats().indexed_scopes == 1
 
 
 def _run(bench: Bench, script: str, where: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FORKS + script, str(bench.directory), where],
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
+    run_script(FORKS + script, bench.directory, where, timeout=150)
 
 
 @pytest.mark.parametrize("leave", ["os._exit", "sys.exit"])
