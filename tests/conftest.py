@@ -15,6 +15,7 @@ import hypothesis
 import pytest
 from fakes import ManualClock, WordEmbedder, calibrated
 from semcache_core import SemanticCache
+from semcache_core.index import memory_client
 from semcache_core.retrieval import Retrieval
 from semcache_core.upkeep import Upkeep
 
@@ -96,6 +97,16 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> Any:
         return [r.getMessage() for r in caplog.records if text in r.getMessage()]
 
     return found
+
+
+@pytest.fixture
+def own_client() -> Iterator[Any]:
+    """A Chroma client in memory as an app may have one. The app closes it: as long as one is open,
+    what all of them hold in memory is kept.
+    """
+    client = memory_client()
+    yield client
+    client.close()
 
 
 @pytest.fixture(scope="session")

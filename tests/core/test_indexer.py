@@ -14,7 +14,7 @@ from fakes import WordEmbedder
 from large_scopes import ask, fill, other_words, settle
 from semcache_core import Request, SemanticCache, SemcacheError
 from semcache_core.errors import IndexUnavailableError
-from semcache_core.index import ChromaIndex, memory_client
+from semcache_core.index import ChromaIndex
 from semcache_core.indexer import WORTH_WRITING
 
 pytestmark = pytest.mark.usefixtures("still")
@@ -288,12 +288,12 @@ def test_a_directory_that_cannot_be_set_aside_ends_nothing(
 
 
 def test_an_index_that_stays_broken_is_logged_once_and_anew_when_it_breaks_again(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, warnings_of: Any
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, warnings_of: Any, own_client: Any
 ) -> None:
     def down(*_: Any) -> None:
         raise IndexUnavailableError("server down")
 
-    cache = bench.open(scan_limit=LIMIT, chroma_client=memory_client())
+    cache = bench.open(scan_limit=LIMIT, chroma_client=own_client)
     fill(cache)
     for broken in (1, 2):
         with monkeypatch.context() as patched:

@@ -11,7 +11,7 @@ from fakes import WordEmbedder
 from large_scopes import ask, fill, other_words, settle
 from semcache_core import Request, SemanticCache
 from semcache_core.errors import IndexUnavailableError
-from semcache_core.index import ChromaIndex, memory_client
+from semcache_core.index import ChromaIndex
 from semcache_core.ledger import Ledger, Position
 from semcache_core.request import key_of
 
@@ -186,12 +186,12 @@ def test_two_that_follow_at_once_never_set_the_index_back(
 
 
 def test_an_index_of_one_process_alone_is_not_taken_for_that_of_another(
-    hosts: Any, connect: Any
+    hosts: Any, connect: Any, own_client: Any
 ) -> None:
     shared = hosts.open(scan_limit=LIMIT, chroma_client=connect())
     fill(shared, 0, 120)
     settle(shared)
-    alone = hosts.open(scan_limit=LIMIT, chroma_client=memory_client())
+    alone = hosts.open(scan_limit=LIMIT, chroma_client=own_client)
     fill(alone, 120, 240)
     settle(alone)
     assert alone.stats().indexed_scopes == 1
