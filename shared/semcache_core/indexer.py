@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("semcache")
 
 RETRY_SECONDS = 10.0
+"""After a failure. Whoever only waits for the owner of the index to end asks each round."""
+
 # A write of one vector takes Chroma about as long as one of a hundred; fewer are scanned meanwhile.
 WORTH_WRITING = 100
 COUNT_EVERY = 1000
@@ -138,8 +140,7 @@ class Indexer:
     def _open(self) -> bool:
         if self._index is not None:
             return True
-        if not self._own():
-            self._retry_at = time.monotonic() + RETRY_SECONDS
+        if not self._own():  # tried again each round: a lock costs nothing, a dead owner time
             return False
         index = self._index = ChromaIndex(self._new_client(), self._ledger.id, self._fingerprint)
         try:

@@ -304,6 +304,21 @@ def _settle(cache: SemanticCache) -> None:
 
 
 @pytest.mark.usefixtures("still")
+def test_whoever_waits_for_the_index_asks_at_every_round(
+    bench: Bench, child: Callable[..., Child]
+) -> None:
+    owner = child(HOLDS)
+    assert owner.line() == "indexed 1"
+    cache = bench.open(scan_limit=20)
+    _settle(cache)
+    assert cache.stats().indexed_scopes == 0
+    owner.kill()
+    cache._use().upkeep.round()
+    cache._use().upkeep.round()
+    assert cache.stats().indexed_scopes == 1
+
+
+@pytest.mark.usefixtures("still")
 @pytest.mark.parametrize("ends", ["closes", "is killed"])
 def test_a_second_process_scans_until_the_owner_ends_and_then_takes_over(
     ends: str, bench: Bench, child: Callable[..., Child], warnings_of: Any
