@@ -4,7 +4,7 @@ PACKAGE ?= -e .
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint soak clean
 
 demo: .venv/demo.stamp
 	$(BIN)/semcache demo
@@ -17,6 +17,10 @@ lint: .venv/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# For ten minutes eight processes ask and store on one path; results in benchmarks/results.
+soak: .venv/demo.stamp
+	$(BIN)/python benchmarks/soak.py --minutes 10
 
 clean:
 	rm -rf .venv dist
