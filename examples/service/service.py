@@ -26,13 +26,18 @@ INSTRUCTIONS = "You are the help desk of a web shop. Answer in one sentence."
 class SlowModel(BaseChatModel):
     """Stands where your model would: put ChatOpenAI(...) or what you use in its place."""
 
-    model_name: str = "slow-1"  # one that does not say which it is shares no answer with another
+    model_name: str = "slow-1"
     delay: float = float(os.environ.get("SERVICE_MODEL_SECONDS", "0.5"))
     _numbers: Any = itertools.count(1)
 
     @property
     def _llm_type(self) -> str:
         return "slow"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        # a model that does not say which it is has its answers in one process alone
+        return {"model_name": self.model_name}
 
     def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
         raise NotImplementedError("this service asks asynchronously")
@@ -51,7 +56,8 @@ class Question(BaseModel):
 class Answer(BaseModel):
     answer: str
     served: str
-    """By the model ("miss"), or from the cache: "exact" or "semantic"."""
+    """By the model ("miss"), with another who asked the same just then ("shared"), or from the
+    cache: "exact" or "semantic"."""
     worker: int
 
 

@@ -63,6 +63,7 @@ class Server:
                 start_new_session=True,
                 env={
                     **os.environ,
+                    "HOME": str(self.path.parent),  # where gunicorn puts its control socket
                     "SERVICE_CACHE": str(self.path),
                     "SERVICE_MODEL_SECONDS": "0.02",
                     "OMP_NUM_THREADS": "1",
