@@ -419,12 +419,14 @@ class SemanticCache:
         """Open the embedding model now, which else the first question by meaning waits for.
 
         For servers, before they take requests: half a second in which the event loop would stall
-        by up to 0.15 s, also while it is opened on another thread. Does nothing where only exact
-        repeats are served. A process forked later opens its own.
+        by up to 0.15 s, also while it is opened on another thread. Fails open: a server starts
+        without its cache too, and lookups try again. Does nothing where only exact repeats are
+        served. A process forked later opens its own.
         """
-        parts = self._use()
-        if parts.threshold is not None:
-            parts.recent.embed(parts.embedder, "warm")
+        with self.failing_open("warm_up"):
+            parts = self._use()
+            if parts.threshold is not None:
+                parts.recent.embed(parts.embedder, "warm")
 
     # -- housekeeping --------------------------------------------------------------------------
 
@@ -814,7 +816,8 @@ class SemanticCache:
 
     async def awarm_up(self) -> None:
         """See `warm_up`."""
-        await self.in_thread(self.warm_up)
+        with self.failing_open("warm_up"):
+            await self.in_thread(self.warm_up)
 
     async def aclear(self, namespace: str | None = None, *, all_namespaces: bool = False) -> int:
         """See `clear`."""

@@ -817,6 +817,19 @@ async def test_a_warm_cache_has_its_model_open_before_the_first_question(bench: 
     assert bench.open().stats().misses == 0
 
 
+async def test_a_server_starts_also_where_its_cache_cannot_be_warmed_up(bench: Bench) -> None:
+    embedder = FailingEmbedder(error=OSError("the network is down"))
+    cache = bench.open(embedder=embedder)
+    cache.warm_up()
+    await cache.awarm_up()
+    assert cache.stats().failures == {"warm_up": 2}
+    embedder.error = None
+    cache.update(Request(Q), "a")
+    assert cache.lookup(Request(PARAPHRASE)) is not None
+    cache.close()
+    await cache.awarm_up()
+
+
 def test_a_cache_that_serves_only_exactly_has_nothing_to_warm_up(bench: Bench) -> None:
     embedder = WordEmbedder()
     bench.open(embedder=embedder, artefact=None).warm_up()
