@@ -4,7 +4,7 @@ PACKAGE ?= -e .
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-services lint audit fuzz clean
+.PHONY: demo test test-services lint audit fuzz soak clean
 
 demo: .venv/demo.stamp
 	$(BIN)/semcache demo
@@ -37,6 +37,10 @@ audit: .venv/test.stamp
 
 fuzz: .venv/test.stamp
 	$(BIN)/python scripts/fuzz.py
+
+# For ten minutes eight processes ask and store on one path; results in benchmarks/results.
+soak: .venv/demo.stamp
+	$(BIN)/python benchmarks/soak.py --minutes 10
 
 clean:
 	rm -rf .venv dist

@@ -164,7 +164,10 @@ def reopened(
         "semantic hit": [prompt(text) for _, text in things.questions.paraphrases],
     }
     path = directory / str(layout.size)
-    rows = first_hits(path, artefact, LLM_STRING, prompts, plan.first_hits)
+    try:
+        rows = first_hits(path, artefact, LLM_STRING, prompts, plan.first_hits)
+    except RuntimeError as error:  # a miss: the index was not ready in time
+        return {"entries": layout.size, "failed": str(error).splitlines()[0]}
     return {"entries": layout.size, "first_hit": rows}
 
 

@@ -1,7 +1,6 @@
 """Embedders: ONNX Runtime by default, or a model the user brings. Heavy imports happen on use."""
 
 import hashlib
-import os
 import threading
 import unicodedata
 from collections import OrderedDict
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from semcache_core.cores import usable_cores
 from semcache_core.errors import ArtefactError, EmbedderError, SemcacheError
 from semcache_core.types import Embedder, Matrix, Vector
 
@@ -114,13 +114,6 @@ class OnnxEmbedder:
 
 
 _MODEL_REACH = 256
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _open_model(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("semcache")
 
 RETRY_SECONDS = 10.0
+"""After a failure. Whoever only waits for the owner of the index to end asks each round."""
+
 # A write of one vector takes Chroma about as long as one of a hundred; fewer are scanned meanwhile.
 WORTH_WRITING = 100
 COUNT_EVERY = 1000
@@ -233,7 +235,7 @@ class Indexer:
     def _open(self) -> bool:
         if self._index is not None:
             return True
-        if not self._own():
+        if not self._own():  # tried again each round: a lock costs nothing, a dead owner time
             self._borrow()
             return False
         self._give_back()
