@@ -10,6 +10,7 @@ from typing import Any
 from timing import rss_mib, summary
 
 OPERATIONS = ("exact hit", "semantic hit")
+PATIENCE_SECONDS = 60
 
 
 def first_hits(
@@ -36,7 +37,7 @@ def _row(operation: str, results: list[dict[str, Any]]) -> dict[str, Any]:
     row = {"operation": operation, **summary([r["seconds"] for r in results])}
     for stage in ("import", "open", "lookup"):
         row[f"{stage}_p50_ms"] = summary([r[stage] for r in results])["p50_ms"]
-    return row | {"rss_mib": max(r["rss_mib"] for r in results)}
+    return row | {name: max(r[name] for r in results) for name in ("misses", "rss_mib")}
 
 
 def main() -> None:
@@ -47,14 +48,18 @@ def main() -> None:
     imported = time.perf_counter()
     cache = SemanticLLMCache(path=path, artefact=artefact)
     opened = time.perf_counter()
-    found = cache.lookup(prompt, llm_string)
+    misses = 0
+    while cache.lookup(prompt, llm_string) is None:  # an index that is opened is a miss meanwhile
+        misses += 1
+        if time.perf_counter() - opened > PATIENCE_SECONDS:
+            raise SystemExit("was to be a hit")
+        time.sleep(0.05)
     answered = time.perf_counter()
-    if found is None:
-        raise SystemExit("was to be a hit")
     memory = rss_mib()
     cache.cache.close()
     stages = {"import": imported - started, "open": opened - imported, "lookup": answered - opened}
-    print(json.dumps({"seconds": answered - started, **stages, "rss_mib": memory}))
+    told = {"seconds": answered - started, **stages, "misses": misses, "rss_mib": memory}
+    print(json.dumps(told))
 
 
 if __name__ == "__main__":

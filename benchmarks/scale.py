@@ -164,10 +164,7 @@ def reopened(
         "semantic hit": [prompt(text) for _, text in things.questions.paraphrases],
     }
     path = directory / str(layout.size)
-    try:
-        rows = first_hits(path, artefact, LLM_STRING, prompts, plan.first_hits)
-    except RuntimeError as error:  # a miss: the index was not ready in time
-        return {"entries": layout.size, "failed": str(error).splitlines()[0]}
+    rows = first_hits(path, artefact, LLM_STRING, prompts, plan.first_hits)
     return {"entries": layout.size, "first_hit": rows}
 
 

@@ -25,8 +25,9 @@ MAX_BATCH = 300  # Chroma Cloud's quota on records per write
 PROBE_SECONDS = 120
 # Twice Chroma's defaults for both: where a small dense topic was stored before 30k entries on
 # other topics, the defaults missed 35 % of its questions by their own vector, these 0.25 %.
-# Building takes up to three times as long, in the background. `ef_search` is 100 there: at a million
-# entries that overlooks 26 of 300 paraphrases, 400 overlooks 15 and takes 1.3 ms more (800: 12, 3 ms).
+# Building takes up to three times as long, in the background. `ef_search` is 100 there: at a
+# million entries that overlooks 26 of 300 paraphrases, 400 overlooks 15 and takes 1.3 ms more
+# (800: 12, and 3 ms).
 _HNSW: Any = {
     "space": "cosine",
     "max_neighbors": 32,
