@@ -579,6 +579,8 @@ class TestClosing:
             with pytest.raises(SemcacheError, match="closed"):
                 cache.stats()
 
+
+class TestFiles:
     def test_closing_leaves_no_file_open_and_no_log(self, cache: SemanticCache) -> None:
         cache.update(Request(Q), "a")
         cache.lookup(Request(PARAPHRASE))

@@ -6,12 +6,20 @@ import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import ManualClock, WordEmbedder, calibrated
 from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from semcache_core import Hit, Request, SemanticCache
 from semcache_core.posterior import doubt
 from semcache_core.upkeep import Upkeep
@@ -55,9 +63,13 @@ class CacheAsDict(RuleBasedStateMachine):
         self.responses = 0
         self.cache = self.open()
 
+    def place(self) -> dict[str, Any]:
+        """Where this run keeps its entries: the same at every call."""
+        return {"path": self.directory / "cache"}
+
     def open(self) -> SemanticCache:
         return SemanticCache(
-            path=self.directory / "cache",
+            **self.place(),
             embedder=WordEmbedder(),
             artefact=self.artefact,
             clock=self.clock,
@@ -221,14 +233,12 @@ class CacheAsDict(RuleBasedStateMachine):
             shutil.rmtree(self.directory)
 
 
-def test_the_cache_remembers_what_a_dictionary_would(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hypothesis.stateful import run_state_machine_as_test
-
+def run(machine: type[CacheAsDict], monkeypatch: pytest.MonkeyPatch, examples: int) -> None:
     monkeypatch.setattr(Upkeep, "start", lambda self: None)
     run_state_machine_as_test(
-        CacheAsDict,
+        machine,
         settings=settings(
-            max_examples=45,
+            max_examples=examples,
             stateful_step_count=40,
             derandomize=True,
             deadline=None,
@@ -236,3 +246,7 @@ def test_the_cache_remembers_what_a_dictionary_would(monkeypatch: pytest.MonkeyP
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_the_cache_remembers_what_a_dictionary_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    run(CacheAsDict, monkeypatch, 45)

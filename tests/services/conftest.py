@@ -31,9 +31,11 @@ class Hosts(Bench):
     """Opens caches that share nothing but servers."""
 
     url: str
+    chroma_client: Any = None
 
     def open(self, **options: Any) -> Any:
-        return super().open(**{"path": None, "ledger_url": self.url, **options})
+        servers = {"ledger_url": self.url, "chroma_client": self.chroma_client}
+        return super().open(**{"path": None, **servers, **options})
 
 
 @pytest.fixture
