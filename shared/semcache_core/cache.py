@@ -420,18 +420,21 @@ class SemanticCache:
                     tuple(difference.words for difference in judged.differences),
                 )
 
-    def warm_up(self) -> None:
-        """Open the embedding model now, which else the first question by meaning waits for.
+    def warm_up(self, index_seconds: float = 30.0) -> None:
+        """Open the embedding model and the index, for which else the first questions wait.
 
         For servers, before they take requests: half a second in which the event loop would stall
-        by up to 0.15 s, also while it is opened on another thread. Fails open: a server starts
-        without its cache too, and lookups try again. Does nothing where only exact repeats are
-        served. A process forked later opens its own.
+        by up to 0.15 s, also while the model is opened on another thread. The index of scopes too
+        large to scan takes seconds more (seven for a million entries), and is waited for no longer
+        than `index_seconds`. Fails open: a server starts without its cache too, and lookups try
+        again. Does nothing where only exact repeats are served. A process forked later opens its
+        own.
         """
         with self.failing_open("warm_up"):
             parts = self._use()
             if parts.threshold is not None:
                 embed_one(parts.embedder, "warm")
+                parts.retrieval.await_index(index_seconds)
 
     # -- housekeeping --------------------------------------------------------------------------
 
@@ -842,10 +845,10 @@ class SemanticCache:
         """See `explain`."""
         return await self.in_thread(self.explain, request)
 
-    async def awarm_up(self) -> None:
+    async def awarm_up(self, index_seconds: float = 30.0) -> None:
         """See `warm_up`."""
         with self.failing_open("warm_up"):
-            await self.in_thread(self.warm_up)
+            await self.in_thread(self.warm_up, index_seconds)
 
     async def aclear(self, namespace: str | None = None, *, all_namespaces: bool = False) -> int:
         """See `clear`."""

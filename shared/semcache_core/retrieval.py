@@ -19,8 +19,11 @@ Ids = NDArray[np.int64]
 CANDIDATES = 16
 """Enough to meet one with another answer where a popular one was stored many times over."""
 MOST_CANDIDATES = 512
-OPENING_SECONDS = 5.0
-"""A first lookup waits so long for an index that is being opened, rather than scan in vain."""
+OPENING_SECONDS = 1.0
+"""A first lookup waits so long for an index that is being opened; then it is a miss. A million
+entries take seven seconds to open, which is longer than most models take to answer: whoever wants
+their hits from the first question on calls `warm_up`.
+"""
 
 
 @dataclass(frozen=True)
@@ -229,6 +232,10 @@ class Retrieval:
         near = [Near(entry, float(entry.vector @ vector)) for entry in live]
         return sorted(near, key=lambda one: -one.similarity)[:CANDIDATES]
 
+    def await_index(self, seconds: float) -> None:
+        """Until the index is open, or the upkeep has found that it need not or cannot be."""
+        self.settled.wait(seconds)
+
     def renewed(self) -> None:
         """Entries got new vectors under their old ids: read all of them again."""
         self._scan.clear()
@@ -236,7 +243,7 @@ class Retrieval:
     def _propose(self, partition: bytes, vector: Vector, k: int) -> list[list[int]]:
         """The ids nearest by the index, and those by the scan of what it lacks; or by one scan."""
         if self.index is None and not self.settled.is_set() and self._too_large(partition, vector):
-            self.settled.wait(OPENING_SECONDS)
+            self.await_index(OPENING_SECONDS)
         index, through = self.index, self.indexed.get(partition, 0)
         if index is None or not through:
             return [self._scan_all(partition, vector, k)]

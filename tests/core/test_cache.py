@@ -832,6 +832,19 @@ async def test_a_server_starts_also_where_its_cache_cannot_be_warmed_up(bench: B
     await cache.awarm_up()
 
 
+@pytest.mark.usefixtures("still")
+def test_warming_up_waits_for_the_index_but_not_for_ever(bench: Bench) -> None:
+    cache = bench.open()
+    settled = cache._use().retrieval.settled
+    cache.warm_up(index_seconds=0.0)
+    assert not settled.is_set()
+    opening = threading.Timer(0.05, settled.set)
+    opening.start()
+    cache.warm_up()
+    assert settled.is_set()
+    opening.join()
+
+
 def test_a_cache_that_serves_only_exactly_has_nothing_to_warm_up(bench: Bench) -> None:
     embedder = WordEmbedder()
     bench.open(embedder=embedder, artefact=None).warm_up()
