@@ -6,6 +6,7 @@ import os
 import sqlite3
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -16,7 +17,9 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from semcache_core import eviction, vacuum
 from semcache_core.errors import LedgerError
+from semcache_core.eviction import AT_ONCE, UNLIMITED, Limits, Policy, Reason, Space
 from semcache_core.fork_gate import ForkGate
 from semcache_core.prices import Saved
 from semcache_core.schema import (
@@ -29,6 +32,7 @@ from semcache_core.schema import (
     refuse_unusable,
     removed,
     served,
+    space,
     tags,
     text_from,
     vectors,
@@ -287,6 +291,10 @@ class Ledger:
             query = query.where(_is_live(now))
         return int(self.read(query, {})[0][0])
 
+    def space(self) -> Space:
+        """What all entries are and take, of every namespace, live or not."""
+        return Space(*self.read(eviction.SPACE, {})[0])
+
     def hits_ever(self) -> int:
         """Hits written so far, of the entries still here."""
         query = sa.select(sa.func.coalesce(sa.func.sum(entries.c.hits), 0))
@@ -363,22 +371,23 @@ class Ledger:
 
     # -- writing -------------------------------------------------------------------------------
 
-    def insert(self, new: NewEntry, max_entries: int | None = None) -> int:
+    def insert(self, new: NewEntry, limits: Limits = UNLIMITED) -> int:
         """Store an entry in place of an older one with its exact key; returns its new id.
 
         Ids only ever grow and are never used twice, so "everything after id n" is complete.
-        With `max_entries`, the least recently used entries beyond it are evicted.
+        Others are evicted for it where the limits ask for that.
         """
         with self.write() as connection:
             if connection.execute(_SAME, {"exact": new.exact}).first() is not None:
                 _delete(connection, entries.c.exact == new.exact)
             entry_id = _insert(connection, new)
-            if max_entries is not None:
-                _evict(connection, max_entries, spare=entry_id)
+            # the new one is spared: after the clock was set back it looks like the oldest
+            gone = _make_room(connection, limits, new.created, entry_id)
+        _tell(limits, gone)
         return entry_id
 
     def insert_newer(
-        self, arrivals: Sequence[Arrival], now: float, max_entries: int | None = None
+        self, arrivals: Sequence[Arrival], now: float, limits: Limits = UNLIMITED
     ) -> int:
         """Store all in one transaction, but for those whose request has a live entry as new or
         newer; returns how many. Older ones are replaced.
@@ -393,14 +402,40 @@ class Ledger:
                     _delete(connection, entries.c.exact == arrival.exact)
                 _insert_arrival(connection, arrival)
                 stored += 1
-            if max_entries is not None:
-                _evict(connection, max_entries)
+            gone = _make_room(connection, limits, now)
+        _tell(limits, gone)
         return stored
+
+    def make_room(self, limits: Limits, now: float) -> int:
+        """Evict what is beyond the limits, AT_ONCE entries at most; returns how many went."""
+        with self.write() as connection:
+            gone = _make_room(connection, limits, now)
+        _tell(limits, gone)
+        return gone.total()
+
+    def shrink(self) -> bool:
+        """Give a little of the room in the file that nothing needs back to the disk; whether there
+        is more. Only where the file was made for it (see `vacuum`).
+        """
+        if self.file is None or vacuum.wasted(self.read) == 0:
+            return False
+        with self.write() as connection:
+            return vacuum.step(connection)
+
+    def rank(self, policy: Policy, after: int = 0) -> int | None:
+        """Rank so many entries after id `after` by a policy new to this ledger; returns the last of
+        them, None when all are ranked. "lru" needs no ranks, and leaves those of others alone.
+        """
+        if policy in ("lru", self.space().ranked_by):
+            return None
+        with self.write() as connection:
+            return eviction.rank(connection, policy, after)
 
     def replace_vectors(self, rows: Sequence[tuple[int, str, Vector]]) -> None:
         """Give entries (id, fingerprint, vector) a new vector; entries gone since are skipped."""
         with self.write() as connection:
             for entry_id, fingerprint, vector in rows:
+                eviction.resized(connection, entry_id, vector.nbytes)
                 connection.execute(sa.delete(vectors).where(vectors.c.entry_id == entry_id))
                 connection.execute(
                     sa.insert(vectors).from_select(
@@ -438,7 +473,15 @@ class Ledger:
         return self._delete_where(sa.and_(entries.c.exact == exact, _is_live(now)))
 
     def delete_expired(self, now: float) -> int:
-        return self._delete_where(entries.c.expires <= now)
+        """In as many transactions as it takes, so that others may write in between."""
+        gone = 0
+        query = sa.select(entries.c.id).where(entries.c.expires <= now).limit(AT_ONCE)
+        while True:
+            with self.write() as connection:
+                some = _delete_all(connection, connection.execute(query).scalars().all())
+            gone += some
+            if some < AT_ONCE:
+                return gone
 
     def clear(self, namespace: str | None = None) -> int:
         """Delete one namespace, or everything; returns how many entries went.
@@ -669,6 +712,8 @@ _TOUCH = (
         hits=entries.c.hits + sa.bindparam("more"),
         # max: two processes flush in any order, and a clock may be set back
         used=sa.func.max(entries.c.used, sa.bindparam("at")),
+        priority=sa.select(space.c.level).scalar_subquery()
+        + (entries.c.hits + sa.bindparam("more") + 1) * entries.c.worth,
     )
 )
 
@@ -742,8 +787,22 @@ def _saved_by(connection: sa.Connection, hits: dict[int, int]) -> Saved:
     return saved
 
 
+def size_of(new: NewEntry) -> int:
+    """What the entry will take, in bytes: what `max_bytes` counts."""
+    texts = (new.question, new.response, new.answer_text, new.scope, new.namespace, new.writer)
+    vector = 0 if new.vector is None else new.vector.size * np.dtype(np.float32).itemsize
+    return eviction.size_of((*texts, *dict.fromkeys(new.tags)), vector)
+
+
 def _insert(connection: sa.Connection, new: NewEntry) -> int:
+    size, present = size_of(new), eviction.space_of(connection)
+    tokens = eviction.tokens_of(new.tokens_in, new.tokens_out)
+    worth = eviction.worth(connection, present.ranked_by, size, new.cost, new.seconds, tokens)
+    eviction.took(connection, 1, size)
     row = {
+        "bytes": size,
+        "worth": worth,
+        "priority": present.level + worth,
         "exact": new.exact,
         "partition": new.partition,
         "namespace": new.namespace,
@@ -805,13 +864,19 @@ def _insert_arrival(connection: sa.Connection, arrival: Arrival) -> None:
 def _delete(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> int:
     """Delete entries with all that belongs to them, noting which the index still holds."""
     # Listed once: a condition on tags would find nothing any more once the tags are deleted.
-    doomed = connection.execute(sa.select(entries.c.id).where(condition)).scalars().all()
+    return _delete_all(
+        connection, connection.execute(sa.select(entries.c.id).where(condition)).scalars().all()
+    )
+
+
+def _delete_all(connection: sa.Connection, doomed: Sequence[int]) -> int:
     for start in range(0, len(doomed), ID_CHUNK):
         _delete_ids(connection, doomed[start : start + ID_CHUNK])
     return len(doomed)
 
 
 def _delete_ids(connection: sa.Connection, doomed: Sequence[int]) -> None:
+    eviction.took_away(connection, doomed)
     in_index = (
         sa.select(vectors.c.partition, vectors.c.entry_id)
         .join(
@@ -830,13 +895,15 @@ def _delete_ids(connection: sa.Connection, doomed: Sequence[int]) -> None:
     connection.execute(sa.delete(entries).where(entries.c.id.in_(doomed)))
 
 
-def _evict(connection: sa.Connection, max_entries: int, spare: int = 0) -> None:
-    surplus = connection.execute(sa.select(sa.func.count()).select_from(entries)).scalar_one()
-    if (surplus := surplus - max_entries) > 0:
-        # the new one is spared: after the clock was set back it looks like the oldest
-        oldest = sa.select(entries.c.id).where(entries.c.id != spare)
-        oldest = oldest.order_by(entries.c.used, entries.c.id).limit(surplus)
-        _delete(connection, entries.c.id.in_(oldest))
+def _make_room(
+    connection: sa.Connection, limits: Limits, now: float, spare: int = 0
+) -> Counter[Reason]:
+    return eviction.make_room(connection, limits, now, _delete_ids, spare)
+
+
+def _tell(limits: Limits, gone: Counter[Reason]) -> None:
+    for reason, count in gone.items():
+        limits.tell(reason, count)
 
 
 def _forget_indexed(connection: sa.Connection, partition: bytes | None, fingerprint: str) -> None:
@@ -863,6 +930,7 @@ def _engine(url: sa.URL) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: object) -> None:
+        vacuum.allow(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
 

@@ -11,6 +11,7 @@ from semcache_core.answers import SameAnswer, by_meaning
 from semcache_core.audit import Audit
 from semcache_core.embedding import DEFAULT_ARTEFACT, OnnxEmbedder, RecentVectors, as_embedder
 from semcache_core.errors import ArtefactError
+from semcache_core.eviction import Limits, Reason, untold
 from semcache_core.hubs import MIN_ASKED, is_hub
 from semcache_core.index import IndexHome
 from semcache_core.indexer import Indexer
@@ -49,6 +50,7 @@ class Parts:
     threshold: float | None
     why_exact_only: str
     ledger: Ledger
+    limits: Limits
     retrieval: Retrieval
     records: Records
     audit: Audit
@@ -91,6 +93,7 @@ def open_parts(
     verifier: Verifier | None = None,
     same_answer: SameAnswer | None = None,
     tell_saved: Callable[[Saved], None] = lambda saved: None,
+    tell_evicted: Callable[[Reason, int], None] = untold,
 ) -> Parts:
     """Check everything that can be wrong first; only then touch the disk."""
     model, calibration, uncalibrated = _open_model(settings, embedder)
@@ -98,6 +101,7 @@ def open_parts(
     verification = None if verifier is None else Verification(verifier)
     recent = RecentVectors()
     ledger = Ledger.open(settings.path, settings.ledger_url)
+    limits = Limits(settings.max_entries, settings.max_bytes, settings.eviction, tell_evicted)
     retrieval = Retrieval(
         ledger, model.fingerprint, settings.scan_limit, settings.scan_memory_mb * 2**20
     )
@@ -126,7 +130,7 @@ def open_parts(
                 entry_id,
             )
 
-    upkeep = Upkeep(ledger, touches, records, indexer, clock, look_for_hub)
+    upkeep = Upkeep(ledger, limits, touches, records, indexer, clock, look_for_hub)
     return Parts(
         embedder=model,
         recent=recent,
@@ -136,6 +140,7 @@ def open_parts(
         or f"no measured threshold keeps the error within {settings.max_error_rate:.2%}: "
         "only exact repeats are served; raise max_error_rate or calibrate on your own questions",
         ledger=ledger,
+        limits=limits,
         retrieval=retrieval,
         records=records,
         audit=audit,

@@ -70,8 +70,37 @@ entries = sa.Table(
     sa.Column("tokens_in", sa.BigInteger),
     sa.Column("tokens_out", sa.BigInteger),
     sa.Column("seconds", sa.Float),
+    # what it takes, see `eviction.size_of`
+    sa.Column("bytes", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    # what one use of it counts for, and its place among those that may be evicted
+    sa.Column("worth", sa.Float, nullable=False, server_default=sa.text("0")),
+    sa.Column("priority", sa.Float, nullable=False, server_default=sa.text("0")),
+    sa.Index("semcache_entries_priority", "priority", "used", "id"),
     sqlite_autoincrement=True,
 )
+
+# One row: how much all entries are and take, and how they are ranked.
+space = sa.Table(
+    "semcache_space",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("entries", sa.BigInteger, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("level", sa.Float, nullable=False),
+    sa.Column("ranked_by", sa.String, nullable=False),
+)
+
+# What an answer takes to make: of how many it is known, and the sum.
+means = sa.Table(
+    "semcache_means",
+    metadata,
+    sa.Column("measure", sa.String, primary_key=True),
+    sa.Column("answers", sa.BigInteger, nullable=False),
+    sa.Column("total", sa.Float, nullable=False),
+)
+
+ENTRY_BYTES = 1024
+"""What an entry takes beside its texts and its vector: keys, numbers, and its place in indexes."""
 
 # Apart from the entries, so that counting a hit does not rewrite a vector, and a scan of vectors
 # does not read past responses.
@@ -168,7 +197,8 @@ def _judge_answers(connection: sa.Connection) -> None:
             definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
             connection.exec_driver_sql(f"ALTER TABLE {entries.name} ADD COLUMN {definition}")
     for index in entries.indexes:
-        index.create(connection, checkfirst=True)
+        if "priority" not in index.columns:  # that one is of version 4
+            index.create(connection, checkfirst=True)
     metadata.create_all(connection, tables=[served, judged, quarantined])
 
 
@@ -180,7 +210,43 @@ def _keep_usage(connection: sa.Connection) -> None:
             connection.exec_driver_sql(f"ALTER TABLE {entries.name} ADD COLUMN {definition}")
 
 
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_create, _judge_answers, _keep_usage)
+def _measure_space(connection: sa.Connection) -> None:
+    present = {column["name"] for column in sa.inspect(connection).get_columns(entries.name)}
+    for name in ("bytes", "worth", "priority"):
+        if name not in present:
+            definition = sa.schema.CreateColumn(entries.c[name]).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {entries.name} ADD COLUMN {definition}")
+    connection.execute(sa.update(entries).values(bytes=_taken()))
+    for index in entries.indexes:
+        index.create(connection, checkfirst=True)
+    metadata.create_all(connection, tables=[space, means])
+    total = sa.func.coalesce(sa.func.sum(entries.c.bytes), 0)
+    count, size = connection.execute(sa.select(sa.func.count(), total)).one()
+    row = {"id": 1, "entries": count, "bytes": int(size), "level": 0.0, "ranked_by": "lru"}
+    connection.execute(sa.insert(space), row)
+    zeros = [{"measure": m, "answers": 0, "total": 0.0} for m in ("cost", "seconds", "tokens")]
+    connection.execute(sa.insert(means), zeros)
+
+
+def _taken() -> sa.ColumnElement[int]:
+    """What `eviction.size_of` says of an entry that is stored."""
+    e, length = entries.c, sa.func.length
+    texts = (e.question, e.response, e.answer_text, e.scope, e.namespace, e.writer)
+    size: sa.ColumnElement[int] = sa.literal(ENTRY_BYTES, sa.BigInteger)
+    for text in texts:
+        size = size + sa.func.coalesce(length(text, type_=sa.BigInteger), 0)
+    for part, owner in ((vectors.c.vector, vectors), (tags.c.tag, tags)):
+        of_entry = sa.select(sa.func.coalesce(sa.func.sum(length(part)), 0))
+        size = size + of_entry.where(owner.c.entry_id == e.id).correlate(entries).scalar_subquery()
+    return size
+
+
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
+    _create,
+    _judge_answers,
+    _keep_usage,
+    _measure_space,
+)
 """Migration n takes a ledger from version n to n + 1; they run in one transaction."""
 
 

@@ -18,6 +18,7 @@ from fakes import WORDS, WordEmbedder
 from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core import Request, SemcacheError
+from semcache_core.eviction import Limits
 from semcache_core.ledger import FILE_NAME, Ledger, NewEntry
 from semcache_core.request import key_of
 from semcache_core.schema import entries, judged, quarantined, served
@@ -189,15 +190,15 @@ def test_vectors_come_in_order_after_an_id_up_to_a_limit(ledger: Ledger) -> None
 def test_the_least_recently_used_are_evicted_first(ledger: Ledger) -> None:
     ids = [ledger.insert(new(f"q{i}", created=100.0 + i)) for i in range(4)]
     ledger.touch({ids[0]: (1, 200.0)})
-    fifth = ledger.insert(new("q4", created=105.0), max_entries=3)
+    fifth = ledger.insert(new("q4", created=105.0), Limits(3))
     live = [i for i in (*ids, fifth) if ledger.get(i, PARTITION, 300)]
     assert live == [ids[0], ids[3], fifth]
 
 
 def test_the_entry_just_stored_is_not_evicted_when_the_clock_was_set_back(ledger: Ledger) -> None:
     for i in range(3):
-        ledger.insert(new(f"q{i}", created=1000.0), max_entries=3)
-    entry_id = ledger.insert(new("late", created=1.0), max_entries=3)
+        ledger.insert(new(f"q{i}", created=1000.0), Limits(3))
+    entry_id = ledger.insert(new("late", created=1.0), Limits(3))
     assert ledger.get(entry_id, PARTITION, 1.0) is not None
     assert ledger.count() == 3
 
@@ -209,7 +210,7 @@ def test_a_touch_counts_hits_and_never_sets_the_last_use_back(ledger: Ledger) ->
     ledger.touch({ids[1]: (1, 200.0)})
     ledger.touch({})
     assert ledger.hits_ever() == 6
-    ledger.insert(new("q2", created=400.0), max_entries=2)
+    ledger.insert(new("q2", created=400.0), Limits(2))
     assert ledger.get(ids[0], PARTITION, 0) is not None
 
 
@@ -303,7 +304,7 @@ def _known_of(ledger: Ledger) -> list[list[int]]:
         lambda ledger: ledger.delete_expired(150.0),
         lambda ledger: ledger.invalidate(["gone"], None, None),
         lambda ledger: ledger.insert(new("gone", response="new")),
-        lambda ledger: ledger.insert(new("another", created=300.0), max_entries=2),
+        lambda ledger: ledger.insert(new("another", created=300.0), Limits(2)),
     ],
     ids=["expired", "invalidated", "replaced", "evicted"],
 )
@@ -464,6 +465,7 @@ def test_an_error_inside_a_write_leaves_nothing_of_it(ledger: Ledger) -> None:
 CLOSES = """
 import sys
 from pathlib import Path
+from semcache_core.eviction import Limits
 from semcache_core.ledger import Ledger
 Ledger.open(Path(sys.argv[1]), None).close()
 """

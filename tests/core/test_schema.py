@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from conftest import Bench
-from fakes import WordEmbedder
+from fakes import WORDS, WordEmbedder
 from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core import Request, SemcacheError
+from semcache_core.eviction import size_of
 from semcache_core.ledger import FILE_NAME, Ledger
 from semcache_core.request import key_of
 from semcache_core.schema import MIGRATIONS, AnyText, migrate
@@ -28,7 +29,7 @@ def test_a_newer_ledger_is_refused_with_both_versions_and_left_as_it_is(bench: B
         connection.execute("UPDATE semcache_meta SET value = 41 WHERE name = 'schema_version'")
     connection.close()
     before = _bytes_of(bench.path)
-    with pytest.raises(SemcacheError, match=r"version 41.*up to 3;"):
+    with pytest.raises(SemcacheError, match=r"version 41.*up to 4;"):
         bench.open()
     assert _bytes_of(bench.path) == before
 
@@ -43,7 +44,7 @@ def test_a_migration_runs_once(tmp_path: Path) -> None:
         with engine.begin() as connection:
             migrate(connection, migrations=steps)
     assert ran == [1]
-    with engine.begin() as connection, pytest.raises(SemcacheError, match=r"version 4.*up to 3"):
+    with engine.begin() as connection, pytest.raises(SemcacheError, match=r"version 5.*up to 4"):
         migrate(connection)
 
 
@@ -169,8 +170,14 @@ def test_a_ledger_of_version_1_gets_the_schema_of_a_new_one(tmp_path: Path) -> N
         *("semcache_served", "ix_semcache_served_entry_id", "ix_semcache_served_asked_key"),
         *("semcache_judged", "ix_semcache_judged_namespace", "ix_semcache_judged_entry_id"),
         *("ix_semcache_judged_at", "semcache_quarantined", "ix_semcache_quarantined_entry_id"),
-        "ix_semcache_entries_answer",
+        *("ix_semcache_entries_answer", "semcache_entries_priority"),
+        *("semcache_space", "semcache_means"),
     }
+
+
+def _size(question: str) -> int:
+    """As storing it with the answer "a" and the tag "old" in the default namespace would count."""
+    return size_of((question, "a", "old", "default"), vector_bytes=4 * WORDS)
 
 
 def test_a_ledger_of_version_1_opens_and_keeps_everything(bench: Bench) -> None:
@@ -186,10 +193,13 @@ def test_a_ledger_of_version_1_opens_and_keeps_everything(bench: Bench) -> None:
     with sqlite3.connect(file) as connection:
         entry = connection.execute("SELECT * FROM semcache_entries WHERE id = 7").fetchone()
         meta = dict(connection.execute("SELECT * FROM semcache_meta"))
+        (space,) = connection.execute("SELECT * FROM semcache_space")
     connection.close()
     assert entry[10:19] == (0.5, b"how to reset it", b"a", None, None, None, 0.0, None, None)
-    assert entry[19:] == (None, None, None)  # what it took to make is not known
-    assert meta == {"ledger_id": 4711, "schema_version": 3}
+    assert entry[19:22] == (None, None, None)  # what it took to make is not known
+    assert entry[22:] == (_size("how to reset it"), 0.0, 0.0)
+    assert space == (1, 2, _size("how to reset it") + _size("where is my card"), 0.0, "lru")
+    assert meta == {"ledger_id": 4711, "schema_version": 4}
     cache = bench.open()
     assert cache.update(Request("new"), "a") == 9
     assert cache.invalidate(["old"]) == 2

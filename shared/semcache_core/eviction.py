@@ -1,0 +1,283 @@
+"""What entries take, what their hits are worth, and which of them go where there is no room.
+
+The ranks are those of the GreedyDual family: an entry's priority is a level, plus how often it was
+used times what a use is worth; the lowest goes, and its priority is the level from then on. So what
+was used much long ago is overtaken without anything being decayed, and the next to go is the first
+of an index. "lfu" counts every use alike (LFU with dynamic ageing: Arlitt et al., "Evaluating
+Content Management Techniques for Web Proxy Caches", 2000); "cost" by what it saves for each byte
+(GreedyDual-Size-Frequency: Cherkasova, HP Laboratories report HPL-98-69, 1998). Not hits per hour:
+that ranking changes by itself, so that each eviction would have to compute it of every entry.
+
+Totals are columns of one row, moved by whatever inserts or deletes, in its own transaction. Not
+triggers, which each database writes otherwise; not a sum, which reads the whole table.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import sqlalchemy as sa
+
+from semcache_core.schema import ENTRY_BYTES, entries, means, space, vectors
+from semcache_core.types import is_amount
+
+Policy: TypeAlias = Literal["lru", "lfu", "cost"]
+Reason: TypeAlias = Literal["expired", "space"]
+
+AT_ONCE = 1000
+"""About so many entries are evicted, or ranked, in one transaction: others write in between."""
+
+_CHUNK = 500
+
+
+def untold(reason: Reason, count: int) -> None:
+    """For evictions that nobody is to hear of."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much there may be, None for no limit, and which entries go beyond it.
+
+    `max_bytes` is of what `size_of` counts. `tell` hears how many entries went, and why, once they
+    are gone.
+    """
+
+    max_entries: int | None = None
+    max_bytes: int | None = None
+    policy: Policy = "lru"
+    tell: Callable[[Reason, int], None] = untold
+
+    @property
+    def bounded(self) -> bool:
+        return self.max_entries is not None or self.max_bytes is not None
+
+
+UNLIMITED = Limits()
+
+
+@dataclass(frozen=True)
+class Space:
+    """How many entries there are, and what they take in bytes; the level of the ranks (see above),
+    and the policy these are by.
+    """
+
+    entries: int
+    bytes: int
+    level: float
+    ranked_by: str
+
+
+def size_of(texts: Iterable[str | None], vector_bytes: int) -> int:
+    """What an entry with these texts takes: their UTF-8, its vector, and a fixed share of what
+    lies around them.
+    """
+    return ENTRY_BYTES + vector_bytes + sum(text_bytes(text) for text in texts if text)
+
+
+def text_bytes(text: str) -> int:
+    # asked first, as Python knows it already: an answer in ASCII is not encoded to be measured
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def space_of(connection: sa.Connection) -> Space:
+    return Space(*connection.execute(SPACE).one())
+
+
+def took(connection: sa.Connection, more_entries: int, more_bytes: int) -> None:
+    """Say that there are so many more, or fewer."""
+    connection.execute(_TOOK, {"more_entries": more_entries, "more_bytes": more_bytes})
+
+
+def took_away(connection: sa.Connection, doomed: Sequence[int]) -> None:
+    """Say that these entries are about to be deleted."""
+    taken = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(entries.c.bytes), 0))
+    count, size = connection.execute(taken.where(entries.c.id.in_(doomed))).one()
+    took(connection, -count, -int(size))
+
+
+def resized(connection: sa.Connection, entry_id: int, vector_bytes: int) -> None:
+    """Say that this entry is about to get a vector of that size in place of what it has."""
+    more = vector_bytes - int(connection.execute(_OLD_VECTOR, {"entry": entry_id}).scalar() or 0)
+    grown = connection.execute(_GROWN, {"entry": entry_id, "more": more})
+    if more and grown.rowcount:
+        took(connection, 0, more)
+
+
+# -- what goes -----------------------------------------------------------------------------------
+
+
+def make_room(
+    connection: sa.Connection,
+    limits: Limits,
+    now: float,
+    delete: Callable[[sa.Connection, Sequence[int]], None],
+    spare: int = 0,
+) -> Counter[Reason]:
+    """Evict until the limits hold, or AT_ONCE entries went; how many, by reason.
+
+    What has expired goes first. The entry `spare` stays.
+    """
+    gone: Counter[Reason] = Counter()
+    if not limits.bounded:
+        return gone
+    while gone.total() < AT_ONCE:
+        reason, doomed = _next_to_go(connection, limits, now, spare)
+        if not doomed:
+            break
+        delete(connection, doomed)
+        gone[reason] += len(doomed)
+    return gone
+
+
+def _next_to_go(
+    connection: sa.Connection, limits: Limits, now: float, spare: int
+) -> tuple[Reason, list[int]]:
+    present = space_of(connection)
+    over = _over(present.entries, limits.max_entries), _over(present.bytes, limits.max_bytes)
+    if not any(over):
+        return "space", []
+    # of the mean size, so many: read too many and they are passed over, too few and more are asked
+    mean = max(present.bytes // max(present.entries, 1), 1)
+    found = {"spare": spare, "now": now, "most": min(max(over[0], over[1] // mean + 2), _CHUNK)}
+    if expired := _enough(connection.execute(_EXPIRED, found).all(), *over):
+        return "expired", [row.id for row in expired]
+    # a ledger that is ranked by another policy, or not ranked to the end yet, is no guide
+    ranked = limits.policy != "lru" and limits.policy == present.ranked_by
+    query = _LOWEST if ranked else _LEAST_RECENT
+    rows = _enough(connection.execute(query, found).all(), *over)
+    if ranked and rows and rows[-1].priority > present.level:
+        connection.execute(_RAISE, {"to": rows[-1].priority})
+    return "space", [row.id for row in rows]
+
+
+def _over(there: int, most: int | None) -> int:
+    return 0 if most is None else max(there - most, 0)
+
+
+def _enough(rows: Sequence[Any], count: int, size: int) -> list[Any]:
+    """The first of `rows` that are so many, and take so much, together."""
+    taken: list[Any] = []
+    for row in rows:
+        if count <= 0 and size <= 0:
+            break
+        taken.append(row)
+        count, size = count - 1, size - row.bytes
+    return taken
+
+
+# -- what is worth how much ----------------------------------------------------------------------
+
+
+def worth(
+    connection: sa.Connection,
+    policy: str,
+    size: int,
+    cost: float | None,
+    seconds: float | None,
+    tokens: int | None,
+) -> float:
+    """What one use of a new entry counts for in its rank.
+
+    By "cost" that is what it saves, for each byte: its cost relative to the mean of all answers so
+    far whose cost is known; else so of the seconds, else of the tokens. So amounts of different
+    units compare, and one of which nothing is known is as good as the mean.
+    """
+    if policy == "lru":
+        return 0.0
+    if policy == "lfu":
+        return 1.0
+    for measure, amount in (("cost", cost), ("seconds", seconds), ("tokens", tokens)):
+        if is_amount(amount):
+            return _relative(connection, measure, float(amount)) / size  # type: ignore[arg-type]
+    return 1.0 / size
+
+
+def _relative(connection: sa.Connection, measure: str, amount: float) -> float:
+    connection.execute(_COUNT_IN, {"known": measure, "amount": amount})
+    answers, total = connection.execute(_MEAN, {"known": measure}).one()
+    return amount * answers / total if total else 1.0
+
+
+def rank(connection: sa.Connection, policy: Policy, after: int) -> int | None:
+    """Rank AT_ONCE entries after id `after` by a policy that the ledger is not ranked by; returns
+    the last of them, None when all are ranked. To be begun with 0, again after a crash.
+    """
+    if after == 0:
+        connection.execute(sa.update(means).values(answers=0, total=0.0))
+        connection.execute(sa.update(space).values(level=0.0))
+    rows = connection.execute(_UNRANKED, {"after": after}).all()
+    ranked = []
+    for row in rows:
+        tokens = tokens_of(row.tokens_in, row.tokens_out)
+        counts = worth(connection, policy, max(row.bytes, 1), row.cost, row.seconds, tokens)
+        ranked.append({"entry": row.id, "each": counts, "priority_now": (row.hits + 1) * counts})
+    if ranked:
+        connection.execute(_SET_RANK, ranked)
+    if len(rows) == AT_ONCE:
+        return int(rows[-1].id)
+    connection.execute(sa.update(space).values(ranked_by=policy))
+    return None
+
+
+def tokens_of(tokens_in: int | None, tokens_out: int | None) -> int | None:
+    known = [count for count in (tokens_in, tokens_out) if count is not None]
+    return sum(known) if known else None
+
+
+# Built once: SQLAlchemy then finds their compiled form in its cache by identity.
+SPACE = sa.select(space.c.entries, space.c.bytes, space.c.level, space.c.ranked_by)
+_TOOK = sa.update(space).values(
+    entries=space.c.entries + sa.bindparam("more_entries", type_=sa.BigInteger),
+    bytes=space.c.bytes + sa.bindparam("more_bytes", type_=sa.BigInteger),
+)
+_RAISE = sa.update(space).values(level=sa.bindparam("to", type_=sa.Float))
+_OLD_VECTOR = sa.select(sa.func.length(vectors.c.vector)).where(
+    vectors.c.entry_id == sa.bindparam("entry")
+)
+_GROWN = (
+    sa.update(entries)
+    .where(entries.c.id == sa.bindparam("entry"))
+    .values(bytes=entries.c.bytes + sa.bindparam("more", type_=sa.BigInteger))
+)
+_CANDIDATES = (
+    sa.select(entries.c.id, entries.c.bytes, entries.c.priority)
+    .where(entries.c.id != sa.bindparam("spare"))
+    .limit(sa.bindparam("most", type_=sa.Integer))
+)
+_EXPIRED = _CANDIDATES.where(entries.c.expires <= sa.bindparam("now", type_=sa.Float)).order_by(
+    entries.c.expires, entries.c.id
+)
+_LEAST_RECENT = _CANDIDATES.order_by(entries.c.used, entries.c.id)
+_LOWEST = _CANDIDATES.order_by(entries.c.priority, entries.c.used, entries.c.id)
+_COUNT_IN = (
+    sa.update(means)
+    .where(means.c.measure == sa.bindparam("known"))
+    .values(
+        answers=means.c.answers + 1,
+        total=means.c.total + sa.bindparam("amount", type_=sa.Float),
+    )
+)
+_MEAN = sa.select(means.c.answers, means.c.total).where(means.c.measure == sa.bindparam("known"))
+_UNRANKED = (
+    sa.select(
+        entries.c.id,
+        entries.c.bytes,
+        entries.c.hits,
+        entries.c.cost,
+        entries.c.seconds,
+        entries.c.tokens_in,
+        entries.c.tokens_out,
+    )
+    .where(entries.c.id > sa.bindparam("after"))
+    .order_by(entries.c.id)
+    .limit(AT_ONCE)
+)
+_SET_RANK = (
+    sa.update(entries)
+    .where(entries.c.id == sa.bindparam("entry"))
+    .values(
+        worth=sa.bindparam("each", type_=sa.Float),
+        priority=sa.bindparam("priority_now", type_=sa.Float),
+    )
+)
