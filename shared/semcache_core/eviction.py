@@ -3,10 +3,10 @@
 The ranks are those of the GreedyDual family: an entry's priority is a level, plus how often it was
 used times what a use is worth; the lowest goes, and its priority is the level from then on. So what
 was used much long ago is overtaken without anything being decayed, and the next to go is the first
-of an index. "lfu" counts every use alike (LFU with dynamic ageing: Arlitt et al., "Evaluating
-Content Management Techniques for Web Proxy Caches", 2000); "cost" by what it saves for each byte
-(GreedyDual-Size-Frequency: Cherkasova, HP Laboratories report HPL-98-69, 1998). Not hits per hour:
-that ranking changes by itself, so that each eviction would have to compute it of every entry.
+of an index. "lfu" counts every use alike (LFU with dynamic ageing, as in the proxy Squid: Dilley,
+Arlitt, Perret, HP Laboratories report HPL-1999-69); "cost" by what it saves for each byte
+(GreedyDual-Size-Frequency: Cherkasova, HP Laboratories report HPL-98-69R1). Not hits per hour: that
+ranking changes by itself, so that each eviction would have to compute it of every entry.
 
 Totals are columns of one row, moved by whatever inserts or deletes, in its own transaction. Not
 triggers, which each database writes otherwise; not a sum, which reads the whole table.
@@ -89,11 +89,11 @@ def took(connection: sa.Connection, more_entries: int, more_bytes: int) -> None:
     connection.execute(_TOOK, {"more_entries": more_entries, "more_bytes": more_bytes})
 
 
-def took_away(connection: sa.Connection, doomed: Sequence[int]) -> None:
-    """Say that these entries are about to be deleted."""
-    taken = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(entries.c.bytes), 0))
-    count, size = connection.execute(taken.where(entries.c.id.in_(doomed))).one()
+def took_away(connection: sa.Connection, doomed: Sequence[int]) -> int:
+    """Say that these entries are about to be deleted; returns how many of them there are."""
+    count, size = connection.execute(_TAKEN, {"doomed": list(doomed)}).one()
     took(connection, -count, -int(size))
+    return int(count)
 
 
 def resized(connection: sa.Connection, entry_id: int, vector_bytes: int) -> None:
@@ -111,7 +111,7 @@ def make_room(
     connection: sa.Connection,
     limits: Limits,
     now: float,
-    delete: Callable[[sa.Connection, Sequence[int]], None],
+    delete: Callable[[sa.Connection, Sequence[int]], int],
     spare: int = 0,
 ) -> Counter[Reason]:
     """Evict until the limits hold, or AT_ONCE entries went; how many, by reason.
@@ -125,8 +125,7 @@ def make_room(
         reason, doomed = _next_to_go(connection, limits, now, spare)
         if not doomed:
             break
-        delete(connection, doomed)
-        gone[reason] += len(doomed)
+        gone[reason] += delete(connection, doomed)
     return gone
 
 
@@ -230,6 +229,9 @@ SPACE = sa.select(space.c.entries, space.c.bytes, space.c.level, space.c.ranked_
 _TOOK = sa.update(space).values(
     entries=space.c.entries + sa.bindparam("more_entries", type_=sa.BigInteger),
     bytes=space.c.bytes + sa.bindparam("more_bytes", type_=sa.BigInteger),
+)
+_TAKEN = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(entries.c.bytes), 0)).where(
+    entries.c.id.in_(sa.bindparam("doomed", expanding=True))
 )
 _RAISE = sa.update(space).values(level=sa.bindparam("to", type_=sa.Float))
 _OLD_VECTOR = sa.select(sa.func.length(vectors.c.vector)).where(

@@ -378,8 +378,7 @@ class Ledger:
         Others are evicted for it where the limits ask for that.
         """
         with self.write() as connection:
-            if connection.execute(_SAME, {"exact": new.exact}).first() is not None:
-                _delete(connection, entries.c.exact == new.exact)
+            _delete_same(connection, new.exact)
             entry_id = _insert(connection, new)
             # the new one is spared: after the clock was set back it looks like the oldest
             gone = _make_room(connection, limits, new.created, entry_id)
@@ -398,8 +397,7 @@ class Ledger:
                 same = {"exact": arrival.exact, "now": now}
                 if not _is_newer(arrival, connection.execute(_CREATED, same).all()):
                     continue
-                if connection.execute(_SAME, same).first() is not None:
-                    _delete(connection, entries.c.exact == arrival.exact)
+                _delete_same(connection, arrival.exact)
                 _insert_arrival(connection, arrival)
                 stored += 1
             gone = _make_room(connection, limits, now)
@@ -473,15 +471,7 @@ class Ledger:
         return self._delete_where(sa.and_(entries.c.exact == exact, _is_live(now)))
 
     def delete_expired(self, now: float) -> int:
-        """In as many transactions as it takes, so that others may write in between."""
-        gone = 0
-        query = sa.select(entries.c.id).where(entries.c.expires <= now).limit(AT_ONCE)
-        while True:
-            with self.write() as connection:
-                some = _delete_all(connection, connection.execute(query).scalars().all())
-            gone += some
-            if some < AT_ONCE:
-                return gone
+        return self._delete_where(entries.c.expires <= now)
 
     def clear(self, namespace: str | None = None) -> int:
         """Delete one namespace, or everything; returns how many entries went.
@@ -494,7 +484,7 @@ class Ledger:
 
         with self.write() as connection:
             connection.execute(sa.delete(judged).where(chosen(judged.c.namespace)))
-            return _delete(connection, chosen(entries.c.namespace))
+        return self._delete_where(chosen(entries.c.namespace))
 
     def invalidate(
         self,
@@ -511,11 +501,12 @@ class Ledger:
         every = sa.and_(sa.true(), *conditions)
         if any_tag is None:
             return self._delete_where(every)
-        with self.write() as connection:  # one transaction, however many tags
-            return sum(
-                _delete(connection, sa.and_(every, _has_any(any_tag[start : start + ID_CHUNK])))
+        return self._delete_where(
+            *(
+                sa.and_(every, _has_any(any_tag[start : start + ID_CHUNK]))
                 for start in range(0, len(any_tag), ID_CHUNK)
             )
+        )
 
     # -- what the index has --------------------------------------------------------------------
 
@@ -625,9 +616,17 @@ class Ledger:
             yield connection
             connection.commit()
 
-    def _delete_where(self, condition: sa.ColumnElement[bool]) -> int:
-        with self.write() as connection:
-            return _delete(connection, condition)
+    def _delete_where(self, *any_of: sa.ColumnElement[bool]) -> int:
+        """Delete what there is now that meets one of the conditions, in as many transactions as it
+        takes: one for 100,000 entries would keep other processes from writing for many seconds.
+        """
+        found = [row[0] for each in any_of for row in self.read(_IDS.where(each), {})]
+        doomed, gone = list(dict.fromkeys(found)), 0
+        for start in range(0, len(doomed), AT_ONCE):
+            with self.write() as connection:
+                for begin in range(start, min(start + AT_ONCE, len(doomed)), ID_CHUNK):
+                    gone += _delete_ids(connection, doomed[begin : begin + ID_CHUNK])
+        return gone
 
 
 def _has_any(some: Sequence[str]) -> sa.ColumnElement[bool]:
@@ -665,6 +664,7 @@ _OF_PARTITION = sa.and_(
     vectors.c.partition == sa.bindparam("partition"),
     vectors.c.fingerprint == sa.bindparam("fingerprint"),
 )
+_IDS = sa.select(entries.c.id)
 _SAME = sa.select(entries.c.id).where(entries.c.exact == sa.bindparam("exact"))
 _CREATED = sa.select(entries.c.created).where(
     entries.c.exact == sa.bindparam("exact"), _is_live(_NOW)
@@ -861,38 +861,46 @@ def _insert_arrival(connection: sa.Connection, arrival: Arrival) -> None:
         connection.execute(sa.insert(quarantined), rows)
 
 
-def _delete(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> int:
-    """Delete entries with all that belongs to them, noting which the index still holds."""
-    # Listed once: a condition on tags would find nothing any more once the tags are deleted.
-    return _delete_all(
-        connection, connection.execute(sa.select(entries.c.id).where(condition)).scalars().all()
+def _delete_same(connection: sa.Connection, exact: bytes) -> None:
+    """Delete the entry with this exact key, if there is one."""
+    if (entry_id := connection.execute(_SAME, {"exact": exact}).scalar()) is not None:
+        _delete_ids(connection, [entry_id])
+
+
+def _delete_ids(connection: sa.Connection, doomed: Sequence[int]) -> int:
+    """Delete entries with all that belongs to them, noting which the index still holds; returns how
+    many of them there were. At most ID_CHUNK.
+    """
+    chosen = {"doomed": list(doomed)}
+    gone = eviction.took_away(connection, doomed)
+    connection.execute(_NOTE_REMOVED, chosen)
+    for statement in _DELETE_DOOMED:
+        connection.execute(statement, chosen)
+    return gone
+
+
+# Built once, as an update at its limit deletes each time: building them took longer than SQLite.
+_DOOMED: sa.BindParameter[Sequence[int]] = sa.bindparam("doomed", expanding=True)
+_NOTE_REMOVED = sa.insert(removed).from_select(
+    ["partition", "entry_id"],
+    sa.select(vectors.c.partition, vectors.c.entry_id)
+    .join(
+        indexed,
+        sa.and_(
+            indexed.c.partition == vectors.c.partition,
+            indexed.c.fingerprint == vectors.c.fingerprint,
+            indexed.c.through >= vectors.c.entry_id,
+        ),
     )
-
-
-def _delete_all(connection: sa.Connection, doomed: Sequence[int]) -> int:
-    for start in range(0, len(doomed), ID_CHUNK):
-        _delete_ids(connection, doomed[start : start + ID_CHUNK])
-    return len(doomed)
-
-
-def _delete_ids(connection: sa.Connection, doomed: Sequence[int]) -> None:
-    eviction.took_away(connection, doomed)
-    in_index = (
-        sa.select(vectors.c.partition, vectors.c.entry_id)
-        .join(
-            indexed,
-            sa.and_(
-                indexed.c.partition == vectors.c.partition,
-                indexed.c.fingerprint == vectors.c.fingerprint,
-                indexed.c.through >= vectors.c.entry_id,
-            ),
-        )
-        .where(vectors.c.entry_id.in_(doomed))
-    )
-    connection.execute(sa.insert(removed).from_select(["partition", "entry_id"], in_index))
-    for table in (vectors, tags, served, quarantined):
-        connection.execute(sa.delete(table).where(table.c.entry_id.in_(doomed)))
-    connection.execute(sa.delete(entries).where(entries.c.id.in_(doomed)))
+    .where(vectors.c.entry_id.in_(_DOOMED)),
+)
+_DELETE_DOOMED = (
+    *(
+        sa.delete(table).where(table.c.entry_id.in_(_DOOMED))
+        for table in (vectors, tags, served, quarantined)
+    ),
+    sa.delete(entries).where(entries.c.id.in_(_DOOMED)),
+)
 
 
 def _make_room(

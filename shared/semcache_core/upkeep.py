@@ -17,7 +17,7 @@ log = logging.getLogger("semcache")
 
 INTERVAL_SECONDS = 1.0
 STEPS = 10
-"""Of evicting, and of giving room back to the disk, in one round."""
+"""Of ranking, of evicting, and of giving room back to the disk, in one round."""
 
 
 class Touches:
@@ -156,7 +156,9 @@ class Upkeep:
         ledger, limits, now = self._ledger, self._limits, self._clock()
         if expired := ledger.delete_expired(now):
             limits.tell("expired", expired)
-        while self._ranked_to is not None and not self._stopping.is_set():
+        for _ in range(STEPS):
+            if self._ranked_to is None:
+                break
             self._ranked_to = ledger.rank(limits.policy, self._ranked_to)
         for _ in range(STEPS):
             if not limits.bounded or ledger.make_room(limits, now) < AT_ONCE:

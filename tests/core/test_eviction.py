@@ -28,6 +28,7 @@ from semcache_core.ledger import FILE_NAME, Arrival, Ledger, NewEntry
 from semcache_core.ledger import size_of as size_of_entry
 from semcache_core.request import key_of
 from semcache_core.schema import ENTRY_BYTES, entries, tags, vectors
+from semcache_core.vacuum import KEPT_PAGES
 
 FINGERPRINT = WordEmbedder.fingerprint
 VECTOR = (np.ones(WORDS) / np.sqrt(WORDS)).astype(np.float32)
@@ -370,6 +371,21 @@ def test_a_policy_new_to_a_ledger_ranks_what_is_there(ledger: Ledger) -> None:
     assert questions(ledger) == ["q0"]
 
 
+def test_a_cache_with_another_policy_ranks_the_rest_in_its_upkeep(
+    bench: Bench, still: None
+) -> None:
+    with closing(Ledger.open(bench.path, None)) as ledger:
+        many = [new(f"q{i}", Arrival, vector=None) for i in range(AT_ONCE + 5)]
+        ledger.insert_newer(many, 100.0)
+    cache = bench.open(eviction="lfu")
+    ledger = cache._use().ledger
+    assert ledger.space().ranked_by == "lru"
+    cache._use().upkeep.round()
+    assert ledger.space().ranked_by == "lfu"
+    with_rank = sa.select(sa.func.count()).where(entries.c.priority == 1.0)
+    assert ledger.read(with_rank, {})[0][0] == AT_ONCE + 5
+
+
 def test_until_all_are_ranked_the_least_recently_used_go(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -522,6 +538,20 @@ def test_the_file_shrinks_when_most_of_it_is_cleared(bench: Bench, still: None) 
     assert file.stat().st_size < before / 2
     _stored(cache, 5)
     assert cache.lookup(Request("question 3")) is not None
+
+
+def _free_pages(cache: SemanticCache) -> int:
+    return int(cache._use().ledger.read(sa.text("PRAGMA freelist_count"), {})[0][0])
+
+
+def test_upkeep_gives_room_back_while_more_is_free_than_is_kept(bench: Bench, still: None) -> None:
+    cache = bench.open()
+    _stored(cache, 1000)
+    cache.clear()
+    before = _free_pages(cache)
+    for _ in range(3):
+        cache._use().upkeep.round()
+    assert _free_pages(cache) == KEPT_PAGES < before
 
 
 def test_a_file_that_was_not_made_for_it_stays_as_it_is(bench: Bench, still: None) -> None:
