@@ -57,7 +57,7 @@ class ChromaIndex:
                 query_embeddings=vector[None, :], n_results=k, include=["distances"]
             )
             pairs = zip(found["ids"][0], found["distances"][0], strict=True)
-            return [(int(entry_id), 1.0 - float(distance)) for entry_id, distance in pairs]
+            return [(_entry_id(one), 1.0 - float(distance)) for one, distance in pairs][:k]
 
     def remove(self, partition: bytes, ids: Sequence[int]) -> None:
         with _as_unavailable("delete from"):
@@ -76,6 +76,11 @@ class ChromaIndex:
             for collection in self._client.list_collections():
                 if collection.name.startswith(self._prefix):
                     self._client.delete_collection(collection.name)
+
+    def identity(self, partition: bytes) -> str:
+        """Names this very collection: one that is dropped and made again has another."""
+        with _as_unavailable("open"):
+            return str(self._collection(partition).id)
 
     def count(self, partition: bytes) -> int:
         with _as_unavailable("count"):
@@ -108,6 +113,13 @@ class ChromaIndex:
                 )
             self._collections[partition] = collection
         return collection
+
+
+def _entry_id(text: str) -> int:
+    """The ledger's id behind a Chroma id; ValueError for what this ledger never wrote."""
+    if not text.isdecimal() or not 0 < (entry_id := int(text[:20])) < 2**63:
+        raise ValueError(f"{text[:40]!r} is no id of an entry")
+    return entry_id
 
 
 def usable_here() -> bool:
@@ -153,7 +165,9 @@ class IndexHome:
         directory = directory.resolve()
         self._chroma = directory / "chroma"
         self._open_marker = directory / "index.open"
-        self._lock = FileLock(directory / "index.lock", timeout=0, thread_local=False)
+        self.address_file = directory / "index.address"
+        """Where the owner can be asked; see `sharing`."""
+        self._lock = FileLock(directory / "index.lock", timeout=0, mode=0o600, thread_local=False)
 
     def acquire(self) -> bool:
         """Become the owner; False when another process (or cache) is."""
@@ -172,6 +186,9 @@ class IndexHome:
             self.set_aside()
         with _as_unavailable("open"):
             self._open_marker.touch(mode=0o600)
+            # Chroma's own files are as the umask says: nobody else gets as far as to them
+            self._chroma.mkdir(mode=0o700, exist_ok=True)
+            self._chroma.chmod(0o700)
             return _persistent_client(self._chroma)
 
     def set_aside(self) -> None:
@@ -184,6 +201,8 @@ class IndexHome:
                 shutil.rmtree(kept)
             else:
                 kept.unlink(missing_ok=True)
+            if self._chroma.is_dir():
+                self._chroma.chmod(0o700)  # an older version made it as the umask said
             self._chroma.rename(kept)
         log.warning(
             "semcache: the vector index is rebuilt from the ledger, which lost nothing; the old "

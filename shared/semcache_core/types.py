@@ -195,14 +195,18 @@ class Embedder(Protocol):
         ...
 
 
-class VectorIndex(Protocol):
-    """A rebuildable nearest-neighbour index with one collection per partition."""
-
-    def add(self, partition: bytes, ids: Sequence[int], vectors: Matrix) -> None: ...
+class NearestIndex(Protocol):
+    """A nearest-neighbour index as a lookup sees it."""
 
     def nearest(self, partition: bytes, vector: Vector, k: int) -> list[tuple[int, float]]:
         """At most `k` (entry id, cosine similarity), best first."""
         ...
+
+
+class VectorIndex(NearestIndex, Protocol):
+    """A rebuildable nearest-neighbour index with one collection per partition."""
+
+    def add(self, partition: bytes, ids: Sequence[int], vectors: Matrix) -> None: ...
 
     def remove(self, partition: bytes, ids: Sequence[int]) -> None: ...
 

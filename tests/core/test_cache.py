@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import semcache_core.cache as cache_module
 from conftest import Bench
 from fakes import Async, FailingEmbedder, ManualClock, Sync, WordEmbedder
 from semcache_core import Hit, Request, SemanticCache, SemcacheError
@@ -742,7 +743,7 @@ async def test_both_forms_do_the_same(form: type[Sync], bench: Bench) -> None:
 
 def test_every_public_method_has_an_async_twin_with_the_same_parameters() -> None:
     names = ("lookup", "update", "audited", "feedback", "explain", "clear", "invalidate")
-    for name in (*names, "rebuild", "stats", "close"):
+    for name in (*names, "warm_up", "rebuild", "stats", "close"):
         twin = getattr(SemanticCache, f"a{name}")
         assert inspect.iscoroutinefunction(twin)
         ours = inspect.signature(getattr(SemanticCache, name)).parameters
@@ -777,6 +778,62 @@ async def test_async_calls_leave_the_event_loops_thread(bench: Bench) -> None:
     await cache.aexplain(Request("other"))
     assert len(embedder.threads) == 4
     assert threading.current_thread() not in {*embedder.threads, *clocked}
+
+
+async def test_a_forked_worker_opens_its_cache_off_the_event_loop(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened_by: list[threading.Thread] = []
+    original = cache_module.open_parts
+
+    def noted(*arguments: Any) -> Any:
+        opened_by.append(threading.current_thread())
+        return original(*arguments)
+
+    async def compute() -> str:
+        return "a"
+
+    monkeypatch.setattr(cache_module, "open_parts", noted)
+    for call in (
+        lambda cache: cache.alookup(Request(Q)),
+        lambda cache: cache.aget_or_create(Request(Q), compute),
+        lambda cache: cache.astats(),
+        lambda cache: cache.awarm_up(),
+    ):
+        cache = bench.open()
+        cache.close()
+        cache._closed = False
+        cache._forget_process()
+        opened_by.clear()
+        await call(cache)
+        assert len(opened_by) == 1
+        assert threading.current_thread() not in opened_by
+
+
+async def test_a_warm_cache_has_its_model_open_before_the_first_question(bench: Bench) -> None:
+    embedder = WordEmbedder()
+    await bench.open(embedder=embedder).awarm_up()
+    assert len(embedder.calls) == 1
+    assert bench.open().stats().misses == 0
+
+
+async def test_a_server_starts_also_where_its_cache_cannot_be_warmed_up(bench: Bench) -> None:
+    embedder = FailingEmbedder(error=OSError("the network is down"))
+    cache = bench.open(embedder=embedder)
+    cache.warm_up()
+    await cache.awarm_up()
+    assert cache.stats().failures == {"warm_up": 2}
+    embedder.error = None
+    cache.update(Request(Q), "a")
+    assert cache.lookup(Request(PARAPHRASE)) is not None
+    cache.close()
+    await cache.awarm_up()
+
+
+def test_a_cache_that_serves_only_exactly_has_nothing_to_warm_up(bench: Bench) -> None:
+    embedder = WordEmbedder()
+    bench.open(embedder=embedder, artefact=None).warm_up()
+    assert embedder.calls == []
 
 
 async def test_async_calls_carry_the_callers_context(cache: SemanticCache) -> None:

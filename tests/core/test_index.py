@@ -60,38 +60,31 @@ class TestServer(VectorIndexContract):
         return ChromaIndex(client, _ledger_id(), FINGERPRINT)
 
 
-@pytest.fixture
-def client() -> Iterator[Any]:
-    client = memory_client()
-    yield client
-    client.close()
-
-
-def test_two_ledgers_on_one_client_never_see_each_others_vectors(client: Any) -> None:
-    one, other = (ChromaIndex(client, ledger_id, FINGERPRINT) for ledger_id in (1, 2))
+def test_two_ledgers_on_one_client_never_see_each_others_vectors(own_client: Any) -> None:
+    one, other = (ChromaIndex(own_client, ledger_id, FINGERPRINT) for ledger_id in (1, 2))
     one.add(PARTITION, [1], unit(0))
     assert other.nearest(PARTITION, unit(0)[0], 8) == []
     other.drop_all()
     assert one.count(PARTITION) == 1
 
 
-def test_two_models_on_one_client_never_see_each_others_vectors(client: Any) -> None:
-    one, other = (ChromaIndex(client, 3, fingerprint) for fingerprint in ("a" * 64, "b" * 64))
+def test_two_models_on_one_client_never_see_each_others_vectors(own_client: Any) -> None:
+    one, other = (ChromaIndex(own_client, 3, fingerprint) for fingerprint in ("a" * 64, "b" * 64))
     one.add(PARTITION, [1], unit(0))
     assert other.nearest(PARTITION, unit(0)[0], 8) == []
 
 
-def test_names_hold_for_the_largest_ledger_id(client: Any) -> None:
-    index = ChromaIndex(client, 2**63 - 1, FINGERPRINT)
+def test_names_hold_for_the_largest_ledger_id(own_client: Any) -> None:
+    index = ChromaIndex(own_client, 2**63 - 1, FINGERPRINT)
     index.add(PARTITION, [1], unit(0))
     assert index.count(PARTITION) == 1
 
 
 def test_a_collection_of_our_name_with_another_distance_is_refused_with_the_fix(
-    client: Any,
+    own_client: Any,
 ) -> None:
-    index = ChromaIndex(client, 4, FINGERPRINT)
-    client.create_collection(index._name(PARTITION), embedding_function=None)
+    index = ChromaIndex(own_client, 4, FINGERPRINT)
+    own_client.create_collection(index._name(PARTITION), embedding_function=None)
     with pytest.raises(SemcacheError, match="'l2', not cosine; delete it"):
         index.nearest(PARTITION, unit(0)[0], 1)
     index.drop_all()
@@ -99,13 +92,13 @@ def test_a_collection_of_our_name_with_another_distance_is_refused_with_the_fix(
     assert index.nearest(PARTITION, unit(0)[0], 1) == [(1, pytest.approx(1, abs=1e-5))]
 
 
-def test_drop_all_leaves_other_collections_alone(client: Any) -> None:
-    client.get_or_create_collection("mine-alone", embedding_function=None)
-    index = ChromaIndex(client, 6, FINGERPRINT)
+def test_drop_all_leaves_other_collections_alone(own_client: Any) -> None:
+    own_client.get_or_create_collection("mine-alone", embedding_function=None)
+    index = ChromaIndex(own_client, 6, FINGERPRINT)
     index.add(PARTITION, [1], unit(0))
     index.drop_all()
     assert index.count(PARTITION) == 0
-    assert "mine-alone" in {c.name for c in client.list_collections()}
+    assert "mine-alone" in {c.name for c in own_client.list_collections()}
 
 
 def test_every_failure_of_chroma_is_a_semcache_error() -> None:
