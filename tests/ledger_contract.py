@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 from fakes import WORDS, WordEmbedder, entry_fields
+from running_totals import counted_anew
 from semcache_core import Request
 from semcache_core.eviction import Limits
 from semcache_core.ledger import Ledger, NewEntry, Position
@@ -328,6 +330,22 @@ class LedgerContract:
         with ThreadPoolExecutor(8) as threads:
             list(threads.map(work, range(8)))
         assert ledger.count() == 200
+
+    def test_the_totals_stay_right_and_the_limit_holds_when_many_write_at_once(
+        self, ledger: Ledger, reopen: Callable[[], Ledger]
+    ) -> None:
+        def work(thread: int) -> None:
+            with closing(reopen()) as own:
+                for i in range(20):
+                    own.insert(new(f"{thread % 2}-{i}", tags=("t",)), Limits(25))
+                    own.delete_exact(new(f"{(thread + 1) % 2}-{i - 3}").exact, 100)
+                    own.replace_vectors([(i, "f" * 64, np.eye(WORDS, dtype=np.float32)[0])])
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(work, range(4)))
+        space = ledger.space()
+        assert (space.entries, space.bytes) == counted_anew(ledger)
+        assert 0 < space.entries <= 25
 
     def test_an_error_inside_a_write_leaves_nothing_of_it(self, ledger: Ledger) -> None:
         with pytest.raises(ZeroDivisionError), ledger.write() as connection:

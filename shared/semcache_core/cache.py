@@ -23,7 +23,6 @@ from semcache_core.answers import SameAnswer, answer_digest
 from semcache_core.cores import usable_cores
 from semcache_core.embedding import embed_one
 from semcache_core.errors import LedgerError, RequestError, SemcacheError
-from semcache_core.eviction import text_bytes
 from semcache_core.explanation import CacheStats, Explanation
 from semcache_core.gauges import Levels, estimates
 from semcache_core.ledger import Ledger, NewEntry, size_of
@@ -37,6 +36,7 @@ from semcache_core.settings import CacheOptions, settings_from
 from semcache_core.single_flight import AsyncSingleFlight, SingleFlight
 from semcache_core.spans import Span
 from semcache_core.telemetry import Ended, Telemetry, untold
+from semcache_core.totals import text_bytes
 from semcache_core.transfer import Exported, Imported, Intake, Progress, write_entries
 from semcache_core.types import (
     Candidate,

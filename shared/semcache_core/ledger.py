@@ -14,10 +14,10 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from semcache_core import eviction
+from semcache_core import eviction, totals
 from semcache_core.database import Database, parsed_url, unsupported
 from semcache_core.errors import LedgerError
-from semcache_core.eviction import AT_ONCE, UNLIMITED, Limits, Policy, Reason, Space
+from semcache_core.eviction import AT_ONCE, UNLIMITED, Limits, Policy, Reason
 from semcache_core.prices import Saved
 from semcache_core.rows import UNREADABLE, number_from, vector_from, vectors_from
 from semcache_core.schema import (
@@ -38,6 +38,7 @@ from semcache_core.schema import (
     vectors,
 )
 from semcache_core.sqlite_database import SqliteDatabase
+from semcache_core.totals import Space
 from semcache_core.types import Entry, Matrix, Vector
 
 log = logging.getLogger("semcache")
@@ -287,7 +288,7 @@ class Ledger:
 
     def space(self) -> Space:
         """What all entries are and take, of every namespace, live or not."""
-        return Space(*self.read(eviction.SPACE, {})[0])
+        return Space(*self.read(totals.SPACE, {})[0])
 
     def hits_ever(self) -> int:
         """Hits written so far, of the entries still here."""
@@ -399,6 +400,26 @@ class Ledger:
         _tell(limits, gone)
         return gone.total()
 
+    def recount(self) -> int:
+        """Put the totals right, which older versions do not keep; returns of how many entries it
+        is not known what they take.
+        """
+        ((entries_more, bytes_more, unmeasured),) = self.read(totals.DRIFT, {})
+        if entries_more or bytes_more:
+            with self.write() as connection:
+                totals.took(connection, int(entries_more), int(bytes_more))
+        return int(unmeasured)
+
+    def measure(self, after: int) -> int | None:
+        """Note what ID_CHUNK entries after id `after` take of which that is not known; returns the
+        last of them, None when it is known of all.
+        """
+        ids = [row[0] for row in self.read(totals.UNMEASURED, {"after": after, "most": ID_CHUNK})]
+        if ids:
+            with self.write() as connection:
+                totals.measure(connection, ids)
+        return int(ids[-1]) if len(ids) == ID_CHUNK else None
+
     def shrink(self) -> bool:
         """Give a little of the room that nothing needs back to the disk; whether there is more."""
         return self._database.shrink()
@@ -416,7 +437,7 @@ class Ledger:
         """Give entries (id, fingerprint, vector) a new vector; entries gone since are skipped."""
         with self.write() as connection:
             for entry_id, fingerprint, vector in rows:
-                eviction.resized(connection, entry_id, vector.nbytes)
+                totals.resized(connection, entry_id, vector.nbytes)
                 connection.execute(sa.delete(vectors).where(vectors.c.entry_id == entry_id))
                 connection.execute(
                     sa.insert(vectors).from_select(
@@ -762,14 +783,14 @@ def size_of(new: NewEntry) -> int:
     """What the entry will take, in bytes: what `max_bytes` counts."""
     texts = (new.question, new.response, new.answer_text, new.scope, new.namespace, new.writer)
     vector = 0 if new.vector is None else new.vector.size * np.dtype(np.float32).itemsize
-    return eviction.size_of((*texts, *dict.fromkeys(new.tags)), vector)
+    return totals.size_of((*texts, *dict.fromkeys(new.tags)), vector)
 
 
 def _insert(connection: sa.Connection, new: NewEntry) -> int:
-    size, present = size_of(new), eviction.space_of(connection)
+    size, present = size_of(new), totals.space_of(connection)
     tokens = eviction.tokens_of(new.tokens_in, new.tokens_out)
     worth = eviction.worth(connection, present.ranked_by, size, new.cost, new.seconds, tokens)
-    eviction.took(connection, 1, size)
+    totals.took(connection, 1, size)
     row = {
         "bytes": size,
         "worth": worth,
@@ -843,7 +864,7 @@ def _delete_ids(connection: sa.Connection, doomed: Sequence[int]) -> int:
     many of them there were. At most ID_CHUNK.
     """
     chosen = {"doomed": list(doomed)}
-    gone = eviction.took_away(connection, doomed)
+    gone = totals.took_away(connection, doomed)
     connection.execute(_NOTE_REMOVED, chosen)
     for statement in _DELETE_DOOMED:
         connection.execute(statement, chosen)

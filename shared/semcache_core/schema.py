@@ -101,12 +101,13 @@ entries = sa.Table(
     sa.Column("tokens_in", sa.BigInteger),
     sa.Column("tokens_out", sa.BigInteger),
     sa.Column("seconds", sa.Float),
-    # what it takes, see `eviction.size_of`
+    # what it takes, see `totals.size_of`; 0 where that is not known yet
     sa.Column("bytes", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     # what one use of it counts for, and its place among those that may be evicted
     sa.Column("worth", sa.Float, nullable=False, server_default=sa.text("0")),
     sa.Column("priority", sa.Float, nullable=False, server_default=sa.text("0")),
-    sa.Index("semcache_entries_priority", "priority", "used", "id"),
+    # and `bytes`, so that their sum is read from here: it lies behind the response in its row
+    sa.Index("semcache_entries_priority", "priority", "used", "id", "bytes"),
     sqlite_autoincrement=True,
 )
 
@@ -258,30 +259,17 @@ def _name_collections(connection: sa.Connection) -> None:
     _add_columns(connection, indexed, ("collection",))
 
 
-def _measure_space(connection: sa.Connection) -> None:
+def _count_space(connection: sa.Connection) -> None:
     _add_columns(connection, entries, ("bytes", "worth", "priority"))
-    connection.execute(sa.update(entries).values(bytes=_taken()))
     _add_indexes(connection, entries)
     metadata.create_all(connection, tables=[space, means])
-    total = sa.func.coalesce(sa.func.sum(entries.c.bytes), 0)
-    count, size = connection.execute(sa.select(sa.func.count(), total)).one()
-    row = {"id": 1, "entries": count, "bytes": int(size), "level": 0.0, "ranked_by": "lru"}
+    # what each entry takes is left to upkeep: to read all of a large ledger here would keep
+    # everybody from it for minutes
+    count = connection.execute(sa.select(sa.func.count()).select_from(entries)).scalar_one()
+    row = {"id": 1, "entries": count, "bytes": 0, "level": 0.0, "ranked_by": "lru"}
     connection.execute(sa.insert(space), row)
     zeros = [{"measure": m, "answers": 0, "total": 0.0} for m in ("cost", "seconds", "tokens")]
     connection.execute(sa.insert(means), zeros)
-
-
-def _taken() -> sa.ColumnElement[int]:
-    """What `eviction.size_of` says of an entry that is stored."""
-    e, length = entries.c, sa.func.length
-    texts = (e.question, e.response, e.answer_text, e.scope, e.namespace, e.writer)
-    size: sa.ColumnElement[int] = sa.literal(ENTRY_BYTES, sa.BigInteger)
-    for text in texts:
-        size = size + sa.func.coalesce(length(text, type_=sa.BigInteger), 0)
-    for part, owner in ((vectors.c.vector, vectors), (tags.c.tag, tags)):
-        of_entry = sa.select(sa.func.coalesce(sa.func.sum(length(part)), 0))
-        size = size + of_entry.where(owner.c.entry_id == e.id).correlate(entries).scalar_subquery()
-    return size
 
 
 MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
@@ -289,7 +277,7 @@ MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _judge_answers,
     _keep_usage,
     _name_collections,
-    _measure_space,
+    _count_space,
 )
 """Migration n takes a ledger from version n to n + 1; they run in one transaction."""
 

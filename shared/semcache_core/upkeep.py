@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from semcache_core.catching_up import CatchingUp
 from semcache_core.errors import SemcacheError
 from semcache_core.eviction import AT_ONCE, Limits
 from semcache_core.indexer import Indexer
@@ -17,7 +18,7 @@ log = logging.getLogger("semcache")
 
 INTERVAL_SECONDS = 1.0
 STEPS = 10
-"""Of ranking, of evicting, and of giving room back to the disk, in one round."""
+"""Of catching up, of evicting, and of giving room back to the disk, in one round."""
 
 
 class Touches:
@@ -71,8 +72,7 @@ class Upkeep:
     ) -> None:
         self._ledger = ledger
         self._limits = limits
-        # what is left to rank: one step is done here, so that few entries are ranked at once
-        self._ranked_to = ledger.rank(limits.policy)
+        self._catching_up = CatchingUp(ledger, limits.policy)
         self._touches = touches
         self._records = records
         self._indexer = indexer
@@ -160,9 +160,8 @@ class Upkeep:
         if expired := ledger.delete_expired(now):
             limits.tell("expired", expired)
         for _ in range(STEPS):
-            if self._ranked_to is None:
+            if not self._catching_up.step():
                 break
-            self._ranked_to = ledger.rank(limits.policy, self._ranked_to)
         for _ in range(STEPS):
             if not limits.bounded or ledger.make_room(limits, now) < AT_ONCE:
                 break
