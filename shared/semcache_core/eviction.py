@@ -75,7 +75,7 @@ def make_room(
     What has expired goes first. The entry `spare` stays.
     """
     gone: Counter[Reason] = Counter()
-    if not limits.bounded or not any(_over(present := space_of(connection), limits)):
+    if not limits.bounded or not any(over(present := space_of(connection), limits)):
         return gone
     within = _a_little_below(limits, present)
     while gone.total() < AT_ONCE:
@@ -90,24 +90,24 @@ def _next_to_go(
     connection: sa.Connection, limits: Limits, now: float, spare: int
 ) -> tuple[Reason, list[int]]:
     present = space_of(connection)
-    over = _over(present, limits)
-    if not any(over):
+    beyond = over(present, limits)
+    if not any(beyond):
         return "space", []
     # of the mean size, so many: read too many and they are passed over, too few and more are asked
     mean = max(present.bytes // max(present.entries, 1), 1)
-    found = {"spare": spare, "now": now, "most": min(max(over[0], over[1] // mean + 2), _CHUNK)}
-    if expired := _enough(connection.execute(_EXPIRED, found).all(), *over):
+    found = {"spare": spare, "now": now, "most": min(max(beyond[0], beyond[1] // mean + 2), _CHUNK)}
+    if expired := _enough(connection.execute(_EXPIRED, found).all(), *beyond):
         return "expired", [row.id for row in expired]
     # a ledger that is ranked by another policy, or not ranked to the end yet, is no guide
     ranked = limits.policy != "lru" and limits.policy == present.ranked_by
     query = _LOWEST if ranked else _LEAST_RECENT
-    rows = _enough(connection.execute(query, found).all(), *over)
+    rows = _enough(connection.execute(query, found).all(), *beyond)
     if ranked and rows and rows[-1].priority > present.level:
         connection.execute(_RAISE, {"to": rows[-1].priority})
     return "space", [row.id for row in rows]
 
 
-def _over(present: Space, limits: Limits) -> tuple[int, int]:
+def over(present: Space, limits: Limits) -> tuple[int, int]:
     """How many entries, and how many bytes, are too much."""
     there = (present.entries, limits.max_entries), (present.bytes, limits.max_bytes)
     count, size = (0 if most is None else max(has - most, 0) for has, most in there)

@@ -394,7 +394,9 @@ class Ledger:
         return stored
 
     def make_room(self, limits: Limits, now: float) -> int:
-        """Evict what is beyond the limits, AT_ONCE entries at most; returns how many went."""
+        """Evict what is beyond the limits, about AT_ONCE entries at most; returns how many went."""
+        if not any(eviction.over(self.space(), limits)):  # then nobody has to wait for a turn
+            return 0
         with self.write() as connection:
             gone = _make_room(connection, limits, now)
         _tell(limits, gone)
@@ -475,7 +477,8 @@ class Ledger:
         return self._delete_where(sa.and_(entries.c.exact == exact, is_live(now)))
 
     def delete_expired(self, now: float) -> int:
-        return self._delete_where(entries.c.expires <= now)
+        """Delete what has expired, 10 times AT_ONCE at most; returns how many went."""
+        return self._delete_where(entries.c.expires <= now, most=10 * AT_ONCE)
 
     def clear(self, namespace: str | None = None) -> int:
         """Delete one namespace, or everything; returns how many entries went.
@@ -594,11 +597,12 @@ class Ledger:
             return False  # it is new; or fails again in a moment, and is reported
         return bool(rows) and is_current(rows[0][0])
 
-    def _delete_where(self, *any_of: sa.ColumnElement[bool]) -> int:
-        """Delete what there is now that meets one of the conditions, in as many transactions as it
-        takes: one for 100,000 entries would keep other processes from writing for many seconds.
+    def _delete_where(self, *any_of: sa.ColumnElement[bool], most: int = ALL) -> int:
+        """Delete what there is now that meets one of the conditions, `most` for each, in as many
+        transactions as it takes: one for 100,000 entries would keep other processes from writing
+        for many seconds.
         """
-        found = [row[0] for each in any_of for row in self.read(_IDS.where(each), {})]
+        found = [row[0] for each in any_of for row in self.read(_IDS.where(each).limit(most), {})]
         doomed, gone = list(dict.fromkeys(found)), 0
         for start in range(0, len(doomed), AT_ONCE):
             with self.write() as connection:
