@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from conftest import Bench
 from hypothesis import given
 from running_totals import TEXTS, RunningTotals, check_totals, counted_anew, new, questions
-from semcache_core import Request, SemanticCache, Usage
+from semcache_core import Request, SemanticCache, Usage, eviction, totals
 from semcache_core.catching_up import CatchingUp
 from semcache_core.eviction import AT_ONCE, BEFOREHAND, Limits, Policy, Reason
 from semcache_core.ledger import FILE_NAME, Arrival, Ledger
@@ -468,3 +468,23 @@ def test_room_in_bytes_is_made_beforehand_too_but_not_for_more_than_so_many(
     gone = Gone()
     ledger.make_room(Limits(None, 7000 * each, tell=gone.tell), 100.0)
     assert gone == {"space": BEFOREHAND + 1}
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (eviction._LEAST_RECENT, "ix_semcache_entries_used"),
+        (eviction._LOWEST, "COVERING INDEX semcache_entries_priority"),
+        (eviction._EXPIRED, "ix_semcache_entries_expires"),
+        (totals.DRIFT, "COVERING INDEX semcache_entries_priority"),
+    ],
+    ids=["lru", "lfu and cost", "expired", "recount"],
+)
+def test_what_goes_next_and_the_sums_are_read_from_an_index(
+    query: Any, index: str, ledger: Ledger
+) -> None:
+    given = query.params(spare=0, now=1.0, most=3) if query is not totals.DRIFT else query
+    sql = given.compile(compile_kwargs={"literal_binds": True})
+    steps = [row[3] for row in ledger.read(sa.text(f"EXPLAIN QUERY PLAN {sql}"), {})]
+    assert any(index in step for step in steps), steps
+    assert not any("TEMP B-TREE" in step for step in steps), steps
