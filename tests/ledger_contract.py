@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 from fakes import WORDS, WordEmbedder, entry_fields
+from running_totals import counted_anew
 from semcache_core import Request
+from semcache_core.eviction import Limits
 from semcache_core.ledger import Ledger, NewEntry, Position
 from semcache_core.request import key_of
 from semcache_core.schema import entries, judged, quarantined, served, tags, vectors
@@ -191,7 +194,7 @@ class LedgerContract:
     def test_the_least_recently_used_are_evicted_first(self, ledger: Ledger) -> None:
         ids = [ledger.insert(new(f"q{i}", created=100.0 + i)) for i in range(4)]
         ledger.touch({ids[0]: (1, 200.0)})
-        fifth = ledger.insert(new("q4", created=105.0), max_entries=3)
+        fifth = ledger.insert(new("q4", created=105.0), Limits(3))
         live = [i for i in (*ids, fifth) if ledger.get(i, PARTITION, 300)]
         assert live == [ids[0], ids[3], fifth]
 
@@ -199,8 +202,8 @@ class LedgerContract:
         self, ledger: Ledger
     ) -> None:
         for i in range(3):
-            ledger.insert(new(f"q{i}", created=1000.0), max_entries=3)
-        entry_id = ledger.insert(new("late", created=1.0), max_entries=3)
+            ledger.insert(new(f"q{i}", created=1000.0), Limits(3))
+        entry_id = ledger.insert(new("late", created=1.0), Limits(3))
         assert ledger.get(entry_id, PARTITION, 1.0) is not None
         assert ledger.count() == 3
 
@@ -211,7 +214,7 @@ class LedgerContract:
         ledger.touch({ids[1]: (1, 200.0)})
         ledger.touch({})
         assert ledger.hits_ever() == 6
-        ledger.insert(new("q2", created=400.0), max_entries=2)
+        ledger.insert(new("q2", created=400.0), Limits(2))
         assert ledger.get(ids[0], PARTITION, 0) is not None
 
     def test_conditions_of_invalidate_must_all_hold(self, ledger: Ledger) -> None:
@@ -292,7 +295,7 @@ class LedgerContract:
             lambda ledger: ledger.delete_expired(150.0),
             lambda ledger: ledger.invalidate(["gone"], None, None),
             lambda ledger: ledger.insert(new("gone", response="new")),
-            lambda ledger: ledger.insert(new("another", created=300.0), max_entries=2),
+            lambda ledger: ledger.insert(new("another", created=300.0), Limits(2)),
         ],
         ids=["expired", "invalidated", "replaced", "evicted"],
     )
@@ -327,6 +330,22 @@ class LedgerContract:
         with ThreadPoolExecutor(8) as threads:
             list(threads.map(work, range(8)))
         assert ledger.count() == 200
+
+    def test_the_totals_stay_right_and_the_limit_holds_when_many_write_at_once(
+        self, ledger: Ledger, reopen: Callable[[], Ledger]
+    ) -> None:
+        def work(thread: int) -> None:
+            with closing(reopen()) as own:
+                for i in range(20):
+                    own.insert(new(f"{thread % 2}-{i}", tags=("t",)), Limits(25))
+                    own.delete_exact(new(f"{(thread + 1) % 2}-{i - 3}").exact, 100)
+                    own.replace_vectors([(i, "f" * 64, np.eye(WORDS, dtype=np.float32)[0])])
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(work, range(4)))
+        space = ledger.space()
+        assert (space.entries, space.bytes) == counted_anew(ledger)
+        assert 0 < space.entries <= 25
 
     def test_an_error_inside_a_write_leaves_nothing_of_it(self, ledger: Ledger) -> None:
         with pytest.raises(ZeroDivisionError), ledger.write() as connection:

@@ -25,7 +25,7 @@ from semcache_core.embedding import embed_one
 from semcache_core.errors import LedgerError, RequestError, SemcacheError
 from semcache_core.explanation import CacheStats, Explanation
 from semcache_core.gauges import Levels, estimates
-from semcache_core.ledger import Ledger, NewEntry
+from semcache_core.ledger import Ledger, NewEntry, size_of
 from semcache_core.meaning import ByMeaning, Decision
 from semcache_core.parts import Parts, open_parts
 from semcache_core.portable import EntriesFile
@@ -34,7 +34,9 @@ from semcache_core.records import Judgement, Served, Source
 from semcache_core.request import Key, key_of
 from semcache_core.settings import CacheOptions, settings_from
 from semcache_core.single_flight import AsyncSingleFlight, SingleFlight
+from semcache_core.spans import Span
 from semcache_core.telemetry import Ended, Telemetry, untold
+from semcache_core.totals import text_bytes
 from semcache_core.transfer import Exported, Imported, Intake, Progress, write_entries
 from semcache_core.types import (
     Candidate,
@@ -206,8 +208,8 @@ class SemanticCache:
         answer: str | None = None,
         usage: Usage = UNKNOWN,
     ) -> int | None:
-        """Remember `response` as the answer; returns the entry's id, None where `admit` or `redact`
-        forbid to store it.
+        """Remember `response` as the answer; returns the entry's id, None where it is not stored:
+        because `admit` or `redact` forbid that, or it is larger than the settings allow.
 
         Durable, and visible to every lookup on this path, when it returns. An older answer to the
         same request is replaced. `ttl` is in seconds (None: the cache's own). `answer` is the text
@@ -233,8 +235,7 @@ class SemanticCache:
         with self._telemetry.span("semcache.update", started, key.namespace) as span:
             admitted = self._admission.admitted(request, response)
             if admitted is None:
-                self._count("refused")
-                self._telemetry.updated("refused", key.namespace, span)
+                self._refused(key, span)
                 return None
             # redacted too: a digest of four secret digits is as good as the digits
             said = admitted.response if answer is None else self._admission.text(answer)
@@ -251,14 +252,39 @@ class SemanticCache:
                 tokens_out=usage.tokens_out,
                 seconds=usage.seconds,
             )
-            if self.settings.max_entries is not None:
-                parts.touches.flush(parts.ledger)  # eviction goes by last use
-            entry_id = parts.ledger.insert(new, self.settings.max_entries)
+            if self._too_large(new):
+                # an older answer goes: the app has a newer one, and would be served that instead
+                parts.ledger.delete_exact(key.exact, now)
+                self._refused(key, span)
+                return None
+            if parts.limits.bounded:
+                parts.touches.flush(parts.ledger)  # eviction goes by use
+            entry_id = parts.ledger.insert(new, parts.limits)
             self._answered(parts, key, request.question, said, now)
             parts.upkeep.written += 1
             self._count("update")
             self._telemetry.updated("stored", key.namespace, span)
             return entry_id
+
+    def _refused(self, key: Key, span: Span | None) -> None:
+        self._count("refused")
+        self._telemetry.updated("refused", key.namespace, span)
+
+    def _too_large(self, new: NewEntry) -> bool:
+        response, whole = text_bytes(new.response), size_of(new)
+        for name, size, most in (
+            ("max_response_bytes", response, self.settings.max_response_bytes),
+            ("max_bytes", whole, self.settings.max_bytes),
+        ):
+            if most is not None and size > most:
+                self.warn_once(
+                    f"larger than {name}",
+                    f"an answer of {size:,} bytes is not stored, as {name} is {most:,}; the app "
+                    "goes on without it; raise the limit to keep such answers; this is logged "
+                    "once, stats().refused counts on",
+                )
+                return True
+        return False
 
     def _answered(self, parts: Parts, key: Key, question: str, said: str, now: float) -> None:
         """The model's own answer is known: judge the one that was withheld, or audited."""
@@ -521,7 +547,8 @@ class SemanticCache:
     ) -> Imported:
         """Store the entries of an export, or of a log of `{"question", "response"}` lines.
 
-        `admit` and `redact` see each of them, as in `update`. An entry that is here already stays
+        `admit` and `redact` see each of them, as in `update`, and what is too large is not stored.
+        An entry that is here already stays
         if it is as new or newer, or the line has no time. Nothing is stored of a file with a line
         that is wrong. Done again, after a crash too, it leaves the same entries. With `embed`
         an entry without a vector of this cache's model gets one; without, the file's are kept as
@@ -529,8 +556,8 @@ class SemanticCache:
         many.
         """
         parts = self._use()
-        if self.settings.max_entries is not None:
-            parts.touches.flush(parts.ledger)  # eviction goes by last use
+        if parts.limits.bounded:
+            parts.touches.flush(parts.ledger)  # eviction goes by use
         intake = Intake(
             ledger=parts.ledger,
             admission=self._admission,
@@ -538,7 +565,8 @@ class SemanticCache:
             readable=lambda question: self._matched_by_meaning(parts, question),
             namespace=self.settings.namespace,
             ttl=self.settings.ttl,
-            max_entries=self.settings.max_entries,
+            limits=parts.limits,
+            too_large=self._too_large,
             now=self._clock(),
         )
         with EntriesFile(Path(file)) as source:
@@ -550,12 +578,14 @@ class SemanticCache:
         """Counts of this process since it opened the cache, and the size of the ledger."""
         parts = self._use()
         entries: int | None = None
+        taken: int | None = None
         claimed: float | None = None
         measured = parts.audit.measured()
         with suppress(LedgerError):  # what hits saved is known when they are written
             parts.touches.flush(parts.ledger)
         with suppress(LedgerError):  # what failed matters most when the ledger is broken
             entries = parts.ledger.count(now=self._clock())
+            taken = parts.ledger.space().bytes
             claimed = parts.records.claimed_error()
             measured = parts.measured()
         counts = Counter(self._counts)
@@ -577,6 +607,8 @@ class SemanticCache:
             measured=measured,
             verification=parts.verification.counts() if parts.verification else None,
             saved=parts.touches.saved,
+            bytes=taken,
+            max_bytes=self.settings.max_bytes,
         )
 
     def _levels(self) -> Levels | None:
@@ -588,6 +620,7 @@ class SemanticCache:
             return Levels(
                 ledger=ledger.name,
                 entries=ledger.count(now=self._clock()),
+                bytes=ledger.space().bytes,
                 disk=ledger.bytes_on_disk(),
                 index_lag=ledger.not_indexed(parts.embedder.fingerprint, self.settings.scan_limit),
                 wrong=estimates(self.settings.max_error_rate, claimed(), parts.measured()),
@@ -673,6 +706,7 @@ class SemanticCache:
                 self._verifier,
                 self._same_answer,
                 self._telemetry.saved,
+                self._telemetry.evicted,
             )
         except LedgerError as error:
             self._problem, self._retry_at = str(error), time.monotonic() + RETRY_SECONDS

@@ -63,6 +63,10 @@ class Database(Protocol):
         """Of the ledger and the index beside it; 0 in memory."""
         ...
 
+    def shrink(self) -> bool:
+        """Give a little of the room that nothing needs back to the disk; whether there is more."""
+        ...
+
     def close(self) -> None: ...
 
     def before_fork(self) -> None:

@@ -59,9 +59,10 @@ class CacheStats:
     at now, above the calibrated one where the audit raised it. `indexed_scopes` is how many scopes
     are searched through Chroma rather than scanned. `withheld` are hits by meaning that were not
     served, so that the model's answer shows whether they were right; `refused` are answers that
-    `admit` or `redact` kept from being stored. `claimed_error` is the mean of 1 - P over the
-    last hits by meaning on this path, `measured` what the audits found; both are shares of the
-    served. `saved` is what the hits of entries saved whose cost, tokens or seconds are known.
+    `admit`, `redact` or a limit kept out. `claimed_error` is the mean of 1 - P over the last hits
+    by meaning on this path, `measured` what the audits found; both are shares of the served.
+    `saved` is what the hits of entries saved whose cost, tokens or seconds are known.
+    `bytes` is what all entries take, as `max_bytes` counts it.
     """
 
     entries: int | None
@@ -80,6 +81,8 @@ class CacheStats:
     measured: Measured
     verification: VerificationCounts | None
     saved: Saved = field(default_factory=Saved)
+    bytes: int | None = None
+    max_bytes: int | None = None
 
     @property
     def lookups(self) -> int:

@@ -19,12 +19,14 @@ READ_EVERY_SECONDS = 5.0
 class Levels:
     """How a ledger stands: its gauges.
 
-    `ledger` names it, by its file. `disk` is in bytes; `index_lag` is how many entries the index
+    `ledger` names it, by its file. `bytes` is what the entries take of what
+    `max_bytes` allows, `disk` what the files do; `index_lag` is how many entries the index
     lacks that is due for them. `wrong` are shares of the hits by meaning, by how they were come by.
     """
 
     ledger: str
     entries: int
+    bytes: int
     disk: int
     index_lag: int
     wrong: dict[str, float]
@@ -102,6 +104,12 @@ def _levels_by_ledger() -> dict[str, Levels]:
 
 _GAUGES: tuple[tuple[str, str, str, Values], ...] = (
     ("semcache.entries", "{entry}", "Live entries", lambda levels: [(levels.entries, {})]),
+    (
+        "semcache.entries.size",
+        "By",
+        "What entries take, as max_bytes counts it",
+        lambda levels: [(levels.bytes, {})],
+    ),
     ("semcache.disk.size", "By", "Ledger and index on disk", lambda levels: [(levels.disk, {})]),
     (
         "semcache.index.lag",

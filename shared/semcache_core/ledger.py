@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -13,8 +14,10 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from semcache_core import eviction, totals
 from semcache_core.database import Database, parsed_url, unsupported
 from semcache_core.errors import LedgerError
+from semcache_core.eviction import AT_ONCE, UNLIMITED, Limits, Policy, Reason
 from semcache_core.prices import Saved
 from semcache_core.rows import UNREADABLE, number_from, vector_from, vectors_from
 from semcache_core.schema import (
@@ -29,11 +32,13 @@ from semcache_core.schema import (
     quarantined,
     removed,
     served,
+    space,
     tags,
     text_from,
     vectors,
 )
 from semcache_core.sqlite_database import SqliteDatabase
+from semcache_core.totals import Space
 from semcache_core.types import Entry, Matrix, Vector
 
 log = logging.getLogger("semcache")
@@ -281,6 +286,10 @@ class Ledger:
             query = query.where(is_live(now))
         return int(self.read(query, {})[0][0])
 
+    def space(self) -> Space:
+        """What all entries are and take, of every namespace, live or not."""
+        return Space(*self.read(totals.SPACE, {})[0])
+
     def hits_ever(self) -> int:
         """Hits written so far, of the entries still here."""
         query = sa.select(sa.func.coalesce(sa.func.sum(entries.c.hits), 0))
@@ -351,21 +360,22 @@ class Ledger:
 
     # -- writing -------------------------------------------------------------------------------
 
-    def insert(self, new: NewEntry, max_entries: int | None = None) -> int:
+    def insert(self, new: NewEntry, limits: Limits = UNLIMITED) -> int:
         """Store an entry in place of an older one with its exact key; returns its new id.
 
         Ids only ever grow and are never used twice, so "everything after id n" is complete.
-        With `max_entries`, the least recently used entries beyond it are evicted.
+        Others are evicted for it where the limits ask for that.
         """
         with self.write() as connection:
             _delete_same(connection, new.exact)
             entry_id = _insert(connection, new)
-            if max_entries is not None:
-                _evict(connection, max_entries, spare=entry_id)
+            # the new one is spared: after the clock was set back it looks like the oldest
+            gone = _make_room(connection, limits, new.created, entry_id)
+        _tell(limits, gone)
         return entry_id
 
     def insert_newer(
-        self, arrivals: Sequence[Arrival], now: float, max_entries: int | None = None
+        self, arrivals: Sequence[Arrival], now: float, limits: Limits = UNLIMITED
     ) -> int:
         """Store all in one transaction, but for those whose request has a live entry as new or
         newer; returns how many. Older ones are replaced.
@@ -379,14 +389,57 @@ class Ledger:
                 _delete_same(connection, arrival.exact)
                 _insert_arrival(connection, arrival)
                 stored += 1
-            if max_entries is not None:
-                _evict(connection, max_entries)
+            gone = _make_room(connection, limits, now)
+        _tell(limits, gone)
         return stored
+
+    def make_room(self, limits: Limits, now: float) -> int:
+        """Evict what is beyond the limits, about AT_ONCE entries at most; returns how many went."""
+        if not any(eviction.over(self.space(), limits)):  # then nobody has to wait for a turn
+            return 0
+        with self.write() as connection:
+            gone = _make_room(connection, limits, now)
+        _tell(limits, gone)
+        return gone.total()
+
+    def recount(self) -> int:
+        """Put the totals right, which older versions do not keep; returns of how many entries it
+        is not known what they take.
+        """
+        ((entries_more, bytes_more, unmeasured),) = self.read(totals.DRIFT, {})
+        if entries_more or bytes_more:
+            with self.write() as connection:
+                totals.took(connection, int(entries_more), int(bytes_more))
+        return int(unmeasured)
+
+    def measure(self, after: int) -> int | None:
+        """Note what ID_CHUNK entries after id `after` take of which that is not known; returns the
+        last of them, None when it is known of all.
+        """
+        ids = [row[0] for row in self.read(totals.UNMEASURED, {"after": after, "most": ID_CHUNK})]
+        if ids:
+            with self.write() as connection:
+                totals.measure(connection, ids)
+        return int(ids[-1]) if len(ids) == ID_CHUNK else None
+
+    def shrink(self) -> bool:
+        """Give a little of the room that nothing needs back to the disk; whether there is more."""
+        return self._database.shrink()
+
+    def rank(self, policy: Policy, after: int = 0) -> int | None:
+        """Rank so many entries after id `after` by a policy new to this ledger; returns the last of
+        them, None when all are ranked. "lru" needs no ranks, and leaves those of others alone.
+        """
+        if policy in ("lru", self.space().ranked_by):
+            return None
+        with self.write() as connection:
+            return eviction.rank(connection, policy, after)
 
     def replace_vectors(self, rows: Sequence[tuple[int, str, Vector]]) -> None:
         """Give entries (id, fingerprint, vector) a new vector; entries gone since are skipped."""
         with self.write() as connection:
             for entry_id, fingerprint, vector in rows:
+                totals.resized(connection, entry_id, vector.nbytes)
                 connection.execute(sa.delete(vectors).where(vectors.c.entry_id == entry_id))
                 connection.execute(
                     sa.insert(vectors).from_select(
@@ -424,7 +477,8 @@ class Ledger:
         return self._delete_where(sa.and_(entries.c.exact == exact, is_live(now)))
 
     def delete_expired(self, now: float) -> int:
-        return self._delete_where(entries.c.expires <= now)
+        """Delete what has expired, 10 times AT_ONCE at most; returns how many went."""
+        return self._delete_where(entries.c.expires <= now, most=10 * AT_ONCE)
 
     def clear(self, namespace: str | None = None) -> int:
         """Delete one namespace, or everything; returns how many entries went.
@@ -437,7 +491,7 @@ class Ledger:
 
         with self.write() as connection:
             connection.execute(sa.delete(judged).where(chosen(judged.c.namespace)))
-            return _delete(connection, chosen(entries.c.namespace))
+        return self._delete_where(chosen(entries.c.namespace))
 
     def invalidate(
         self,
@@ -454,11 +508,12 @@ class Ledger:
         every = sa.and_(sa.true(), *conditions)
         if any_tag is None:
             return self._delete_where(every)
-        with self.write() as connection:  # one transaction, however many tags
-            return sum(
-                _delete(connection, sa.and_(every, _has_any(any_tag[start : start + ID_CHUNK])))
+        return self._delete_where(
+            *(
+                sa.and_(every, _has_any(any_tag[start : start + ID_CHUNK]))
                 for start in range(0, len(any_tag), ID_CHUNK)
             )
+        )
 
     # -- what the index has --------------------------------------------------------------------
 
@@ -542,9 +597,18 @@ class Ledger:
             return False  # it is new; or fails again in a moment, and is reported
         return bool(rows) and is_current(rows[0][0])
 
-    def _delete_where(self, condition: sa.ColumnElement[bool]) -> int:
-        with self.write() as connection:
-            return _delete(connection, condition)
+    def _delete_where(self, *any_of: sa.ColumnElement[bool], most: int = ALL) -> int:
+        """Delete what there is now that meets one of the conditions, `most` for each, in as many
+        transactions as it takes: one for 100,000 entries would keep other processes from writing
+        for many seconds.
+        """
+        found = [row[0] for each in any_of for row in self.read(_IDS.where(each).limit(most), {})]
+        doomed, gone = list(dict.fromkeys(found)), 0
+        for start in range(0, len(doomed), AT_ONCE):
+            with self.write() as connection:
+                for begin in range(start, min(start + AT_ONCE, len(doomed)), ID_CHUNK):
+                    gone += _delete_ids(connection, doomed[begin : begin + ID_CHUNK])
+        return gone
 
 
 def _has_any(some: Sequence[str]) -> sa.ColumnElement[bool]:
@@ -575,6 +639,7 @@ _OF_PARTITION = sa.and_(
     vectors.c.partition == sa.bindparam("partition"),
     vectors.c.fingerprint == sa.bindparam("fingerprint"),
 )
+_IDS = sa.select(entries.c.id)
 _SAME = sa.select(entries.c.id).where(entries.c.exact == sa.bindparam("exact"))
 _CREATED = sa.select(entries.c.created).where(
     entries.c.exact == sa.bindparam("exact"), is_live(_NOW)
@@ -631,6 +696,8 @@ _TOUCH = (
         hits=entries.c.hits + sa.bindparam("more"),
         # the later one: two processes flush in any order, and a clock may be set back
         used=sa.case((entries.c.used < _AT, _AT), else_=entries.c.used),
+        priority=sa.select(space.c.level).scalar_subquery()
+        + (entries.c.hits + sa.bindparam("more") + 1) * entries.c.worth,
     )
 )
 
@@ -716,8 +783,22 @@ def _saved_by(connection: sa.Connection, hits: dict[int, int]) -> Saved:
     return saved
 
 
+def size_of(new: NewEntry) -> int:
+    """What the entry will take, in bytes: what `max_bytes` counts."""
+    texts = (new.question, new.response, new.answer_text, new.scope, new.namespace, new.writer)
+    vector = 0 if new.vector is None else new.vector.size * np.dtype(np.float32).itemsize
+    return totals.size_of((*texts, *dict.fromkeys(new.tags)), vector)
+
+
 def _insert(connection: sa.Connection, new: NewEntry) -> int:
+    size, present = size_of(new), totals.space_of(connection)
+    tokens = eviction.tokens_of(new.tokens_in, new.tokens_out)
+    worth = eviction.worth(connection, present.ranked_by, size, new.cost, new.seconds, tokens)
+    totals.took(connection, 1, size)
     row = {
+        "bytes": size,
+        "worth": worth,
+        "priority": present.level + worth,
         "exact": new.exact,
         "partition": new.partition,
         "namespace": new.namespace,
@@ -776,47 +857,57 @@ def _insert_arrival(connection: sa.Connection, arrival: Arrival) -> None:
         connection.execute(sa.insert(quarantined), rows)
 
 
-def _delete(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> int:
-    """Delete entries with all that belongs to them, noting which the index still holds."""
-    # Listed once: a condition on tags would find nothing any more once the tags are deleted.
-    doomed = connection.execute(sa.select(entries.c.id).where(condition)).scalars().all()
-    for start in range(0, len(doomed), ID_CHUNK):
-        _delete_ids(connection, doomed[start : start + ID_CHUNK])
-    return len(doomed)
-
-
 def _delete_same(connection: sa.Connection, exact: bytes) -> None:
-    """Looked for first, as a new entry mostly replaces none."""
-    if connection.execute(_SAME, {"exact": exact}).first() is not None:
-        _delete(connection, entries.c.exact == exact)
+    """Delete the entry with this exact key, if there is one."""
+    if (entry_id := connection.execute(_SAME, {"exact": exact}).scalar()) is not None:
+        _delete_ids(connection, [entry_id])
 
 
-def _delete_ids(connection: sa.Connection, doomed: Sequence[int]) -> None:
-    in_index = (
-        sa.select(vectors.c.partition, vectors.c.entry_id)
-        .join(
-            indexed,
-            sa.and_(
-                indexed.c.partition == vectors.c.partition,
-                indexed.c.fingerprint == vectors.c.fingerprint,
-                indexed.c.through >= vectors.c.entry_id,
-            ),
-        )
-        .where(vectors.c.entry_id.in_(doomed))
+def _delete_ids(connection: sa.Connection, doomed: Sequence[int]) -> int:
+    """Delete entries with all that belongs to them, noting which the index still holds; returns how
+    many of them there were. At most ID_CHUNK.
+    """
+    chosen = {"doomed": list(doomed)}
+    gone = totals.took_away(connection, doomed)
+    connection.execute(_NOTE_REMOVED, chosen)
+    for statement in _DELETE_DOOMED:
+        connection.execute(statement, chosen)
+    return gone
+
+
+# Built once, as an update at its limit deletes each time: building them took longer than SQLite.
+_DOOMED: sa.BindParameter[Sequence[int]] = sa.bindparam("doomed", expanding=True)
+_NOTE_REMOVED = sa.insert(removed).from_select(
+    ["partition", "entry_id"],
+    sa.select(vectors.c.partition, vectors.c.entry_id)
+    .join(
+        indexed,
+        sa.and_(
+            indexed.c.partition == vectors.c.partition,
+            indexed.c.fingerprint == vectors.c.fingerprint,
+            indexed.c.through >= vectors.c.entry_id,
+        ),
     )
-    connection.execute(sa.insert(removed).from_select(["partition", "entry_id"], in_index))
-    for table in (vectors, tags, served, quarantined):
-        connection.execute(sa.delete(table).where(table.c.entry_id.in_(doomed)))
-    connection.execute(sa.delete(entries).where(entries.c.id.in_(doomed)))
+    .where(vectors.c.entry_id.in_(_DOOMED)),
+)
+_DELETE_DOOMED = (
+    *(
+        sa.delete(table).where(table.c.entry_id.in_(_DOOMED))
+        for table in (vectors, tags, served, quarantined)
+    ),
+    sa.delete(entries).where(entries.c.id.in_(_DOOMED)),
+)
 
 
-def _evict(connection: sa.Connection, max_entries: int, spare: int = 0) -> None:
-    surplus = connection.execute(sa.select(sa.func.count()).select_from(entries)).scalar_one()
-    if (surplus := surplus - max_entries) > 0:
-        # the new one is spared: after the clock was set back it looks like the oldest
-        oldest = sa.select(entries.c.id).where(entries.c.id != spare)
-        oldest = oldest.order_by(entries.c.used, entries.c.id).limit(surplus)
-        _delete(connection, entries.c.id.in_(oldest))
+def _make_room(
+    connection: sa.Connection, limits: Limits, now: float, spare: int = 0
+) -> Counter[Reason]:
+    return eviction.make_room(connection, limits, now, _delete_ids, spare)
+
+
+def _tell(limits: Limits, gone: Counter[Reason]) -> None:
+    for reason, count in gone.items():
+        limits.tell(reason, count)
 
 
 def _forget_indexed(connection: sa.Connection, partition: bytes | None, fingerprint: str) -> None:

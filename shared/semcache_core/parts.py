@@ -17,6 +17,7 @@ from semcache_core.embedding import (
     embed_one,
 )
 from semcache_core.errors import ArtefactError
+from semcache_core.eviction import Limits, Reason, untold
 from semcache_core.hubs import MIN_ASKED, is_hub
 from semcache_core.index import IndexHome
 from semcache_core.indexer import Indexer
@@ -55,6 +56,7 @@ class Parts:
     threshold: float | None
     why_exact_only: str
     ledger: Ledger
+    limits: Limits
     retrieval: Retrieval
     records: Records
     audit: Audit
@@ -104,6 +106,7 @@ def open_parts(
     verifier: Verifier | None = None,
     same_answer: SameAnswer | None = None,
     tell_saved: Callable[[Saved], None] = lambda saved: None,
+    tell_evicted: Callable[[Reason, int], None] = untold,
 ) -> Parts:
     """Check everything that can be wrong first; only then touch the disk."""
     model, calibration, uncalibrated = _open_model(settings, embedder)
@@ -111,6 +114,7 @@ def open_parts(
     verification = None if verifier is None else Verification(verifier)
     recent = RecentVectors()
     ledger = Ledger.open(settings.path, settings.ledger_url)
+    limits = Limits(settings.max_entries, settings.max_bytes, settings.eviction, tell_evicted)
     retrieval = Retrieval(
         ledger,
         model.fingerprint,
@@ -144,7 +148,7 @@ def open_parts(
                 entry_id,
             )
 
-    upkeep = Upkeep(ledger, touches, records, indexer, clock, look_for_hub)
+    upkeep = Upkeep(ledger, limits, touches, records, indexer, clock, look_for_hub)
     return Parts(
         embedder=model,
         recent=recent,
@@ -154,6 +158,7 @@ def open_parts(
         or f"no measured threshold keeps the error within {settings.max_error_rate:.2%}: "
         "only exact repeats are served; raise max_error_rate or calibrate on your own questions",
         ledger=ledger,
+        limits=limits,
         retrieval=retrieval,
         records=records,
         audit=audit,

@@ -178,6 +178,9 @@ class PostgresDatabase:
         )
         return sum(map(int, self.read(sa.select(*sizes), {})[0]))
 
+    def shrink(self) -> bool:
+        return False  # the server's own autovacuum does what can be done without stopping others
+
     def close(self) -> None:
         self._readers.close()
         self._engine.dispose()

@@ -101,8 +101,38 @@ entries = sa.Table(
     sa.Column("tokens_in", sa.BigInteger),
     sa.Column("tokens_out", sa.BigInteger),
     sa.Column("seconds", sa.Float),
+    # what it takes, see `totals.size_of`; 0 where that is not known yet
+    sa.Column("bytes", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    # what one use of it counts for, and its place among those that may be evicted
+    sa.Column("worth", sa.Float, nullable=False, server_default=sa.text("0")),
+    sa.Column("priority", sa.Float, nullable=False, server_default=sa.text("0")),
+    # and `bytes`, so that their sum is read from here: it lies behind the response in its row
+    sa.Index("semcache_entries_priority", "priority", "used", "id", "bytes"),
     sqlite_autoincrement=True,
 )
+
+# One row: how much all entries are and take, and how they are ranked.
+space = sa.Table(
+    "semcache_space",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("entries", sa.BigInteger, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("level", sa.Float, nullable=False),
+    sa.Column("ranked_by", sa.String, nullable=False),
+)
+
+# What an answer takes to make: of how many it is known, and the sum.
+means = sa.Table(
+    "semcache_means",
+    metadata,
+    sa.Column("measure", sa.String, primary_key=True),
+    sa.Column("answers", sa.BigInteger, nullable=False),
+    sa.Column("total", sa.Float, nullable=False),
+)
+
+ENTRY_BYTES = 1024
+"""What an entry takes beside its texts and its vector: keys, numbers, and its place in indexes."""
 
 # Apart from the entries, so that counting a hit does not rewrite a vector, and a scan of vectors
 # does not read past responses.
@@ -204,13 +234,20 @@ def _add_columns(connection: sa.Connection, table: sa.Table, names: tuple[str, .
             connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {definition}")
 
 
+def _add_indexes(connection: sa.Connection, table: sa.Table) -> None:
+    """Those that it lacks and has the columns for: some are of a later version."""
+    present = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+    for index in table.indexes:
+        if present.issuperset(index.columns.keys()):
+            index.create(connection, checkfirst=True)
+
+
 _SINCE_2 = ("answer", "answer_digest", "answer_text", "doubt", "writer", "exact_only_since")
 
 
 def _judge_answers(connection: sa.Connection) -> None:
     _add_columns(connection, entries, _SINCE_2)
-    for index in entries.indexes:
-        index.create(connection, checkfirst=True)
+    _add_indexes(connection, entries)
     metadata.create_all(connection, tables=[served, judged, quarantined])
 
 
@@ -222,11 +259,25 @@ def _name_collections(connection: sa.Connection) -> None:
     _add_columns(connection, indexed, ("collection",))
 
 
+def _count_space(connection: sa.Connection) -> None:
+    _add_columns(connection, entries, ("bytes", "worth", "priority"))
+    _add_indexes(connection, entries)
+    metadata.create_all(connection, tables=[space, means])
+    # what each entry takes is left to upkeep: to read all of a large ledger here would keep
+    # everybody from it for minutes
+    count = connection.execute(sa.select(sa.func.count()).select_from(entries)).scalar_one()
+    row = {"id": 1, "entries": count, "bytes": 0, "level": 0.0, "ranked_by": "lru"}
+    connection.execute(sa.insert(space), row)
+    zeros = [{"measure": m, "answers": 0, "total": 0.0} for m in ("cost", "seconds", "tokens")]
+    connection.execute(sa.insert(means), zeros)
+
+
 MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _create,
     _judge_answers,
     _keep_usage,
     _name_collections,
+    _count_space,
 )
 """Migration n takes a ledger from version n to n + 1; they run in one transaction."""
 

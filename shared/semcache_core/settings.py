@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -17,6 +17,9 @@ class SharedOptions(TypedDict, total=False):
     max_error_rate: float
     ttl: float | None
     max_entries: int | None
+    max_bytes: int | None
+    max_response_bytes: int | None
+    eviction: Literal["lru", "lfu", "cost"]
     artefact: str | os.PathLike[str] | None
     ledger_url: str | None
     audit_rate: float
@@ -51,7 +54,18 @@ class CacheSettings(BaseSettings):
     """Seconds an entry lives; None is for ever."""
 
     max_entries: int | None = Field(default=None, gt=0)
-    """More than these, and the least recently used entry is evicted."""
+    """More than these, and entries are evicted."""
+
+    max_bytes: int | None = Field(default=None, gt=0)
+    """More than these in all entries, and some are evicted: in texts, vectors and tags, and 1 KiB
+    for each entry."""
+
+    max_response_bytes: int | None = Field(default=8 * 2**20, gt=0)
+    """A larger response is not stored, and no older one is kept in its place."""
+
+    eviction: Literal["lru", "lfu", "cost"] = "lru"
+    """Which entries go first: the least recently used, those that are used least, or those that
+    save least for the room they take (see the docs)."""
 
     artefact: Path | None = None
     """A directory with model and calibration; None is the shipped one."""
@@ -114,6 +128,9 @@ _FIXES = {
     "namespace_in_telemetry": "give True or False",
     "ttl": "give seconds above 0, or None to keep entries for ever",
     "max_entries": "give a whole number above 0, or None for no limit",
+    "max_bytes": "give a whole number above 0, such as 2**30 for a gigabyte, or None for no limit",
+    "max_response_bytes": "give a whole number above 0, or None for no limit",
+    "eviction": "give 'lru', 'lfu' or 'cost'",
     "namespace": "give a non-empty text",
     "path": "give a directory, or None to keep everything in memory",
 }

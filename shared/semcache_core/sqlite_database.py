@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from semcache_core import database
+from semcache_core import database, vacuum
 from semcache_core.connections import Connections
 from semcache_core.database import Bares
 from semcache_core.errors import LedgerError
@@ -139,6 +139,13 @@ class SqliteDatabase:
                 taken += file.stat().st_size if file.is_file() else 0
         return taken
 
+    def shrink(self) -> bool:
+        """Only where the file was made for it (see `vacuum`)."""
+        if self.file is None or vacuum.wasted(self.read) == 0:
+            return False
+        with self.write() as connection:
+            return vacuum.step(connection)
+
     def close(self) -> None:
         if self._anchor is not None:
             self._anchor.close()
@@ -179,6 +186,7 @@ def _engine(url: sa.URL) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: object) -> None:
+        vacuum.allow(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
 

@@ -11,6 +11,7 @@ from typing import TypeAlias, get_args
 
 from opentelemetry import metrics, trace
 
+from semcache_core.eviction import Reason
 from semcache_core.gauges import Gauges, Levels
 from semcache_core.prices import Saved
 from semcache_core.spans import NO_SPAN, NoSpan, Span, Stage
@@ -72,6 +73,9 @@ class Telemetry:
         )
         self._judgements = meter.create_counter(
             "semcache.judgements", "{judgement}", "Answers found right or wrong, by who judged"
+        )
+        self._evictions = meter.create_counter(
+            "semcache.evictions", "{entry}", "Entries that went by themselves, by reason"
         )
         self._saved_tokens = meter.create_counter(
             "semcache.saved.tokens", "{token}", "Tokens that hits saved, where known"
@@ -151,6 +155,9 @@ class Telemetry:
 
     def judged(self, source: str, correct: bool) -> None:
         self._judgements.add(1, {"semcache.source": source, "semcache.correct": correct})
+
+    def evicted(self, reason: Reason, count: int) -> None:
+        self._evictions.add(count, {"semcache.reason": reason})
 
     def saved(self, saved: Saved) -> None:
         """What hits saved that were written to the ledger just now."""

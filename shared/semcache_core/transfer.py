@@ -10,7 +10,8 @@ from semcache_core.answers import answer_digest
 from semcache_core.atomic import write_whole
 from semcache_core.embedding import embed_all
 from semcache_core.errors import SemcacheError
-from semcache_core.ledger import Arrival, Ledger
+from semcache_core.eviction import Limits
+from semcache_core.ledger import Arrival, Ledger, NewEntry
 from semcache_core.listing import Listing
 from semcache_core.portable import (
     MAX_LINE_BYTES,
@@ -79,8 +80,8 @@ def write_entries(
 @dataclass(frozen=True)
 class Imported:
     """What became of the entries of a file: of those `read`, `stored` are new here, `present` were
-    here already, as new or newer, `expired` are too old, and `refused` by `admit` or `redact`.
-    `embedded` counts those whose vector was made here.
+    here already, as new or newer, `expired` are too old, and `refused` by `admit`, `redact` or a
+    limit. `embedded` counts those whose vector was made here.
     """
 
     read: int = 0
@@ -110,7 +111,8 @@ class Intake:
     readable: Callable[[str], bool]
     namespace: str
     ttl: float | None
-    max_entries: int | None
+    limits: Limits
+    too_large: Callable[[NewEntry], bool]
     now: float
 
     def take(self, source: EntriesFile, progress: Progress | None = None) -> Imported:
@@ -147,9 +149,11 @@ class Intake:
         # told before the rest is done: an import that is begun again embeds nothing twice
         awaited = self.ledger.awaited(live, self.now)
         new = [one for one, wanted in zip(live, awaited, strict=True) if wanted]
-        admitted = [one for one in map(self._admitted, new) if one is not None]
+        admitted = [
+            one for one in map(self._admitted, new) if one is not None and not self.too_large(one)
+        ]
         ready, embedded = self._with_vectors(admitted)
-        stored = self.ledger.insert_newer(ready, self.now, self.max_entries)
+        stored = self.ledger.insert_newer(ready, self.now, self.limits)
         return Imported(
             read=len(batch),
             stored=stored,

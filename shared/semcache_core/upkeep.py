@@ -1,11 +1,13 @@
-"""What happens behind a cache's back: counting hits, dropping the expired, feeding the index."""
+"""What happens behind a cache's back: counting hits, making room, feeding the index."""
 
 import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from semcache_core.catching_up import CatchingUp
 from semcache_core.errors import SemcacheError
+from semcache_core.eviction import AT_ONCE, Limits
 from semcache_core.indexer import Indexer
 from semcache_core.ledger import Ledger
 from semcache_core.prices import Saved
@@ -15,6 +17,8 @@ from semcache_core.types import Clock
 log = logging.getLogger("semcache")
 
 INTERVAL_SECONDS = 1.0
+STEPS = 10
+"""Of catching up, of evicting, and of giving room back to the disk, in one round."""
 
 
 class Touches:
@@ -59,6 +63,7 @@ class Upkeep:
     def __init__(
         self,
         ledger: Ledger,
+        limits: Limits,
         touches: Touches,
         records: Records,
         indexer: Indexer,
@@ -66,6 +71,8 @@ class Upkeep:
         look_for_hub: Callable[[int], None],
     ) -> None:
         self._ledger = ledger
+        self._limits = limits
+        self._catching_up = CatchingUp(ledger, limits.policy)
         self._touches = touches
         self._records = records
         self._indexer = indexer
@@ -131,7 +138,7 @@ class Upkeep:
             try:
                 self._touches.flush(self._ledger)
                 self._served |= self._records.flush()
-                self._ledger.delete_expired(self._clock())
+                self._make_room()
                 self._indexer.step(self.written, self._stopping)
                 # last, as the embedder may fail; and one a round: that may be dozens of questions
                 if self._served:
@@ -146,6 +153,21 @@ class Upkeep:
                         error,
                     )
                 self._last_problem = str(error)
+
+    def _make_room(self) -> None:
+        """What an update left: it evicts only so much at once. And what was never its to do."""
+        ledger, limits, now = self._ledger, self._limits, self._clock()
+        if expired := ledger.delete_expired(now):
+            limits.tell("expired", expired)
+        for _ in range(STEPS):
+            if not self._catching_up.step():
+                break
+        for _ in range(STEPS):
+            if not limits.bounded or ledger.make_room(limits, now) < AT_ONCE:
+                break
+        for _ in range(STEPS):
+            if not ledger.shrink():
+                break
 
     def _run(self) -> None:
         while not self._stopping.is_set():

@@ -99,6 +99,17 @@ def test_what_is_not_known_is_not_shown_as_nothing(bench: Bench) -> None:
     assert "- in, - out" in printed and "nothing audited" in printed
 
 
+def test_what_entries_take_is_shown_with_the_limit_where_one_is_set(
+    used: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = json.loads(run("--path", used, "--json"))
+    taken = figures["entries_bytes"]
+    assert figures["max_bytes"] is None and 2_000 < taken < 10_000
+    assert re.search(rf"taken\s+│ {taken:,}\s+│", run("--path", used))
+    monkeypatch.setenv("SEMCACHE_MAX_BYTES", "5000000")
+    assert f"{taken:,} of 5,000,000" in run("--path", used)
+
+
 def test_expired_entries_are_not_counted(bench: Bench) -> None:
     with bench.open(clock=lambda: 0.0) as cache:
         cache.update(Request("long gone"), "a", ttl=1)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from fakes import entry_fields
 from semcache_core.errors import LedgerError
+from semcache_core.eviction import Limits
 from semcache_core.ledger import Arrival, Ledger
 from semcache_core.listing import Listing
 from semcache_core.request import key_of
@@ -76,7 +77,7 @@ def test_an_error_leaves_none_of_them(ledger: Ledger) -> None:
 def test_the_least_recently_used_go_beyond_the_most(ledger: Ledger) -> None:
     ledger.insert(arrival("here", created=150.0))
     comes = [arrival(str(n), created=100.0 + 100 * n) for n in range(3)]
-    assert ledger.insert_newer(comes, NOW, max_entries=2) == 3
+    assert ledger.insert_newer(comes, NOW, Limits(2)) == 3
     assert responses(ledger) == ["answer to 1", "answer to 2"]
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from conftest import Bench
-from fakes import WordEmbedder
+from fakes import WORDS, WordEmbedder
 from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core import Request, SemcacheError
 from semcache_core.ledger import FILE_NAME, Ledger
 from semcache_core.request import key_of
 from semcache_core.schema import MIGRATIONS, AnyText, is_current, migrate
+from semcache_core.totals import size_of
 
 
 def _bytes_of(directory: Path) -> dict[str, bytes]:
@@ -28,7 +29,7 @@ def test_a_newer_ledger_is_refused_with_both_versions_and_left_as_it_is(bench: B
         connection.execute("UPDATE semcache_meta SET value = 41 WHERE name = 'schema_version'")
     connection.close()
     before = _bytes_of(bench.path)
-    with pytest.raises(SemcacheError, match=r"version 41.*up to 4;"):
+    with pytest.raises(SemcacheError, match=r"version 41.*up to 5;"):
         bench.open()
     assert _bytes_of(bench.path) == before
 
@@ -43,7 +44,7 @@ def test_a_migration_runs_once(tmp_path: Path) -> None:
         with engine.begin() as connection:
             migrate(connection, migrations=steps)
     assert ran == [1]
-    with engine.begin() as connection, pytest.raises(SemcacheError, match=r"version 5.*up to 4"):
+    with engine.begin() as connection, pytest.raises(SemcacheError, match=r"version 6.*up to 5"):
         migrate(connection)
 
 
@@ -130,6 +131,60 @@ INSERT INTO semcache_meta VALUES ('ledger_id', 4711), ('schema_version', 1);
 """
 
 
+ADDED = {
+    2: """
+ALTER TABLE semcache_entries ADD COLUMN answer INTEGER;
+ALTER TABLE semcache_entries ADD COLUMN answer_digest BLOB;
+ALTER TABLE semcache_entries ADD COLUMN answer_text BLOB;
+ALTER TABLE semcache_entries ADD COLUMN doubt FLOAT DEFAULT 0 NOT NULL;
+ALTER TABLE semcache_entries ADD COLUMN writer BLOB;
+ALTER TABLE semcache_entries ADD COLUMN exact_only_since FLOAT;
+CREATE INDEX ix_semcache_entries_answer ON semcache_entries (answer);
+CREATE TABLE semcache_served (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    entry_id INTEGER NOT NULL,
+    asked BLOB NOT NULL,
+    asked_key BLOB NOT NULL,
+    similarity FLOAT NOT NULL,
+    probability FLOAT NOT NULL,
+    at FLOAT NOT NULL
+);
+CREATE INDEX ix_semcache_served_entry_id ON semcache_served (entry_id);
+CREATE INDEX ix_semcache_served_asked_key ON semcache_served (asked_key);
+CREATE TABLE semcache_judged (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    namespace BLOB NOT NULL,
+    entry_id INTEGER NOT NULL,
+    asked BLOB NOT NULL,
+    stored BLOB NOT NULL,
+    similarity FLOAT NOT NULL,
+    probability FLOAT NOT NULL,
+    correct BOOLEAN NOT NULL,
+    source VARCHAR NOT NULL,
+    at FLOAT NOT NULL
+);
+CREATE INDEX ix_semcache_judged_namespace ON semcache_judged (namespace);
+CREATE INDEX ix_semcache_judged_entry_id ON semcache_judged (entry_id);
+CREATE INDEX ix_semcache_judged_at ON semcache_judged (at);
+CREATE TABLE semcache_quarantined (
+    asked_key BLOB NOT NULL,
+    entry_id INTEGER NOT NULL,
+    PRIMARY KEY (asked_key, entry_id)
+);
+CREATE INDEX ix_semcache_quarantined_entry_id ON semcache_quarantined (entry_id);
+""",
+    3: """
+ALTER TABLE semcache_entries ADD COLUMN tokens_in BIGINT;
+ALTER TABLE semcache_entries ADD COLUMN tokens_out BIGINT;
+ALTER TABLE semcache_entries ADD COLUMN seconds FLOAT;
+""",
+    4: """
+ALTER TABLE semcache_indexed ADD COLUMN collection VARCHAR DEFAULT '' NOT NULL;
+""",
+}
+"""What later versions added, as each of them left it."""
+
+
 def _ledger_of_version_1(directory: Path, *questions: str) -> Path:
     """As version 1 wrote it, with an answer to each question; no later code has a hand in it."""
     directory.mkdir()
@@ -151,27 +206,51 @@ def _ledger_of_version_1(directory: Path, *questions: str) -> Path:
     return file
 
 
-def _schema_of(file: Path) -> dict[str, str]:
-    """Every table and index by its name, with its definition in one line."""
+def _ledger_of_version(version: int, directory: Path) -> Path:
+    file = _ledger_of_version_1(directory)
     with sqlite3.connect(file) as connection:
-        rows = connection.execute("SELECT name, coalesce(sql, '') FROM sqlite_master").fetchall()
+        for later in range(2, version + 1):
+            connection.executescript(ADDED[later])
+        connection.execute(f"UPDATE semcache_meta SET value = {version} WHERE value = 1")
     connection.close()
-    return {name: " ".join(definition.split()) for name, definition in rows}
+    return file
 
 
-def test_a_ledger_of_version_1_gets_the_schema_of_a_new_one(tmp_path: Path) -> None:
-    old = _ledger_of_version_1(tmp_path / "old")
-    before = _schema_of(old)
+def _schema_of(file: Path) -> dict[str, object]:
+    """Every table with its columns and constraints, and every index, by its name."""
+    found = sa.inspect(sa.create_engine(f"sqlite:///{file}"))
+    schema: dict[str, object] = {}
+    for table in found.get_table_names():
+        columns = found.get_columns(table)
+        schema[table] = {column["name"]: repr(column) for column in columns}
+        schema[f"{table} in order"] = [column["name"] for column in columns]
+        schema[f"{table} key"] = found.get_pk_constraint(table)["constrained_columns"]
+        schema[f"{table} unique"] = [
+            one["column_names"] for one in found.get_unique_constraints(table)
+        ]
+        for index in found.get_indexes(table):
+            schema[str(index["name"])] = (table, index["column_names"], index["unique"])
+    return schema
+
+
+def test_there_is_a_ledger_of_every_older_version_to_try() -> None:
+    assert [1, *ADDED] == list(range(1, len(MIGRATIONS)))
+
+
+@pytest.mark.parametrize("version", [1, *ADDED])
+def test_a_ledger_of_an_older_version_gets_the_schema_of_a_new_one(
+    version: int, tmp_path: Path
+) -> None:
+    old = _ledger_of_version(version, tmp_path / "old")
+    assert "semcache_entries_priority" not in _schema_of(old)
     for name in ("old", "new"):
         Ledger.open(tmp_path / name, None).close()
     assert _schema_of(old) == _schema_of(tmp_path / "new" / FILE_NAME)
-    added = {name for name in _schema_of(old).keys() - before.keys() if "autoindex" not in name}
-    assert added == {
-        *("semcache_served", "ix_semcache_served_entry_id", "ix_semcache_served_asked_key"),
-        *("semcache_judged", "ix_semcache_judged_namespace", "ix_semcache_judged_entry_id"),
-        *("ix_semcache_judged_at", "semcache_quarantined", "ix_semcache_quarantined_entry_id"),
-        "ix_semcache_entries_answer",
-    }
+
+
+def _size(question: str) -> int:
+    """As storing it with the answer "a" and the tag "old" in the default namespace would count."""
+    return size_of((question, "a", "old", "default"), vector_bytes=4 * WORDS)
 
 
 def test_a_ledger_of_version_1_opens_and_keeps_everything(bench: Bench) -> None:
@@ -187,10 +266,13 @@ def test_a_ledger_of_version_1_opens_and_keeps_everything(bench: Bench) -> None:
     with sqlite3.connect(file) as connection:
         entry = connection.execute("SELECT * FROM semcache_entries WHERE id = 7").fetchone()
         meta = dict(connection.execute("SELECT * FROM semcache_meta"))
+        (space,) = connection.execute("SELECT * FROM semcache_space")
     connection.close()
     assert entry[10:19] == (0.5, b"how to reset it", b"a", None, None, None, 0.0, None, None)
-    assert entry[19:] == (None, None, None)  # what it took to make is not known
-    assert meta == {"ledger_id": 4711, "schema_version": 4}
+    assert entry[19:22] == (None, None, None)  # what it took to make is not known
+    assert entry[22:] == (_size("how to reset it"), 0.0, 0.0)
+    assert space == (1, 2, _size("how to reset it") + _size("where is my card"), 0.0, "lru")
+    assert meta == {"ledger_id": 4711, "schema_version": 5}
     cache = bench.open()
     assert cache.update(Request("new"), "a") == 9
     assert cache.invalidate(["old"]) == 2

@@ -30,6 +30,9 @@ def test_an_unusable_error_rate_is_refused_with_its_value_and_the_fix(
         ("max_entries", 0),
         ("max_entries", -5),
         ("max_entries", 1.5),
+        ("max_bytes", 0),
+        ("max_response_bytes", -1),
+        ("eviction", "fifo"),
         ("namespace", ""),
         ("namespace", 5),
         ("namespace", None),
@@ -59,6 +62,9 @@ def test_an_unusable_value_is_refused_by_name_and_value(name: str, value: Any) -
     [
         ("audit_rate", 2, r"share from 0 \(never\) to 1, such as 0.01"),
         ("confirmations", -1, "whole number, 0 for none"),
+        ("eviction", "fifo", "'lru', 'lfu' or 'cost'"),
+        ("max_bytes", 0, "whole number above 0.*None for no limit"),
+        ("max_response_bytes", 0, "whole number above 0, or None for no limit"),
     ],
 )
 def test_the_fix_is_named(name: str, value: Any, fix: str) -> None:
@@ -88,6 +94,9 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         "NAMESPACE": "acme",
         "TTL": "60",
         "MAX_ENTRIES": "7",
+        "MAX_BYTES": "1000000",
+        "MAX_RESPONSE_BYTES": "5000",
+        "EVICTION": "cost",
         "SCAN_LIMIT": "11",
         "AUDIT_RATE": "0.25",
         "SHADOW": "true",
@@ -98,6 +107,8 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert settings.path == Path.home() / "somewhere"
     assert (settings.max_error_rate, settings.namespace) == (0.05, "acme")
     assert (settings.ttl, settings.max_entries, settings.scan_limit) == (60, 7, 11)
+    assert (settings.max_bytes, settings.max_response_bytes) == (1_000_000, 5_000)
+    assert settings.eviction == "cost"
     assert (settings.audit_rate, settings.shadow, settings.confirmations) == (0.25, True, 3)
 
 

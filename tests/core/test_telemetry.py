@@ -199,6 +199,21 @@ class TestCounters:
         assert found["semcache.saved.cost"] == {(): 20}
         assert found["semcache.saved.seconds"] == {(): 3.0}
 
+    def test_evictions_are_counted_by_reason(self, recorded: Metrics, bench: Bench) -> None:
+        cache = bench.open(max_entries=2)
+        cache.update(Request("short"), "a", ttl=5)
+        cache.update(Request("long"), "a")
+        bench.clock.now += 10
+        for question in ("third", "fourth", "fifth"):
+            cache.update(Request(question), "a")
+        cache.update(Request("short again"), "a", ttl=5)
+        bench.clock.now += 10
+        cache._use().upkeep.round()
+        assert recorded()["semcache.evictions"] == {
+            (("semcache.reason", "expired"),): 2,
+            (("semcache.reason", "space"),): 3,
+        }
+
 
 class TestNamespaces:
     def test_no_tenant_is_named_unless_asked_for(
@@ -231,6 +246,7 @@ class TestGauges:
         found = recorded()
         file = str(bench.path / "ledger.sqlite3")
         assert _gauge(found, "entries") == {file: 1}
+        assert _gauge(found, "entries.size") == {file: cache._use().ledger.space().bytes}
         assert _gauge(found, "disk.size")[file] == cache.sizes()["bytes"] > 0
         assert _gauge(found, "index.lag") == {file: 0}
         wrong = _gauge(found, "wrong_hits")

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ import pytest
 import sqlalchemy as sa
 from ledger_contract import FINGERPRINT, PARTITION, LedgerContract, new
 from postgres_server import PostgresServer
+from running_totals import RunningTotals, check_totals
 from scripts_run import run_script
 from semcache_core import Request, SemcacheError
 from semcache_core import postgres_database as pg
+from semcache_core.catching_up import CatchingUp
+from semcache_core.eviction import Limits
 from semcache_core.ledger import Ledger, NewEntry
 from semcache_core.listing import Listing
 from semcache_core.records import Judgement, Records, Served
@@ -48,6 +52,37 @@ def reopen(url: str) -> Iterator[Callable[[], Ledger]]:
 
 class TestLedgerOnPostgres(LedgerContract):
     pass
+
+
+def test_the_totals_are_those_of_a_recount_whatever_is_done(postgres: PostgresServer) -> None:
+    class OnPostgres(RunningTotals):
+        def open(self) -> Ledger:
+            if not hasattr(self, "url"):
+                self.url = postgres.url(postgres.new_schema())
+            return Ledger.open(None, self.url)
+
+    check_totals(OnPostgres, examples=12)
+
+
+def test_a_ledger_of_the_version_before_is_counted_anew(
+    ledger: Ledger, reopen: Callable[[], Ledger]
+) -> None:
+    ids = [ledger.insert(new(f"q{i}", tags=("t",))) for i in range(3)]
+    before = ledger.space()
+    with ledger.write() as connection:
+        for table in ("space", "means"):
+            connection.execute(sa.text(f"DROP TABLE semcache_{table}"))
+        for column in ("bytes", "worth", "priority"):  # and the index goes with them
+            connection.execute(sa.text(f"ALTER TABLE semcache_entries DROP COLUMN {column}"))
+        connection.execute(sa.update(meta).where(meta.c.value == 5).values(value=4))
+    again = reopen()
+    assert (again.space().entries, again.space().bytes) == (3, 0)
+    CatchingUp(again, "lfu")
+    assert again.space() == replace(before, ranked_by="lfu")
+    index = sa.text("SELECT count(*) FROM pg_indexes WHERE indexname = 'semcache_entries_priority'")
+    assert again.read(index, {})[0][0] >= 1
+    again.insert(new("q3"), Limits(3, policy="lfu"))
+    assert again.get(ids[0], PARTITION, 100) is None
 
 
 def test_a_writer_draws_no_id_before_the_one_in_front_of_it_can_be_seen(

@@ -21,7 +21,7 @@ from semcache_core.cli.options import DEFAULT_PATH, JsonOption, PathOption, exis
 from semcache_core.ledger import Ledger
 from semcache_core.prices import Saved
 from semcache_core.records import Records
-from semcache_core.settings import settings_from
+from semcache_core.settings import CacheSettings, settings_from
 
 EVERY_SECONDS = 2.0
 
@@ -29,7 +29,8 @@ EVERY_SECONDS = 2.0
 @dataclass(frozen=True)
 class Figures:
     """One look at a ledger, over all namespaces and all processes; `at` is in seconds since the
-    epoch. `saved` is by the hits of entries that are still here.
+    epoch. `bytes` are those on disk; `max_bytes`, of the environment, is about `entries_bytes`.
+    `saved` is by the hits of entries that are still here.
     """
 
     at: float
@@ -37,20 +38,24 @@ class Figures:
     namespaces: int
     hits_ever: int
     bytes: int
+    entries_bytes: int
+    max_bytes: int | None
     saved: Saved
     max_error_rate: float
     claimed_error: float | None
     measured: Measured
 
     @classmethod
-    def of(cls, ledger: Ledger, max_error_rate: float, now: float) -> "Figures":
-        records = Records(ledger)
+    def of(cls, ledger: Ledger, settings: CacheSettings, now: float) -> "Figures":
+        records, max_error_rate = Records(ledger), settings.max_error_rate
         return cls(
             at=now,
             entries=ledger.count(now=now),
             namespaces=ledger.namespaces(),
             hits_ever=ledger.hits_ever(),
             bytes=ledger.bytes_on_disk(),
+            entries_bytes=ledger.space().bytes,
+            max_bytes=settings.max_bytes,
             saved=ledger.saved(),
             max_error_rate=max_error_rate,
             claimed_error=records.claimed_error(),
@@ -74,22 +79,22 @@ def stats(
     """What a cache holds, what its hits saved, and how many of them were wrong."""
     if seconds is not None and not watch:
         raise typer.BadParameter("SECONDS goes with --watch: semcache stats --watch 5")
-    max_error_rate = settings_from({}).max_error_rate
+    settings = settings_from({})
     with closing(Ledger.open(existing(path), None)) as ledger:
         if watch:
             with suppress(KeyboardInterrupt):
-                _show_each(_looks(ledger, max_error_rate, seconds or EVERY_SECONDS), as_json)
+                _show_each(_looks(ledger, settings, seconds or EVERY_SECONDS), as_json)
             return
-        found = Figures.of(ledger, max_error_rate, time.time())
+        found = Figures.of(ledger, settings, time.time())
     if as_json:
         typer.echo(json.dumps(asdict(found)))
     else:
         Console().print(_table(found))
 
 
-def _looks(ledger: Ledger, max_error_rate: float, seconds: float) -> Iterator[Figures]:
+def _looks(ledger: Ledger, settings: CacheSettings, seconds: float) -> Iterator[Figures]:
     while True:
-        yield Figures.of(ledger, max_error_rate, time.time())
+        yield Figures.of(ledger, settings, time.time())
         time.sleep(seconds)
 
 
@@ -123,6 +128,7 @@ def _rows(found: Figures) -> list[tuple[str, str]]:
         ("namespaces", f"{found.namespaces:,}"),
         ("hits ever", f"{found.hits_ever:,}"),
         ("bytes", f"{found.bytes:,}"),
+        ("taken", f"{found.entries_bytes:,}{_limit(found.max_bytes)}"),
         ("saved tokens", f"{_shown(saved.tokens_in)} in, {_shown(saved.tokens_out)} out"),
         ("saved cost", _shown(saved.cost, ",.2f")),
         ("saved seconds", _shown(saved.seconds, ",.1f")),
@@ -136,6 +142,11 @@ def _rows(found: Figures) -> list[tuple[str, str]]:
             f"{measured.n:,} audited)",
         ),
     ]
+
+
+def _limit(max_bytes: int | None) -> str:
+    """Nothing where none is set in the environment: the app may have one."""
+    return "" if max_bytes is None else f" of {max_bytes:,}"
 
 
 def _shown(value: float | None, how: str = ",") -> str:
