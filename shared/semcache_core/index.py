@@ -2,18 +2,23 @@
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
-from semcache_core.errors import IndexUnavailableError
+from semcache_core.deadline import Deadline
+from semcache_core.errors import CollectionGoneError, IndexUnavailableError
+from semcache_core.segments import identity, remove_unreferenced
 from semcache_core.types import Matrix, Vector
 
 if TYPE_CHECKING:
@@ -23,6 +28,11 @@ log = logging.getLogger("semcache")
 
 MAX_BATCH = 300  # Chroma Cloud's quota on records per write
 PROBE_SECONDS = 120
+READS_AT_ONCE = 5
+READ_SECONDS = 2.0
+"""A lookup waits so long for the index, and then scans."""
+WRITE_SECONDS = 10.0
+_NUMBERED = re.compile(r"-[0-9a-f]{16}-[0-9a-f]{7}$")
 # Twice Chroma's defaults for both: where a small dense topic was stored before 30k entries on
 # other topics, the defaults missed 35 % of its questions by their own vector, these 0.25 %.
 # Building takes up to three times as long, in the background.
@@ -34,80 +44,173 @@ class ChromaIndex:
 
     A `where` filter on one shared collection was rejected: at 100k entries it takes 100 to 300 ms
     (every matching id is listed first), and over-fetching without a filter misses small scopes.
-    Ledger id and model fingerprint are part of a collection's name: vectors of two ledgers or two
-    models never meet. Every failure of Chroma becomes an IndexUnavailableError.
+    Ledger id, model fingerprint and generation are part of a collection's name: vectors of two
+    ledgers or two models never meet. Every failure of Chroma becomes an IndexUnavailableError, also
+    that it does not answer.
     """
 
-    def __init__(self, client: "ClientAPI", ledger_id: int, fingerprint: str) -> None:
+    def __init__(
+        self,
+        client: "ClientAPI",
+        ledger_id: int,
+        fingerprint: str,
+        calls: "Calls | None" = None,
+    ) -> None:
         self._client = client
         self._prefix = f"semcache-{ledger_id:016x}-{fingerprint[:12]}-"
-        self._collections: dict[bytes, Any] = {}
+        self._collections: dict[tuple[bytes, int], Any] = {}
+        self._generations: dict[bytes, int] = {}
+        calls = calls or Calls()
+        self._reads, self._writes = calls.reads, calls.writes
 
-    def add(self, partition: bytes, ids: Sequence[int], vectors: Matrix) -> None:
+    def use(self, partition: bytes, generation: int) -> None:
+        """From now on everything without a `generation` of its own is of this one."""
+        before = self.generation(partition)
+        self._generations[partition] = generation
+        if before != generation:
+            self._collections.pop((partition, before), None)
+
+    def generation(self, partition: bytes) -> int:
+        return self._generations.get(partition, 0)
+
+    def add(
+        self,
+        partition: bytes,
+        ids: Sequence[int],
+        vectors: Matrix,
+        generation: int | None = None,
+    ) -> None:
         """Add or replace vectors (float32 [n, d], unit rows) in batches."""
-        with _as_unavailable("add to"):
-            collection = self._collection(partition)
-            for start in range(0, len(ids), MAX_BATCH):
-                chunk = slice(start, start + MAX_BATCH)
-                collection.upsert(ids=[str(i) for i in ids[chunk]], embeddings=vectors[chunk])
+        for start in range(0, len(ids), MAX_BATCH):
+            chunk = slice(start, start + MAX_BATCH)
+            with self._failing("add to", partition):
+                upsert = partial(self._upsert, partition, generation, ids[chunk], vectors[chunk])
+                self._writes.run(upsert)
 
     def nearest(self, partition: bytes, vector: Vector, k: int) -> list[tuple[int, float]]:
-        with _as_unavailable("query"):
-            found = self._collection(partition).query(
-                query_embeddings=vector[None, :], n_results=k, include=["distances"]
+        """CollectionGoneError where the partition has no collection."""
+        with self._failing("query", partition):
+            found = self._reads.run(
+                lambda: self._collection(partition).query(
+                    query_embeddings=vector[None, :], n_results=k, include=["distances"]
+                )
             )
             pairs = zip(found["ids"][0], found["distances"][0], strict=True)
             return [(int(entry_id), 1.0 - float(distance)) for entry_id, distance in pairs]
 
     def remove(self, partition: bytes, ids: Sequence[int]) -> None:
-        with _as_unavailable("delete from"):
-            self._collection(partition).delete(ids=[str(i) for i in ids])
+        with suppress(CollectionGoneError), self._failing("delete from", partition):
+            ids_there = [str(i) for i in ids]
+            self._writes.run(lambda: self._collection(partition).delete(ids=ids_there))
 
-    def drop(self, partition: bytes) -> None:
-        with _as_unavailable("drop"):
-            self._collections.pop(partition, None)
-            if self._name(partition) in {c.name for c in self._client.list_collections()}:
-                self._client.delete_collection(self._name(partition))
+    def drop(self, partition: bytes, generation: int | None = None) -> None:
+        with suppress(CollectionGoneError), self._failing("drop", partition):
+            number = self.generation(partition) if generation is None else generation
+            self._collections.pop((partition, number), None)
+            name = self._name(partition, number)
+            self._writes.run(partial(self._client.delete_collection, name))
 
     def drop_all(self) -> None:
         """Drop what this ledger has for this model, also what cannot be used."""
-        with _as_unavailable("drop"):
-            self._collections.clear()
-            for collection in self._client.list_collections():
-                if collection.name.startswith(self._prefix):
-                    self._client.delete_collection(collection.name)
+        self._collections.clear()
+        self.sweep(dict, others=True)
 
-    def count(self, partition: bytes) -> int:
-        with _as_unavailable("count"):
-            return int(self._collection(partition).count())
+    def sweep(self, live: Callable[[], Mapping[bytes, int]], others: bool) -> int:
+        """Drop the collections that `live` (partition -> generation) has another generation of;
+        with `others` also those of partitions that it does not name. Returns how many.
+        """
+        with _as_unavailable("drop"):
+            # listed before `live` is read: a collection that is made meanwhile is not in the list
+            collections = self._writes.run(self._client.list_collections)
+            ours = {c.name for c in collections if c.name.startswith(self._prefix)}
+            numbers = live()
+            kept = {self._name(partition, number) for partition, number in numbers.items()}
+            known = tuple(name[: -len(_number(0))] for name in kept)
+            doomed = [
+                name
+                for name in ours - kept
+                if others or name.startswith(known) or not _NUMBERED.search(name)
+            ]
+            for name in doomed:
+                self._writes.run(partial(self._client.delete_collection, name))
+        return len(doomed)
+
+    def count(self, partition: bytes, generation: int | None = None) -> int:
+        """Vectors in the collection; 0 where there is none."""
+        with suppress(CollectionGoneError), self._failing("count", partition):
+            return int(self._writes.run(lambda: self._collection(partition, generation).count()))
+        return 0
 
     def close(self) -> None:
         self._collections.clear()
         with _as_unavailable("close"):
             close = getattr(self._client, "close", None)  # clients before 1.3 have none
             if close is not None:
-                close()
+                self._writes.run(close)
 
-    def _name(self, partition: bytes) -> str:
-        return self._prefix + partition.hex()[:24]  # 63 characters, the most Chroma allows
+    def _upsert(
+        self, partition: bytes, generation: int | None, ids: Sequence[int], vectors: Matrix
+    ) -> None:
+        collection = self._collection(partition, generation, create=True)
+        collection.upsert(ids=[str(i) for i in ids], embeddings=vectors)
 
-    def _collection(self, partition: bytes) -> Any:
-        collection = self._collections.get(partition)
+    def _name(self, partition: bytes, generation: int) -> str:
+        # 63 characters, the most Chroma allows
+        return self._prefix + partition.hex()[:16] + _number(generation)
+
+    def _collection(
+        self, partition: bytes, generation: int | None = None, create: bool = False
+    ) -> Any:
+        number = self.generation(partition) if generation is None else generation
+        collection = self._collections.get((partition, number))
         if collection is None:
-            collection = self._client.get_or_create_collection(
-                self._name(partition),
-                configuration={"hnsw": _HNSW},
-                embedding_function=None,
-            )
-            # get_or_create keeps an older collection's distance without a word
-            space = ((collection.configuration_json or {}).get("hnsw") or {}).get("space")
-            if space != "cosine":
-                raise IndexUnavailableError(
-                    f"collection {collection.name} measures {space!r}, not cosine; delete it, "
-                    "it is rebuilt from the ledger"
+            name = self._name(partition, number)
+            # Only who adds creates: an empty one in place of one that is gone would hide entries.
+            if create:
+                collection = self._client.get_or_create_collection(
+                    name, configuration={"hnsw": _HNSW}, embedding_function=None
                 )
-            self._collections[partition] = collection
+            else:
+                collection = self._client.get_collection(name, embedding_function=None)
+            _check_distance(collection)
+            self._collections[partition, number] = collection
         return collection
+
+    @contextmanager
+    def _failing(self, action: str, partition: bytes) -> Iterator[None]:
+        try:
+            with _as_unavailable(action):
+                yield
+        except CollectionGoneError:
+            for key in [key for key in self._collections if key[0] == partition]:
+                self._collections.pop(key, None)
+            raise
+
+
+@dataclass(frozen=True)
+class Calls:
+    """How many calls may be under way, and for how long; kept while clients come and go.
+
+    Half of the concurrent reads that Chroma Cloud allows a collection, so that two processes keep
+    to it; and one write.
+    """
+
+    reads: Deadline = field(default_factory=lambda: Deadline(READS_AT_ONCE, READ_SECONDS))
+    writes: Deadline = field(default_factory=lambda: Deadline(1, WRITE_SECONDS))
+
+
+def _number(generation: int) -> str:
+    return f"-{generation:07x}"
+
+
+def _check_distance(collection: Any) -> None:
+    # get_or_create keeps an older collection's distance without a word
+    space = ((collection.configuration_json or {}).get("hnsw") or {}).get("space")
+    if space != "cosine":
+        raise CollectionGoneError(
+            f"collection {collection.name} measures {space!r}, not cosine; delete it, "
+            "it is rebuilt from the ledger"
+        )
 
 
 def usable_here() -> bool:
@@ -138,7 +241,9 @@ def _as_unavailable(action: str) -> Iterator[None]:
         raise
     # Chroma raises errors of its Rust core, SQLite, HTTP client and server, without a common base
     except Exception as error:
-        raise IndexUnavailableError(f"cannot {action} the vector index: {error!r}") from error
+        gone = type(error).__name__ == "NotFoundError"  # chromadb is not imported only for this
+        kind = CollectionGoneError if gone else IndexUnavailableError
+        raise kind(f"cannot {action} the vector index: {error!r}") from error
 
 
 class IndexHome:
@@ -153,6 +258,7 @@ class IndexHome:
         directory = directory.resolve()
         self._chroma = directory / "chroma"
         self._open_marker = directory / "index.open"
+        self._opened: tuple[int, int] | None = None
         self._lock = FileLock(directory / "index.lock", timeout=0, thread_local=False)
 
     def acquire(self) -> bool:
@@ -172,7 +278,19 @@ class IndexHome:
             self.set_aside()
         with _as_unavailable("open"):
             self._open_marker.touch(mode=0o600)
-            return _persistent_client(self._chroma)
+            client = _persistent_client(self._chroma)
+            self._opened = identity(self._chroma)
+            return client
+
+    def is_intact(self) -> bool:
+        """Whether the directory is still the one that was opened: a deleted one is written to
+        without an error, and to no end.
+        """
+        return self._opened is not None and identity(self._chroma) == self._opened
+
+    def tidy(self) -> None:
+        """Remove the directories of collections that were dropped: Chroma leaves them."""
+        remove_unreferenced(self._chroma)
 
     def set_aside(self) -> None:
         """Move the directory out of the way as `chroma.broken`, in place of an older one."""

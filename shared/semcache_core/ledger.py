@@ -314,7 +314,7 @@ class Ledger:
             )
             .where(vectors.c.fingerprint == fingerprint)
             .group_by(vectors.c.partition)
-            .having(sa.or_(sa.func.count() > above, sa.func.max(indexed.c.through).isnot(None)))
+            .having(sa.or_(sa.func.count() > above, sa.func.max(indexed.c.through) > 0))
         )
         return sum(int(row[0]) for row in self.read(counted, {}))
 
@@ -413,6 +413,7 @@ class Ledger:
                         ).where(entries.c.id == entry_id),
                     )
                 )
+            _forget_indexed(connection, [entry_id for entry_id, _, _ in rows])
 
     def touch(self, used: dict[int, tuple[int, float]]) -> Saved:
         """Add hits: entry id -> (how many, when last); returns what these saved."""
@@ -475,30 +476,6 @@ class Ledger:
             )
 
     # -- what the index has --------------------------------------------------------------------
-
-    def indexed_through(self, partition: bytes, fingerprint: str) -> int:
-        """The last entry id of this partition that the index holds; 0 when it holds none."""
-        rows = self.read(_INDEXED_THROUGH, {"partition": partition, "fingerprint": fingerprint})
-        return int(rows[0][0]) if rows else 0
-
-    def all_indexed(self, fingerprint: str) -> dict[bytes, int]:
-        """Partition -> last indexed id, for every partition in the index of this model."""
-        query = sa.select(indexed.c.partition, indexed.c.through)
-        rows = self.read(query.where(indexed.c.fingerprint == fingerprint), {})
-        return {row.partition: row.through for row in rows}
-
-    def set_indexed(self, partition: bytes, fingerprint: str, through: int) -> None:
-        with self.write() as connection:
-            _forget_indexed(connection, partition, fingerprint)
-            connection.execute(
-                sa.insert(indexed),
-                {"partition": partition, "fingerprint": fingerprint, "through": through},
-            )
-
-    def forget_indexed(self, fingerprint: str, partition: bytes | None = None) -> None:
-        """Note that the index holds nothing of this partition, or nothing at all."""
-        with self.write() as connection:
-            _forget_indexed(connection, partition, fingerprint)
 
     def count_vectors(self, partition: bytes, fingerprint: str, through: int) -> int:
         query = sa.select(sa.func.count()).where(
@@ -657,10 +634,6 @@ _VECTORS_AFTER = (
     .where(_OF_PARTITION, vectors.c.entry_id > sa.bindparam("after"))
     .order_by(vectors.c.entry_id)
     .limit(sa.bindparam("limit", type_=sa.Integer))
-)
-_INDEXED_THROUGH = sa.select(indexed.c.through).where(
-    indexed.c.partition == sa.bindparam("partition"),
-    indexed.c.fingerprint == sa.bindparam("fingerprint"),
 )
 _TOUCH = (
     sa.update(entries)
@@ -839,11 +812,20 @@ def _evict(connection: sa.Connection, max_entries: int, spare: int = 0) -> None:
         _delete(connection, entries.c.id.in_(oldest))
 
 
-def _forget_indexed(connection: sa.Connection, partition: bytes | None, fingerprint: str) -> None:
-    query = sa.delete(indexed).where(indexed.c.fingerprint == fingerprint)
-    if partition is not None:
-        query = query.where(indexed.c.partition == partition)
-    connection.execute(query)
+def _forget_indexed(connection: sa.Connection, entry_ids: Sequence[int]) -> None:
+    """Vectors are new under ids that the index passed already: it begins anew in their partitions.
+
+    In the same transaction, as a crash in between would hide these entries for good.
+    """
+    for start in range(0, len(entry_ids), ID_CHUNK):
+        some = sa.select(vectors.c.partition, vectors.c.fingerprint).where(
+            vectors.c.entry_id.in_(entry_ids[start : start + ID_CHUNK])
+        )
+        connection.execute(
+            sa.update(indexed)
+            .where(sa.tuple_(indexed.c.partition, indexed.c.fingerprint).in_(some))
+            .values(generation=indexed.c.generation + 1, through=0, added=0)
+        )
 
 
 def _engine(url: sa.URL) -> sa.Engine:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from semcache_core.errors import IndexUnavailableError
+from semcache_core.errors import CollectionGoneError, IndexBusyError, IndexUnavailableError
 from semcache_core.ledger import Ledger, Stored
 from semcache_core.types import Matrix, Vector, VectorIndex
 
@@ -18,7 +18,8 @@ log = logging.getLogger("semcache")
 Ids = NDArray[np.int64]
 CANDIDATES = 16
 """Enough to meet one with another answer where a popular one was stored many times over."""
-MOST_CANDIDATES = 512
+MOST_CANDIDATES = 256
+"""Chroma Cloud gives at most 300 results."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,8 @@ class Retrieval:
         self.index: VectorIndex | None = None
         self.indexed: dict[bytes, int] = {}
         """Partition -> last entry id that `index` holds. Both are set by the upkeep."""
+        self.lost: IndexUnavailableError | None = None
+        """Why lookups took `index` out of use, for the upkeep."""
 
     def nearest(
         self, partition: bytes, vector: Vector, now: float, asked: bytes = b""
@@ -195,6 +198,12 @@ class Retrieval:
             return [self._scan_all(partition, vector, k)]
         try:
             found = [i for i, _ in index.nearest(partition, vector, min(k, MOST_CANDIDATES))]
+        except IndexBusyError:
+            return [self._scan_all(partition, vector, k)]
+        except CollectionGoneError:
+            # another process may have put a new one in its place: the indexer looks
+            self.indexed.pop(partition, None)
+            return [self._scan_all(partition, vector, k)]
         except IndexUnavailableError as error:
             self._lose_index(index, error)
             return [self._scan_all(partition, vector, k)]
@@ -212,6 +221,7 @@ class Retrieval:
 
     def _lose_index(self, index: VectorIndex, error: IndexUnavailableError) -> None:
         if self.index is index:
+            self.lost = error
             self.index = None
             log.warning(
                 "semcache: %s; large scopes are scanned, which is as right and slower, until the "

@@ -92,13 +92,16 @@ tags = sa.Table(
     sa.Column("tag", AnyText, primary_key=True, index=True),
 )
 
-# What the vector index holds: per partition and model, every vector up to `through` ...
+# What the vector index holds: per partition and model, every vector up to `through`, in the
+# collection with this number, to which `added` vectors were written in all ...
 indexed = sa.Table(
     "semcache_indexed",
     metadata,
     sa.Column("partition", sa.LargeBinary(32), primary_key=True),
     sa.Column("fingerprint", sa.String, primary_key=True),
     sa.Column("through", sa.Integer, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("added", sa.Integer, nullable=False, server_default=sa.text("0")),
 )
 
 # ... and of these the ones deleted since, for the index's owner to remove.
@@ -180,7 +183,24 @@ def _keep_usage(connection: sa.Connection) -> None:
             connection.exec_driver_sql(f"ALTER TABLE {entries.name} ADD COLUMN {definition}")
 
 
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_create, _judge_answers, _keep_usage)
+def _number_generations(connection: sa.Connection) -> None:
+    present = {column["name"] for column in sa.inspect(connection).get_columns(indexed.name)}
+    for name in ("generation", "added"):
+        if name not in present:
+            definition = sa.schema.CreateColumn(indexed.c[name]).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {indexed.name} ADD COLUMN {definition}")
+    # How full of dead entries the collections of before are nobody knows, and their names carry no
+    # generation: all are filled anew.
+    connection.execute(sa.delete(indexed))
+    connection.execute(sa.delete(removed))
+
+
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
+    _create,
+    _judge_answers,
+    _keep_usage,
+    _number_generations,
+)
 """Migration n takes a ledger from version n to n + 1; they run in one transaction."""
 
 

@@ -11,6 +11,7 @@ import pytest
 from chromadb.config import Settings
 from contracts import PARTITION, VectorIndexContract, unit
 from semcache_core import SemcacheError
+from semcache_core.errors import CollectionGoneError
 from semcache_core.index import ChromaIndex, IndexHome, _probe, memory_client
 
 FINGERPRINT = "f" * 64
@@ -70,7 +71,8 @@ def client() -> Iterator[Any]:
 def test_two_ledgers_on_one_client_never_see_each_others_vectors(client: Any) -> None:
     one, other = (ChromaIndex(client, ledger_id, FINGERPRINT) for ledger_id in (1, 2))
     one.add(PARTITION, [1], unit(0))
-    assert other.nearest(PARTITION, unit(0)[0], 8) == []
+    with pytest.raises(CollectionGoneError):
+        other.nearest(PARTITION, unit(0)[0], 8)
     other.drop_all()
     assert one.count(PARTITION) == 1
 
@@ -78,7 +80,8 @@ def test_two_ledgers_on_one_client_never_see_each_others_vectors(client: Any) ->
 def test_two_models_on_one_client_never_see_each_others_vectors(client: Any) -> None:
     one, other = (ChromaIndex(client, 3, fingerprint) for fingerprint in ("a" * 64, "b" * 64))
     one.add(PARTITION, [1], unit(0))
-    assert other.nearest(PARTITION, unit(0)[0], 8) == []
+    with pytest.raises(CollectionGoneError):
+        other.nearest(PARTITION, unit(0)[0], 8)
 
 
 def test_names_hold_for_the_largest_ledger_id(client: Any) -> None:
@@ -91,7 +94,7 @@ def test_a_collection_of_our_name_with_another_distance_is_refused_with_the_fix(
     client: Any,
 ) -> None:
     index = ChromaIndex(client, 4, FINGERPRINT)
-    client.create_collection(index._name(PARTITION), embedding_function=None)
+    client.create_collection(index._name(PARTITION, 0), embedding_function=None)
     with pytest.raises(SemcacheError, match="'l2', not cosine; delete it"):
         index.nearest(PARTITION, unit(0)[0], 1)
     index.drop_all()

@@ -18,6 +18,7 @@ from fakes import WORDS, WordEmbedder
 from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core import Request, SemcacheError
+from semcache_core.generations import Generation, Generations
 from semcache_core.ledger import FILE_NAME, Ledger, NewEntry
 from semcache_core.request import key_of
 from semcache_core.schema import entries, judged, quarantined, served
@@ -237,24 +238,10 @@ def test_conditions_of_invalidate_must_all_hold(ledger: Ledger) -> None:
 
 def test_deleting_notes_only_what_the_index_holds(ledger: Ledger) -> None:
     ids = [ledger.insert(new(f"q{i}")) for i in range(4)]
-    ledger.set_indexed(PARTITION, FINGERPRINT, ids[1])
+    Generations(ledger, FINGERPRINT).advance(PARTITION, Generation(), Generation(0, ids[1], 2))
     ledger.clear()
     assert ledger.take_removed() == {PARTITION: ids[:2]}
     assert ledger.take_removed() == {}
-
-
-def test_what_the_index_holds_is_kept_per_model_and_partition(ledger: Ledger) -> None:
-    ledger.set_indexed(PARTITION, FINGERPRINT, 5)
-    ledger.set_indexed(PARTITION, FINGERPRINT, 7)
-    ledger.set_indexed(b"other", FINGERPRINT, 8)
-    ledger.set_indexed(PARTITION, "f" * 64, 9)
-    assert ledger.all_indexed(FINGERPRINT) == {PARTITION: 7, b"other": 8}
-    assert ledger.indexed_through(PARTITION, FINGERPRINT) == 7
-    ledger.forget_indexed(FINGERPRINT, b"other")
-    assert ledger.all_indexed(FINGERPRINT) == {PARTITION: 7}
-    ledger.forget_indexed(FINGERPRINT)
-    assert ledger.all_indexed(FINGERPRINT) == {}
-    assert ledger.all_indexed("f" * 64) == {PARTITION: 9}
 
 
 def test_a_new_vector_replaces_that_of_another_model(ledger: Ledger) -> None:

@@ -1,0 +1,263 @@
+"""Collections full of dead entries are made anew, while every answer is found."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import chromadb
+import pytest
+from conftest import Bench
+from fakes import WordEmbedder
+from semcache_core import Request, SemanticCache, renewal
+from semcache_core.generations import Generation, Generations
+from semcache_core.index import ChromaIndex
+from semcache_core.ledger import Ledger
+from semcache_core.segments import remove_unreferenced
+
+pytestmark = pytest.mark.usefixtures("still")
+LIMIT, PARTITION, MODEL = 20, b"p" * 32, WordEmbedder.fingerprint
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(renewal, "MIN_DEAD", 150)
+    monkeypatch.setattr(renewal, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(renewal, "RETIRE_SECONDS", 0.0)
+
+
+def words(i: int) -> str:
+    return f"alpha{i} beta{i} gamma{i}"
+
+
+def fill(cache: SemanticCache, start: int, stop: int) -> None:
+    for i in range(start, stop):
+        cache.update(Request(words(i)), f"answer {i}")
+
+
+def rounds(cache: SemanticCache, n: int = 3) -> None:
+    for _ in range(n):
+        cache._use().retrieval.found_large.set()
+        cache._use().upkeep._indexer._retry_at = 0.0
+        cache._use().upkeep.round()
+
+
+def assert_finds(cache: SemanticCache, start: int, stop: int) -> None:
+    for i in range(start, stop):
+        hit = cache.lookup(Request(f"gamma{i} alpha{i} beta{i}"))
+        assert hit is not None and hit.response == f"answer {i}", i
+
+
+def worn_cache(bench: Bench, **options: Any) -> SemanticCache:
+    """140 live entries, 560 ever."""
+    cache = bench.open(scan_limit=LIMIT, max_entries=140, **options)
+    for start in range(0, 560, 140):
+        fill(cache, start, start + 140)
+        if start < 420:
+            rounds(cache, 1)
+    return cache
+
+
+def live(cache: SemanticCache) -> Generation:
+    (one,) = Generations(cache._use().ledger, MODEL).all().values()
+    return one
+
+
+def segment_directories(bench: Bench) -> list[Path]:
+    return [p for p in (bench.path / "chroma").iterdir() if p.is_dir()]
+
+
+def test_a_collection_of_dead_entries_is_made_anew_and_leaves_no_file(bench: Bench) -> None:
+    cache = worn_cache(bench)
+    rounds(cache)
+    assert_finds(cache, 420, 560)
+    assert live(cache).number > 0
+    assert live(cache).added <= 2 * 140
+    index: Any = cache._use().retrieval.index
+    assert len(index._client.list_collections()) == 1
+    assert len(segment_directories(bench)) == 1
+
+
+def test_few_dead_entries_are_left_where_they_are(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "MIN_DEAD", 1000)
+    cache = worn_cache(bench)
+    rounds(cache)
+    assert (live(cache).number, live(cache).added) == (0, 560)
+
+
+def test_lookups_and_updates_in_the_middle_of_a_copy_miss_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "MIN_DEAD", 10**6)
+    cache = worn_cache(bench)
+    rounds(cache)
+    monkeypatch.setattr(renewal, "MIN_DEAD", 150)
+    monkeypatch.setattr(renewal, "MAX_BATCH", 20)
+    monkeypatch.setattr(renewal, "BATCHES_A_ROUND", 1)
+    stored = 560
+    while live(cache).number == 0:
+        assert_finds(cache, stored - 140, stored)
+        fill(cache, stored, stored + 5)
+        stored += 5
+        rounds(cache, 1)
+        assert stored < 700, "the copy never ends"
+    assert_finds(cache, stored - 140, stored)
+    rounds(cache)
+    assert_finds(cache, stored - 140, stored)
+
+
+def test_what_a_crash_in_the_middle_of_a_copy_leaves_is_dropped_on_opening(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "MIN_DEAD", 10**6)
+    cache = worn_cache(bench)
+    rounds(cache)
+    monkeypatch.setattr(renewal, "MIN_DEAD", 150)
+    monkeypatch.setattr(renewal, "MAX_BATCH", 20)
+    monkeypatch.setattr(renewal, "BATCHES_A_ROUND", 1)
+    rounds(cache, 1)
+    assert len(segment_directories(bench)) == 2
+    cache.close()
+    again = bench.open(scan_limit=LIMIT, max_entries=140)
+    monkeypatch.setattr(renewal, "MIN_DEAD", 10**6)
+    rounds(again)
+    assert_finds(again, 420, 560)
+    assert len(segment_directories(bench)) == 1
+    assert live(again).number == 0
+
+
+def test_a_scope_that_was_cleared_gives_its_disk_back(bench: Bench) -> None:
+    cache = bench.open(scan_limit=LIMIT)
+    fill(cache, 0, 200)
+    rounds(cache)
+    cache.clear()
+    rounds(cache)
+    assert segment_directories(bench) == []
+    fill(cache, 200, 300)
+    rounds(cache)
+    assert_finds(cache, 200, 300)
+    assert cache.stats().indexed_scopes == 1
+
+
+def test_rebuild_makes_a_new_generation_while_the_old_one_serves(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = bench.open(scan_limit=LIMIT)
+    fill(cache, 0, 120)
+    rounds(cache)
+    scanned: list[bytes] = []
+    retrieval: Any = cache._use().retrieval
+    monkeypatch.setattr(retrieval, "_scan_all", lambda p, *_: scanned.append(p) or [])
+    add = ChromaIndex.add
+
+    def add_and_look(self: ChromaIndex, *arguments: Any, **options: Any) -> None:
+        add(self, *arguments, **options)
+        assert_finds(cache, 0, 5)
+
+    monkeypatch.setattr(ChromaIndex, "add", add_and_look)
+    cache.rebuild()
+    assert live(cache).number == 1
+    assert_finds(cache, 0, 120)
+    assert scanned == []
+    cache.close()
+    assert len(segment_directories(bench)) == 1
+
+
+class TestOnAServer:
+    @pytest.fixture
+    def client(self, chroma_server: int) -> Any:
+        return chromadb.HttpClient("127.0.0.1", chroma_server)
+
+    def test_another_process_goes_over_to_the_new_generation_and_misses_nothing(
+        self, client: Any, bench: Bench, warnings_of: Any
+    ) -> None:
+        one = worn_cache(bench, chroma_client=client)
+        two = bench.open(scan_limit=LIMIT, max_entries=140, chroma_client=client)
+        rounds(two, 1)
+        assert two.stats().indexed_scopes == 1
+        rounds(one)
+        assert live(one).number > 0  # and the old one is gone
+        assert_finds(two, 420, 560)
+        rounds(two, 1)
+        assert two.stats().indexed_scopes == 1
+        assert_finds(two, 420, 560)
+        assert_finds(one, 420, 560)
+        assert warnings_of("failed") == warnings_of("lost") == []
+
+    def test_only_one_process_copies_at_a_time(
+        self, client: Any, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(renewal, "MIN_DEAD", 10**6)
+        one = worn_cache(bench, chroma_client=client)
+        rounds(one)
+        two = bench.open(scan_limit=LIMIT, max_entries=140, chroma_client=client)
+        rounds(two, 1)
+        monkeypatch.setattr(renewal, "MIN_DEAD", 150)
+        monkeypatch.setattr(renewal, "MAX_BATCH", 20)
+        monkeypatch.setattr(renewal, "BATCHES_A_ROUND", 1)
+        rounds(one, 1)
+        rounds(two, 1)
+        assert one._use().upkeep._indexer._renewal._copy is not None
+        assert two._use().upkeep._indexer._renewal._copy is None
+        one.close()  # in the middle: another takes the copy over, from the beginning
+        rounds(two, 12)
+        assert live(two).number == 1
+        assert_finds(two, 420, 560)
+
+
+@pytest.fixture
+def generations(tmp_path: Path) -> Any:
+    ledger = Ledger.open(tmp_path, None)
+    yield Generations(ledger, MODEL)
+    ledger.close()
+
+
+def test_of_two_that_move_a_generation_on_only_one_does(generations: Generations) -> None:
+    assert generations.advance(PARTITION, Generation(), Generation(0, 5, 5))
+    assert not generations.advance(PARTITION, Generation(), Generation(0, 3, 3))
+    assert generations.all() == {PARTITION: Generation(0, 5, 5)}
+    assert generations.advance(PARTITION, Generation(0, 5, 5), Generation(0, 9, 8))
+    assert generations.swap(PARTITION, 0, Generation(1, 7, 4))
+    assert not generations.swap(PARTITION, 0, Generation(1, 9, 9))
+    assert not generations.advance(PARTITION, Generation(0, 9, 8), Generation(0, 10, 9))
+    assert generations.all() == {PARTITION: Generation(1, 7, 4)}
+
+
+def test_forgetting_begins_a_new_generation_once(generations: Generations) -> None:
+    for partition in (PARTITION, b"other"):
+        generations.advance(partition, Generation(), Generation(0, 5, 5))
+    generations.forget(PARTITION, 0)
+    generations.forget(PARTITION, 0)  # another process found the same
+    assert generations.all() == {PARTITION: Generation(1), b"other": Generation(0, 5, 5)}
+    generations.forget()
+    assert generations.all() == {PARTITION: Generation(2), b"other": Generation(1)}
+    assert Generations(generations._ledger, "f" * 64).all() == {}
+
+
+def test_new_vectors_under_old_ids_begin_a_new_generation(bench: Bench) -> None:
+    cache = bench.open(scan_limit=LIMIT)
+    fill(cache, 0, 120)
+    rounds(cache)
+    ledger = cache._use().ledger
+    vector = WordEmbedder().embed(["quite other"])[0]
+    ledger.replace_vectors([(7, MODEL, vector)])
+    assert live(cache) == Generation(1)
+    retrieval = cache._use().retrieval
+    retrieval.renewed()
+    rounds(cache)
+    ((partition, _),) = retrieval.indexed.items()
+    assert retrieval.nearest(partition, vector, 0.0)[0].entry.id == 7
+
+
+def test_only_directories_that_chroma_does_not_name_are_removed(tmp_path: Path) -> None:
+    named, left = ("0" * 8 + f"-0000-0000-0000-{n:012x}" for n in (1, 2))
+    for name in (named, left, "mine"):
+        (tmp_path / name).mkdir()
+    assert remove_unreferenced(tmp_path) == 0  # without a database nothing is known
+    with sqlite3.connect(tmp_path / "chroma.sqlite3") as connection:
+        connection.execute("CREATE TABLE segments (id TEXT)")
+        connection.execute("INSERT INTO segments VALUES (?)", (named,))
+    connection.close()
+    assert remove_unreferenced(tmp_path) == 1
+    assert {p.name for p in tmp_path.iterdir()} == {named, "mine", "chroma.sqlite3"}
