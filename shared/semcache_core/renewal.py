@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from filelock import FileLock, Timeout
 
-from semcache_core.errors import IndexUnavailableError
+from semcache_core.errors import CollectionGoneError, IndexUnavailableError
 from semcache_core.generations import Generation, Generations
 from semcache_core.index import MAX_BATCH, ChromaIndex
 from semcache_core.ledger import Ledger
@@ -116,23 +116,31 @@ class Renewal:
         self._copy = _Copy(partition, live.number, Generation(live.number + 1))
 
     def _go_on(self, index: ChromaIndex, batches: int) -> None:
-        for _ in range(batches):
-            assert self._copy is not None
-            partition, new = self._copy.partition, self._copy.new
-            ids, vectors = self._ledger.vectors_after(
-                partition, self._retrieval.fingerprint, new.through, MAX_BATCH
-            )
-            if len(ids):
-                index.add(partition, [int(i) for i in ids], vectors, generation=new.number)
-                new = replace(new, through=int(ids[-1]), added=new.added + len(ids))
-                self._copy = replace(self._copy, new=new)
-            if len(ids) < MAX_BATCH:
-                self._swap(index, self._copy)
-                return
+        try:
+            for _ in range(batches):
+                if self._copy is not None:
+                    self._add_batch(index, self._copy)
+        except CollectionGoneError:  # somebody dropped it: another copy is begun later
+            self._copy = None
+            self._release()
+
+    def _add_batch(self, index: ChromaIndex, copy: _Copy) -> None:
+        partition, new = copy.partition, copy.new
+        ids, vectors = self._ledger.vectors_after(
+            partition, self._retrieval.fingerprint, new.through, MAX_BATCH
+        )
+        if len(ids):
+            index.add(partition, [int(i) for i in ids], vectors, generation=new.number)
+            new = replace(new, through=int(ids[-1]), added=new.added + len(ids))
+            copy = self._copy = replace(copy, new=new)
+        if len(ids) < MAX_BATCH:
+            self._swap(index, copy)
 
     def _swap(self, index: ChromaIndex, copy: _Copy) -> None:
         self._copy = None
         try:
+            if not self._is_whole(index, copy):
+                return
             # Not where the index was forgotten meanwhile: entries may have vectors that came after
             # the copy had passed them.
             if not self._generations.swap(copy.partition, copy.old, copy.new):
@@ -147,6 +155,13 @@ class Renewal:
             self._retrieval.indexed.pop(copy.partition, None)
         self._retired.append(_Retired(copy.partition, copy.old, time.monotonic()))
         log.info("semcache: a collection of %d entries was made anew", copy.new.added)
+
+    def _is_whole(self, index: ChromaIndex, copy: _Copy) -> bool:
+        """Whether it has all that it should: nothing that is not there may be named as indexed."""
+        partition, new = copy.partition, copy.new
+        model = self._retrieval.fingerprint
+        wanted = self._ledger.count_vectors(partition, model, new.through)
+        return index.count(partition, new.number) >= wanted
 
     def _drop_retired(self, index: ChromaIndex, wait: float) -> None:
         due = [one for one in self._retired if time.monotonic() - one.at >= wait]
