@@ -11,20 +11,21 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from semcache_core.deadline import Deadline
-from semcache_core.errors import CollectionGoneError, IndexUnavailableError
-from semcache_core.segments import identity, remove_unreferenced
+from semcache_core.errors import CollectionGoneError, IndexBusyError, IndexUnavailableError
+from semcache_core.segments import ForeignLock, identity, remove_unreferenced
 from semcache_core.types import Matrix, Vector
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
 log = logging.getLogger("semcache")
+T = TypeVar("T")
 
 MAX_BATCH = 300  # Chroma Cloud's quota on records per write
 PROBE_SECONDS = 120
@@ -55,6 +56,7 @@ class ChromaIndex:
         ledger_id: int,
         fingerprint: str,
         calls: "Calls | None" = None,
+        check_free: Callable[[bool], None] = lambda writing: None,
     ) -> None:
         self._client = client
         self._prefix = f"semcache-{ledger_id:016x}-{fingerprint[:12]}-"
@@ -62,6 +64,7 @@ class ChromaIndex:
         self._generations: dict[bytes, int] = {}
         calls = calls or Calls()
         self._reads, self._writes = calls.reads, calls.writes
+        self._check_free = check_free
 
     def use(self, partition: bytes, generation: int) -> None:
         """From now on everything without a `generation` of its own is of this one."""
@@ -85,12 +88,12 @@ class ChromaIndex:
             chunk = slice(start, start + MAX_BATCH)
             with self._failing("add to", partition):
                 upsert = partial(self._upsert, partition, generation, ids[chunk], vectors[chunk])
-                self._writes.run(upsert)
+                self._write(upsert)
 
     def nearest(self, partition: bytes, vector: Vector, k: int) -> list[tuple[int, float]]:
         """CollectionGoneError where the partition has no collection."""
         with self._failing("query", partition):
-            found = self._reads.run(
+            found = self._read(
                 lambda: self._collection(partition).query(
                     query_embeddings=vector[None, :], n_results=k, include=["distances"]
                 )
@@ -101,14 +104,14 @@ class ChromaIndex:
     def remove(self, partition: bytes, ids: Sequence[int]) -> None:
         with suppress(CollectionGoneError), self._failing("delete from", partition):
             ids_there = [str(i) for i in ids]
-            self._writes.run(lambda: self._collection(partition).delete(ids=ids_there))
+            self._write(lambda: self._collection(partition).delete(ids=ids_there))
 
     def drop(self, partition: bytes, generation: int | None = None) -> None:
         with suppress(CollectionGoneError), self._failing("drop", partition):
             number = self.generation(partition) if generation is None else generation
             self._collections.pop((partition, number), None)
             name = self._name(partition, number)
-            self._writes.run(partial(self._client.delete_collection, name))
+            self._write(partial(self._client.delete_collection, name))
 
     def drop_all(self) -> None:
         """Drop what this ledger has for this model, also what cannot be used."""
@@ -121,7 +124,7 @@ class ChromaIndex:
         """
         with _as_unavailable("drop"):
             # listed before `live` is read: a collection that is made meanwhile is not in the list
-            collections = self._writes.run(self._client.list_collections)
+            collections = self._write(self._client.list_collections)
             ours = {c.name for c in collections if c.name.startswith(self._prefix)}
             numbers = live()
             kept = {self._name(partition, number) for partition, number in numbers.items()}
@@ -132,13 +135,13 @@ class ChromaIndex:
                 if others or name.startswith(known) or not _NUMBERED.search(name)
             ]
             for name in doomed:
-                self._writes.run(partial(self._client.delete_collection, name))
+                self._write(partial(self._client.delete_collection, name))
         return len(doomed)
 
     def count(self, partition: bytes, generation: int | None = None) -> int:
         """Vectors in the collection; 0 where there is none."""
         with suppress(CollectionGoneError), self._failing("count", partition):
-            return int(self._writes.run(lambda: self._collection(partition, generation).count()))
+            return int(self._write(lambda: self._collection(partition, generation).count()))
         return 0
 
     def close(self) -> None:
@@ -147,6 +150,14 @@ class ChromaIndex:
             close = getattr(self._client, "close", None)  # clients before 1.3 have none
             if close is not None:
                 self._writes.run(close)
+
+    def _read(self, call: Callable[[], T]) -> T:
+        self._check_free(False)
+        return self._reads.run(call)
+
+    def _write(self, call: Callable[[], T]) -> T:
+        self._check_free(True)
+        return self._writes.run(call)
 
     def _upsert(
         self, partition: bytes, generation: int | None, ids: Sequence[int], vectors: Matrix
@@ -259,6 +270,7 @@ class IndexHome:
         self._chroma = directory / "chroma"
         self._open_marker = directory / "index.open"
         self._opened: tuple[int, int] | None = None
+        self._foreign_lock: ForeignLock | None = None
         self._lock = FileLock(directory / "index.lock", timeout=0, thread_local=False)
 
     def acquire(self) -> bool:
@@ -274,12 +286,19 @@ class IndexHome:
 
     def open(self) -> "ClientAPI":
         """A client on the directory, set aside and begun anew first where it is broken."""
+        before = ForeignLock(self._chroma)
+        try:
+            _check_free(before, writing=True)
+        finally:
+            before.close()
         if self._open_marker.exists() and not _probe(self._chroma):
             self.set_aside()
         with _as_unavailable("open"):
             self._open_marker.touch(mode=0o600)
             client = _persistent_client(self._chroma)
             self._opened = identity(self._chroma)
+            self._forget_lock()
+            self._foreign_lock = ForeignLock(self._chroma)
             return client
 
     def is_intact(self) -> bool:
@@ -287,6 +306,11 @@ class IndexHome:
         without an error, and to no end.
         """
         return self._opened is not None and identity(self._chroma) == self._opened
+
+    def check_free(self, writing: bool) -> None:
+        """IndexBusyError while another program has the database locked."""
+        if self._foreign_lock is not None:
+            _check_free(self._foreign_lock, writing)
 
     def tidy(self) -> None:
         """Remove the directories of collections that were dropped: Chroma leaves them."""
@@ -311,9 +335,20 @@ class IndexHome:
 
     def release(self, clean: bool) -> None:
         """Stop being the owner; `clean` when the client was closed without an error."""
+        self._forget_lock()
         if clean:
             self._open_marker.unlink(missing_ok=True)
         self._lock.release()
+
+    def _forget_lock(self) -> None:
+        if self._foreign_lock is not None:
+            self._foreign_lock.close()
+            self._foreign_lock = None
+
+
+def _check_free(lock: ForeignLock, writing: bool) -> None:
+    if lock.is_held(writing):
+        raise IndexBusyError("another program has its database locked")
 
 
 def _persistent_client(directory: Path) -> "ClientAPI":

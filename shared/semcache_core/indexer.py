@@ -177,16 +177,23 @@ class Indexer:
             self._retry_at = time.monotonic() + RETRY_SECONDS
             return False
         client = self._new_client()
-        index = self._index = ChromaIndex(client, self._ledger.id, self._fingerprint, self._calls)
+        index = self._index = ChromaIndex(
+            client, self._ledger.id, self._fingerprint, self._calls, self._check_free
+        )
         try:
-            self._renewal.sweep(index)
             self._check(index)
+            self._renewal.sweep(index)  # after it: what lost entries is not the live one any more
         except SemcacheError:
             # closed before it is set aside: Chroma gives an open system out again by its path
             self._close_index()
             raise
+        self._renewal.dropped = True  # by whoever was killed before the files were removed
         self._retrieval.index = index
         return True
+
+    def _check_free(self, writing: bool) -> None:
+        if self._home is not None:
+            self._home.check_free(writing)
 
     def _see_to_lost(self) -> None:
         """Raise what made lookups take the index out of use, unless it answers again."""

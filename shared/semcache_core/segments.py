@@ -1,8 +1,11 @@
-"""What Chroma leaves on disk: directories of collections that were deleted."""
+"""The files of an embedded Chroma: directories it leaves, who else has its database locked."""
 
+import os
 import re
 import shutil
 import sqlite3
+import struct
+import sys
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -37,3 +40,43 @@ def identity(chroma: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+class ForeignLock:
+    """Tells whether another process has the database locked, without touching it.
+
+    Chroma waits for such a lock for ever, and holds Python's global lock while it does so in a
+    write, or in two calls at once: every thread of the app stands still. The kernel is asked about
+    SQLite's lock bytes (sqlite.org/lockingv3.html). To open the database for that was rejected: to
+    close it again drops the locks that Chroma has in this process. Only on Linux; elsewhere nothing
+    is told.
+    """
+
+    _FIRST_BYTE, _BYTES = 0x40000000, 512  # pending, reserved and shared
+    _FLOCK = struct.Struct("hhqqi4x")  # type, whence, start, length, pid
+
+    def __init__(self, chroma: Path) -> None:
+        self._file: int | None = None
+        if sys.platform == "linux":
+            with suppress(OSError):
+                self._file = os.open(chroma / DATABASE, os.O_RDONLY | os.O_CLOEXEC)
+
+    def is_held(self, writing: bool) -> bool:
+        """In a way that stops a write, or a read."""
+        if self._file is None:
+            return False
+        import fcntl
+
+        kind = fcntl.F_WRLCK if writing else fcntl.F_RDLCK
+        asked = self._FLOCK.pack(kind, os.SEEK_SET, self._FIRST_BYTE, self._BYTES, 0)
+        try:
+            found = fcntl.fcntl(self._file, fcntl.F_GETLK, asked)
+        except OSError:
+            return False
+        return bool(self._FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
+
+    def close(self) -> None:
+        """Only once Chroma has let go of the database, see above."""
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)

@@ -80,8 +80,8 @@ sys.stdin.readline()
 """
 
 
-@pytest.mark.usefixtures("hasty")
-def test_a_database_locked_by_another_program_costs_a_bounded_wait_and_no_answer(
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has a file locked")
+def test_a_database_locked_by_another_program_stops_no_thread_and_costs_no_answer(
     bench: Bench, warnings_of: Any
 ) -> None:
     cache = bench.open(scan_limit=LIMIT)
@@ -96,10 +96,11 @@ def test_a_database_locked_by_another_program_costs_a_bounded_wait_and_no_answer
     )
     assert other.stdout is not None
     assert other.stdout.readline() == "locked\n"
-    assert_finds(cache)
     fill(cache, ENTRIES, 2 * ENTRIES)
-    rounds(cache, 2)
+    rounds(cache, 1)  # a write of Chroma's would stop every thread
     assert_finds(cache, stop=2 * ENTRIES)
+    rounds(cache, 1)
+    assert warnings_of("locked")
     other.communicate("")
     _until_indexed(cache)
     assert_finds(cache, stop=2 * ENTRIES)
