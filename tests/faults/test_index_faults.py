@@ -15,6 +15,7 @@ from conftest import Bench, _wait_for
 from semcache_core import Request, SemanticCache, index
 from semcache_core.index import Calls
 from semcache_core.indexer import Indexer
+from semcache_core.retrieval import MOST_CANDIDATES
 
 pytestmark = pytest.mark.usefixtures("still")
 LIMIT, ENTRIES = 20, 120
@@ -52,14 +53,18 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- the directory -------------------------------------------------------------------------------
 
 
-def test_a_directory_deleted_or_replaced_while_open_is_noticed_and_made_anew(bench: Bench) -> None:
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_directory_deleted_or_replaced_while_open_is_noticed_and_made_anew(
+    replaced: bool, bench: Bench
+) -> None:
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
     rounds(cache)
     chroma = bench.path / "chroma"
     chroma.rename(bench.path / "moved")
-    chroma.write_text("a file in its place")
-    assert_finds(cache)
+    if replaced:
+        chroma.write_text("a file in its place")
+        assert_finds(cache)
     rounds(cache)
     assert_finds(cache)
     assert (chroma / "chroma.sqlite3").exists()
@@ -402,6 +407,7 @@ def test_many_threads_keep_within_the_quotas_of_chroma_cloud(bench: Bench) -> No
         thread.join()
     assert failures == []
     assert client.refused == []
+    assert MOST_CANDIDATES <= 300  # that many are asked for where the nearest are all dead
     assert 1 < client.most["reads"] <= Calls().reads._at_once
     assert cache.stats().indexed_scopes == 1
 
