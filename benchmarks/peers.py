@@ -1,7 +1,5 @@
 """What semcache is measured beside: GPTCache in a process of its own, InMemoryCache, numpy."""
 
-import json
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle, islice
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 from corpus import Matrix, clustered, questions
 from filling import ANSWER, Stock
+from pipe import Piped
 from timing import Samples, What, timed
 
 HOW_TO_GET_GPTCACHE = """\
@@ -26,38 +25,28 @@ class Gptcache:
 
     subject = "GPTCache"
 
-    def __init__(self, process: "subprocess.Popen[str]", seed: int) -> None:
-        self._process = process
+    def __init__(self, process: Piped, seed: int) -> None:
+        self._ask = process.ask
         made = questions(seed)
         self._paraphrases = cycle(made.paraphrases)
         self._new = cycle(made.new)
-        self.versions = self._ask(do="start", seed=seed, answer=ANSWER)
+        self.versions = self._ask("start", seed=seed, answer=ANSWER)
 
     def fill(self, size: int) -> None:
-        self._ask(do="fill", size=size)
+        self._ask("fill", size=size)
 
     def round(self, samples: Samples, size: int, n: int) -> None:
         """Hits and puts: with its model, and with vectors made beforehand."""
         for embedded, part in ((False, "whole"), (True, "without forward pass")):
             hits = [text for _, text in islice(self._paraphrases, n)]
             new = [*islice(self._new, n)]
-            found = self._ask(do="lookup", size=size, texts=hits, embedded=embedded)
+            found = self._ask("lookup", size=size, texts=hits, embedded=embedded)
             if found["hits"] < n:
                 raise RuntimeError(f"GPTCache found {found['hits']} of {n} paraphrases")
-            stored = self._ask(do="put", size=size, texts=new, embedded=embedded)
+            stored = self._ask("put", size=size, texts=new, embedded=embedded)
             for operation, answer in (("semantic hit", found), ("put", stored)):
                 what = What(self.subject, operation, size, 1, part)
                 samples.add(what, _less_embedding(answer) if embedded else answer["seconds"])
-
-    def _ask(self, **order: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("the GPTCache process has ended; its error is above")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
 
 
 def _less_embedding(answer: dict[str, Any]) -> list[float]:
@@ -72,14 +61,8 @@ def gptcache(python: Path | None, seed: int) -> Iterator[Gptcache | None]:
         yield None
         return
     script = Path(__file__).with_name("gptcache_peer.py")
-    with subprocess.Popen(
-        [str(python), str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            yield Gptcache(process, seed)
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
+    with Piped("GPTCache", [str(python), str(script)]) as process:
+        yield Gptcache(process, seed)
 
 
 class RawNumpy:

@@ -28,7 +28,7 @@ class Target:
         return (
             self.what,
             bound,
-            f"{_short(self.figure)} {self.unit}",
+            f"{short(self.figure)} {self.unit}",
             "yes" if self.met else "**no**",
         )
 
@@ -36,18 +36,18 @@ class Target:
 def table(results: Results) -> str:
     """Targets, every row of the results, and what they were measured on."""
     parts = [
-        _markdown(("target", "bound", "measured", "met"), [t.cells() for t in targets(results)]),
-        _markdown(
+        markdown(("target", "bound", "measured", "met"), [t.cells() for t in targets(results)]),
+        markdown(
             ("what", "operation", "entries", "scopes", "part", "p50 ms", "p95 ms", "n", "missed"),
             [_latency(row) for row in results["rows"]],
         ),
-        _markdown(("lookups by", "exact hits/s", "semantic hits/s", "misses/s"), _rates(results)),
+        markdown(("lookups by", "exact hits/s", "semantic hits/s", "misses/s"), _rates(results)),
         _stalls(results),
-        _markdown(
+        markdown(
             ("first", "ms from import", "of it import", "open", "lookup", "memory MiB"),
             [_first(row) for row in results["first_hit"]],
         ),
-        _markdown(
+        markdown(
             ("entries in a scope", "scan p50 ms", "Chroma p50 ms", "first scan ms", "Chroma finds"),
             [_scan(row) for row in results["scan_limit"]],
         ),
@@ -114,8 +114,8 @@ def _is(row: dict[str, Any], subject: str, operation: str, size: int, part: str)
 def _latency(row: dict[str, Any]) -> tuple[str, ...]:
     sizes = (f"{row[key]:,}" if row[key] else "" for key in ("entries", "scopes"))
     times = (
-        _short(row["p50_ms"]),
-        _short(row["p95_ms"]),
+        short(row["p50_ms"]),
+        short(row["p95_ms"]),
         str(row["n"]),
         str(row["unexpected"] or ""),
     )
@@ -130,7 +130,7 @@ def _rates(results: Results) -> list[tuple[str, ...]]:
 
 
 def _stalls(results: Results) -> str:
-    return _markdown(
+    return markdown(
         ("32 tasks doing", "event loop late, worst ms", "99th percentile ms", "memory MiB"),
         [
             (
@@ -151,7 +151,7 @@ def _first(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _scan(row: dict[str, Any]) -> tuple[str, ...]:
-    times = (_short(row["scan_p50_ms"]), _short(row["chroma_p50_ms"]), f"{row['first_scan_ms']:g}")
+    times = (short(row["scan_p50_ms"]), short(row["chroma_p50_ms"]), f"{row['first_scan_ms']:g}")
     return (f"{row['entries']:,}", *times, f"{row['chroma_recall_of_nearest']:.1%}")
 
 
@@ -170,10 +170,10 @@ def _theirs(results: Results) -> list[tuple[str, str]]:
     return list((results["gptcache_versions"] or {}).items())
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
-def _markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

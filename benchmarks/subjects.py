@@ -43,7 +43,8 @@ def prompt(question: str) -> str:
 def chat_scope(artefact: Path) -> str:
     """The scope that SemanticLLMCache gives to these prompts."""
     with SemanticCache(path=None, artefact=artefact) as cache:
-        request = SemanticLLMCache(cache=cache)._request(prompt("a question"), LLM_STRING, None)
+        reader = SemanticLLMCache(cache=cache)._reader
+        request = reader.read(prompt("a question"), LLM_STRING, None)
     assert request is not None
     return request.scope
 

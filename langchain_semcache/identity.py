@@ -78,13 +78,13 @@ def read_llm_string(llm_string: str) -> Model:
     arguments = llm_string[end:]
     if isinstance(constructor, dict) and constructor.get("type") == "constructor":
         told = _relevant(constructor.get("kwargs"))
-        whole = not _hides_an_object(told)
+        whole, named = not _hides_an_object(told), constructor.get("id")
         return Model(
             digest([constructor.get("id"), told, arguments]),
             named=whole or _names_a_model(told),
             whole=whole,
             stable=_is_stable(arguments),
-            kind=tuple(map(str, constructor.get("id") or ())),
+            kind=tuple(map(str, named)) if isinstance(named, list) else (),
             told=told,
         )
     # A model that is not serialisable shows its call arguments and what it chose to add.

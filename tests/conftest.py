@@ -15,6 +15,8 @@ import hypothesis
 import pytest
 from fakes import ManualClock, WordEmbedder, calibrated
 from semcache_core import SemanticCache
+from semcache_core.index import memory_client
+from semcache_core.retrieval import Retrieval
 from semcache_core.upkeep import Upkeep
 
 # a machine that others use too has no time that a test may not exceed
@@ -73,6 +75,20 @@ def still(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def scans(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Partitions that were scanned whole since."""
+    found: list[bytes] = []
+    original = Retrieval._scan_all
+
+    def scan_all(self: Retrieval, partition: bytes, *rest: Any) -> list[int]:
+        found.append(partition)
+        return original(self, partition, *rest)
+
+    monkeypatch.setattr(Retrieval, "_scan_all", scan_all)
+    return found
+
+
+@pytest.fixture
 def warnings_of(caplog: pytest.LogCaptureFixture) -> Any:
     """Messages that semcache has logged so far, those with a given text in them."""
     caplog.set_level(logging.INFO, logger="semcache")
@@ -81,6 +97,16 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> Any:
         return [r.getMessage() for r in caplog.records if text in r.getMessage()]
 
     return found
+
+
+@pytest.fixture
+def own_client() -> Iterator[Any]:
+    """A Chroma client in memory as an app may have one. The app closes it: as long as one is open,
+    what all of them hold in memory is kept.
+    """
+    client = memory_client()
+    yield client
+    client.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Small stand-ins that behave like the real thing, with nothing random and nothing slow."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from semcache_core import Request, SemanticCache
 from semcache_core.evidence import VETO, Weights
 from semcache_core.guard import RULES
 from semcache_core.predictor import Calibration, Threshold
+from semcache_core.request import key_of
 
 WORDS = 64
 
@@ -145,3 +147,29 @@ class Async(Sync):
             return answer
 
         return await self.cache.aget_or_create(request, compute)
+
+
+def entry_fields(question: str, **changes: Any) -> dict[str, Any]:
+    """What a NewEntry of this question is made of, but for its vector."""
+    scope, namespace = changes.get("scope", ""), changes.get("namespace", "default")
+    key = key_of(Request(question, scope), namespace)
+    fields: dict[str, Any] = {
+        "exact": key.exact,
+        "partition": key.partition,
+        "namespace": namespace,
+        "scope": scope,
+        "exact_only": False,
+        "question": question,
+        "response": f"answer to {question}",
+        "created": 100.0,
+        "expires": None,
+        "cost": None,
+        "tags": (),
+        "fingerprint": "model",
+    }
+    return fields | changes
+
+
+def named(value: object) -> str:
+    """What a test is called by: the same in every process, so without addresses and random ids."""
+    return re.sub(r"0x[0-9a-f]+|lc_[0-9a-f-]+", "...", repr(value))

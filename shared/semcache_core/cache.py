@@ -20,7 +20,7 @@ from typing_extensions import Self, Unpack
 
 from semcache_core.admission import Admission, Admit, Redact
 from semcache_core.answers import SameAnswer, answer_digest
-from semcache_core.embedding import usable_cores
+from semcache_core.embedding import embed_one, usable_cores
 from semcache_core.errors import LedgerError, RequestError, SemcacheError
 from semcache_core.explanation import CacheStats, Explanation
 from semcache_core.gauges import Levels, estimates
@@ -58,6 +58,8 @@ log = logging.getLogger("semcache")
 T = TypeVar("T")
 
 ASYNC_THREADS = 32  # when each may wait for a remote embedder
+RETRY_SECONDS = 10.0
+"""Between two tries to open a ledger that was lost while the cache was open."""
 UNKNOWN = Usage()
 
 _INHERITED: list[object] = []
@@ -110,6 +112,8 @@ class SemanticCache:
         self._closed = False
         self._finalizer: weakref.finalize[..., Any] | None = None
         self._parts: Parts | None = None
+        self._problem = ""
+        self._retry_at = 0.0
         self._forget_process()
         self._use()
         _watch_forks(weakref.ref(self))
@@ -161,7 +165,7 @@ class SemanticCache:
         if not self._reads(parts, request.question):
             return Decision(_UNREADABLE)
         with self._gate:
-            vector = parts.recent.embed(parts.embedder, request.question)
+            vector = parts.recent.embed(parts.embedder, request.question, key.namespace)
             ended("embed")
             by_meaning = ByMeaning(parts, self.settings.confirmations)
             return by_meaning.decide(request, key, vector, now, ended)
@@ -279,7 +283,7 @@ class SemanticCache:
         vector = None
         by_meaning = not self._why_not_by_meaning(parts, request)
         if by_meaning and self._reads(parts, request.question):
-            vector = parts.recent.embed(parts.embedder, request.question)
+            vector = parts.recent.embed(parts.embedder, request.question, key.namespace)
         return NewEntry(
             exact=key.exact,
             partition=key.partition,
@@ -432,9 +436,8 @@ class SemanticCache:
 
     def clear(self, namespace: str | None = None, *, all_namespaces: bool = False) -> int:
         """Forget one namespace (None: this cache's own), or all; returns how many entries went."""
-        check_namespace(namespace, optional=True)
-        own = self.settings.namespace if namespace is None else namespace
-        return self._use().ledger.clear(None if all_namespaces else own)
+        chosen = self._chosen(namespace, all_namespaces)
+        return self._use().ledger.clear(chosen)
 
     def invalidate(
         self,
@@ -452,14 +455,13 @@ class SemanticCache:
         """
         if tags is None and older_than is None:
             raise RequestError("invalidate needs tags or older_than; to forget all, use clear()")
-        check_namespace(namespace, optional=True)
+        chosen = self._chosen(namespace, all_namespaces)
         if tags is not None:
             check_tags(tags)
         if older_than is not None:
             check_seconds("older_than", older_than, above=-math.inf)
         before = None if older_than is None else self._clock() - older_than
-        own = self.settings.namespace if namespace is None else namespace
-        return self._use().ledger.invalidate(tags, None if all_namespaces else own, before)
+        return self._use().ledger.invalidate(tags, chosen, before)
 
     def rebuild(self) -> int:
         """Make the vector index anew from the ledger; returns how many entries were re-embedded.
@@ -483,14 +485,13 @@ class SemanticCache:
         written. With `vectors`, those of this cache's model are written too. While others store, a
         request whose answer is replaced is there with the old answer, the new one, or both.
         """
-        check_namespace(namespace, optional=True)
-        own = self.settings.namespace if namespace is None else namespace
+        chosen = self._chosen(namespace, all_namespaces)
         parts = self._use()
         return write_entries(
             parts.ledger,
             Path(file),
             self._clock(),
-            None if all_namespaces else own,
+            chosen,
             parts.embedder.fingerprint if vectors else None,
         )
 
@@ -539,8 +540,7 @@ class SemanticCache:
         with suppress(LedgerError):  # what failed matters most when the ledger is broken
             entries = parts.ledger.count(now=self._clock())
             claimed = parts.records.claimed_error()
-            if not measured.n:  # nothing is audited now, or an alarm began anew
-                measured = parts.records.measured(parts.audit.size)
+            measured = parts.measured()
         counts = Counter(self._counts)
         failed = {n.removeprefix("failed "): c for n, c in counts.items() if n.startswith("failed")}
         return CacheStats(
@@ -566,17 +566,14 @@ class SemanticCache:
         """What the gauges show of a cache that is open; it opens none."""
         if (parts := self._parts) is None:
             return None
-        ledger, records = parts.ledger, parts.records
+        ledger, claimed = parts.ledger, parts.records.claimed_error
         with self.failing_open("telemetry"):
-            measured = parts.audit.measured()
-            if not measured.n:
-                measured = records.measured(parts.audit.size)
             return Levels(
-                ledger="memory" if ledger.file is None else str(ledger.file),
+                ledger=ledger.name,
                 entries=ledger.count(now=self._clock()),
                 disk=ledger.bytes_on_disk(),
                 index_lag=ledger.not_indexed(parts.embedder.fingerprint, self.settings.scan_limit),
-                wrong=estimates(self.settings.max_error_rate, records.claimed_error(), measured),
+                wrong=estimates(self.settings.max_error_rate, claimed(), parts.measured()),
             )
         return None
 
@@ -627,20 +624,17 @@ class SemanticCache:
     def _use(self) -> Parts:
         """What the cache works with, opened at first use and again in a forked child."""
         parts = self._parts
+        if parts is not None and parts.ledger.displaced:
+            self._let_go(parts)
+            parts = self._parts
         if parts is None:
             with self._opening:
                 if self._closed:
                     raise SemcacheError(_CLOSED)
                 if self._parts is None:
-                    self._parts = open_parts(
-                        self.settings,
-                        self._embedder,
-                        self._chroma_client,
-                        self._clock,
-                        self._verifier,
-                        self._same_answer,
-                        self._telemetry.saved,
-                    )
+                    self._parts = self._opened()
+                    if self._finalizer is not None:
+                        self._finalizer.detach()
                     # also when the cache is dropped, or the interpreter ends, without close()
                     self._finalizer = weakref.finalize(self, self._parts.close)
                 parts = self._parts
@@ -648,6 +642,32 @@ class SemanticCache:
                 self.warn_once("exact only", parts.why_exact_only)
         parts.upkeep.start()
         return parts
+
+    def _opened(self) -> Parts:
+        """Not tried again at every call while it fails: the model's files are read each time."""
+        if time.monotonic() < self._retry_at:
+            raise LedgerError(self._problem)
+        try:
+            return open_parts(
+                self.settings,
+                self._embedder,
+                self._chroma_client,
+                self._clock,
+                self._verifier,
+                self._same_answer,
+                self._telemetry.saved,
+            )
+        except LedgerError as error:
+            self._problem, self._retry_at = str(error), time.monotonic() + RETRY_SECONDS
+            raise
+
+    def _let_go(self, parts: Parts) -> None:
+        """Close what works with a file that is no longer there; the next use opens it anew."""
+        with self._opening:
+            if self._parts is parts:
+                self._parts = None
+                # closed first, as only one at a time may own the index
+                parts.close()
 
     def _forget_process(self) -> None:
         """Begin anew: when the cache is made, and in a forked child.
@@ -659,6 +679,7 @@ class SemanticCache:
         if self._finalizer is not None and (detached := self._finalizer.detach()) is not None:
             _INHERITED.append(detached[1])
         self._parts = None
+        self._retry_at = 0.0
         self._counts: Counter[str] = Counter()
         self._opening = threading.Lock()
         self._counting = threading.Lock()
@@ -680,6 +701,12 @@ class SemanticCache:
         the event loop by 17 ms at most, 32 made 189 and stalled it by 147 ms.
         """
         return usable_cores() + 2 if self._embedder is None else ASYNC_THREADS
+
+    def _chosen(self, namespace: str | None, all_namespaces: bool) -> str | None:
+        """The namespace that is meant, this cache's own if none is named; None for all."""
+        check_namespace(namespace, optional=True)
+        own = self.settings.namespace if namespace is None else namespace
+        return None if all_namespaces else own
 
     def _key(self, request: Request) -> Key:
         check_request(request)
@@ -705,7 +732,7 @@ class SemanticCache:
     def _vector_for_rebuild(self, parts: Parts, question: str) -> Vector | None:
         if not self._matched_by_meaning(parts, question):
             return None
-        return parts.recent.embed(parts.embedder, question)
+        return embed_one(parts.embedder, question)
 
     def _hit(self, decision: Decision, now: float) -> Hit | None:
         if (entry := decision.entry) is None:

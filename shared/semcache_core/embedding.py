@@ -80,6 +80,7 @@ class OnnxEmbedder:
 
     def reads(self, text: str, max_tokens: int) -> bool:
         _, tokenizer, unknown = self._open()
+        self._last_tokens = None, []  # whoever asked the same before may be another tenant
         # every token takes at least one character: no need to tokenize a book to refuse it
         if text != _readable(text) or len(text) > 64 * max_tokens:
             return False
@@ -140,10 +141,23 @@ def _open_model(
     # both libraries raise bare Exception subclasses of their own bindings for a malformed file
     except Exception as error:  # noqa: BLE001
         raise ArtefactError(f"{directory} holds no usable model: {error}; export it anew") from None
+    _check_outputs(session, directory)
     tokenizer.no_padding()
     tokenizer.no_truncation()
     unknown = getattr(tokenizer.model, "unk_token", None)
     return session, tokenizer, None if unknown is None else tokenizer.token_to_id(unknown)
+
+
+def _check_outputs(session: Any, directory: Path) -> None:
+    """ArtefactError for a model of another kind, here and not in the middle of a lookup."""
+    takes = {one.name for one in session.get_inputs()}
+    gives = {one.name: one.shape for one in session.get_outputs()}
+    shape = gives.get("embedding") or [None]
+    if takes != {"input_ids", "attention_mask"} or type(shape[-1]) is not int:
+        raise ArtefactError(
+            f"{directory / MODEL_FILE} takes {sorted(takes)} and gives {gives}; a model for this "
+            "takes input_ids and attention_mask and gives an embedding of known length; export it"
+        )
 
 
 _UNPRINTED = frozenset(("Cc", "Cf", "Cn", "Co"))
@@ -335,31 +349,46 @@ class _Call:
 class RecentVectors:
     """The last questions' vectors: a miss is looked up, answered and then stored, and the second
     embedding of the same text would double what a miss costs.
+
+    Each namespace has its own: were they shared, a question that another tenant has just asked
+    would be answered by the time of an embedding sooner, and that tells of it.
     """
 
     def __init__(self, size: int = 256) -> None:
         self._size = size
         self._lock = threading.Lock()
-        self._vectors: OrderedDict[str, Vector] = OrderedDict()
+        self._vectors: OrderedDict[tuple[str, str], Vector] = OrderedDict()
 
-    def embed(self, embedder: Embedder, text: str) -> Vector:
+    def embed(self, embedder: Embedder, text: str, namespace: str) -> Vector:
         """The unit vector of `text`; EmbedderError if the embedder returns something else."""
         with self._lock:
-            known = self._vectors.get(text)
+            known = self._vectors.get((namespace, text))
         if known is not None:
             return known
-        try:
-            rows = embedder.embed([text])
-        except SemcacheError:
-            raise
-        except Exception as error:  # whatever the model or the user's own code raises
-            raise EmbedderError(f"the embedder failed: {error!r}") from error
-        vector: Vector = checked_unit_rows(rows, 1, embedder.dimension)[0]
+        vector = embed_one(embedder, text)
         with self._lock:
-            self._vectors[text] = vector
+            self._vectors[namespace, text] = vector
             if len(self._vectors) > self._size:
                 self._vectors.popitem(last=False)
         return vector
+
+
+def embed_one(embedder: Embedder, text: str) -> Vector:
+    """The unit vector of `text`; EmbedderError if the embedder returns something else."""
+    vector: Vector = embed_all(embedder, [text])[0]
+    return vector
+
+
+def embed_all(embedder: Embedder, texts: list[str]) -> Matrix:
+    """Unit rows, one for each text; EmbedderError if the embedder returns something else."""
+    try:
+        rows = embedder.embed(texts)
+        dimension = embedder.dimension
+    except SemcacheError:
+        raise
+    except Exception as error:  # whatever the model or the user's own code raises
+        raise EmbedderError(f"the embedder failed: {error!r}") from error
+    return checked_unit_rows(rows, len(texts), dimension)
 
 
 def checked_unit_rows(rows: Any, n: int, dimension: int | None) -> Matrix:

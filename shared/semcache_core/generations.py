@@ -1,73 +1,57 @@
 """Which collection of a partition is the live one, and what it holds: the ledger's word on it."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from semcache_core.ledger import Ledger
+from semcache_core.database import Database
 from semcache_core.schema import indexed, vectors
+from semcache_core.types import EMPTY, Generation
 
-_GENERATION = (indexed.c.generation, indexed.c.through, indexed.c.added)
-
-
-@dataclass(frozen=True)
-class Generation:
-    """The live collection of a partition.
-
-    It holds every vector of the partition up to entry id `through` (0: it is not in use yet);
-    `added` vectors were ever written to it, of which Chroma keeps the dead ones too.
-    """
-
-    number: int = 0
-    through: int = 0
-    added: int = 0
+_COLUMNS = (indexed.c.generation, indexed.c.through, indexed.c.added, indexed.c.collection)
+_ANEW = {"generation": indexed.c.generation + 1, "through": 0, "added": 0, "collection": ""}
 
 
 class Generations:
-    """The live generations of one model's partitions.
+    """The live generations of one model's partitions; one that has no row is EMPTY.
 
-    Several processes may change them at once: a change is made only where nobody made another
-    since the caller looked, and says whether it was.
+    Any process of any host may change them: a change is made only where nobody made another since
+    the caller looked, and says whether it was. Numbers only grow, and each belongs to one
+    collection from its first vector on.
     """
 
-    def __init__(self, ledger: Ledger, fingerprint: str) -> None:
-        self._ledger = ledger
+    def __init__(self, database: Database, fingerprint: str) -> None:
+        self._database = database
         self._fingerprint = fingerprint
 
     def all(self) -> dict[bytes, Generation]:
         """By partition, also those that hold nothing yet."""
-        query = sa.select(indexed.c.partition, *_GENERATION).where(
-            indexed.c.fingerprint == self._fingerprint
-        )
-        return {row[0]: Generation(*row[1:]) for row in self._ledger.read(query, {})}
+        query = sa.select(indexed.c.partition, *_COLUMNS).where(self._of_model)
+        return {row[0]: Generation(*row[1:]) for row in self._database.read(query, {})}
 
-    def advance(self, partition: bytes, at: Generation, to: Generation) -> bool:
-        """Note that what was `at` is now `to`, the same generation that holds more."""
-        with self._ledger.write() as connection:
-            if at == Generation():
-                first = sa.insert(indexed).prefix_with("OR IGNORE")
-                row = {"partition": partition, "fingerprint": self._fingerprint, "through": 0}
-                connection.execute(first, row)
-            same = indexed.c.through == at.through
-            return self._put(connection, partition, at.number, to, same)
+    def advance(self, partition: bytes, was: Generation, now: Generation) -> bool:
+        """Note that what `was` is `now`: the same collection holds more."""
+        with self._database.write() as connection:
+            if self._at(connection, partition) != was:
+                return False
+            self._put(connection, partition, now)
+            return True
 
     def swap(self, partition: bytes, old: int, new: Generation) -> bool:
         """Make `new` the live one in place of number `old`, however far that has come."""
-        with self._ledger.write() as connection:
-            return self._put(connection, partition, old, new, sa.true())
+        with self._database.write() as connection:
+            if self._at(connection, partition).number != old:
+                return False
+            self._put(connection, partition, new)
+            return True
 
-    def forget(self, partition: bytes | None = None, number: int | None = None) -> None:
-        """Begin a new, empty generation: of one partition (if `number` is still its live one), or
-        of all.
-        """
-        chosen = [indexed.c.fingerprint == self._fingerprint]
-        if partition is not None:
-            chosen.append(indexed.c.partition == partition)
-        if number is not None:
-            chosen.append(indexed.c.generation == number)
-        anew = {"generation": indexed.c.generation + 1, "through": 0, "added": 0}
-        with self._ledger.write() as connection:
-            connection.execute(sa.update(indexed).where(*chosen).values(anew))
+    def forget(self, partition: bytes, was: Generation) -> bool:
+        """Begin a new, empty generation."""
+        return self.advance(partition, was, Generation(was.number + 1))
+
+    def forget_all(self) -> None:
+        with self._database.write() as connection:
+            connection.execute(sa.update(indexed).where(self._of_model).values(_ANEW))
 
     def worn(self, min_dead: int) -> list[bytes]:
         """Partitions whose collection holds more dead entries than live ones, and so many."""
@@ -78,26 +62,50 @@ class Generations:
         )
         dead = indexed.c.added - live.scalar_subquery()
         query = sa.select(indexed.c.partition).where(
-            indexed.c.fingerprint == self._fingerprint,
+            self._of_model,
             indexed.c.added >= min_dead,  # first: small ones are not counted at all
             dead >= min_dead,
             2 * dead > indexed.c.added,
         )
-        return [row[0] for row in self._ledger.read(query, {})]
+        return [row[0] for row in self._database.read(query, {})]
 
-    def _put(
-        self,
-        connection: sa.Connection,
-        partition: bytes,
-        number: int,
-        to: Generation,
-        if_so: sa.ColumnElement[bool],
-    ) -> bool:
-        at = (
-            indexed.c.partition == partition,
-            indexed.c.fingerprint == self._fingerprint,
-            indexed.c.generation == number,
-        )
-        values = {"generation": to.number, "through": to.through, "added": to.added}
-        done = connection.execute(sa.update(indexed).where(*at, if_so).values(values))
-        return done.rowcount == 1
+    @property
+    def _of_model(self) -> sa.ColumnElement[bool]:
+        return indexed.c.fingerprint == self._fingerprint
+
+    def _at(self, connection: sa.Connection, partition: bytes) -> Generation:
+        query = sa.select(*_COLUMNS).where(self._of_model, indexed.c.partition == partition)
+        found = connection.execute(query).first()
+        return EMPTY if found is None else Generation(*found)
+
+    def _put(self, connection: sa.Connection, partition: bytes, now: Generation) -> None:
+        row = {
+            "partition": partition,
+            "fingerprint": self._fingerprint,
+            "generation": now.number,
+            "through": now.through,
+            "added": now.added,
+            "collection": now.collection,
+        }
+        of = sa.and_(self._of_model, indexed.c.partition == partition)
+        connection.execute(sa.delete(indexed).where(of))
+        connection.execute(sa.insert(indexed), row)
+
+
+def begin_anew(connection: sa.Connection, entry_ids: Sequence[int]) -> None:
+    """These entries have new vectors, under ids that the index may have passed: it begins anew in
+    their partitions.
+
+    In the transaction of the vectors, as a crash in between would hide these entries for good. Also
+    where nothing was noted yet: another process may be about to, of vectors it read before.
+    """
+    changed = (
+        sa.select(vectors.c.partition, vectors.c.fingerprint)
+        .where(vectors.c.entry_id.in_(entry_ids))
+        .distinct()
+    )
+    for partition, fingerprint in connection.execute(changed).all():
+        of = {"partition": partition, "fingerprint": fingerprint}
+        one = sa.update(indexed).where(*(indexed.c[name] == value for name, value in of.items()))
+        if not connection.execute(one.values(_ANEW)).rowcount:
+            connection.execute(sa.insert(indexed), {**of, "generation": 1, "through": 0})

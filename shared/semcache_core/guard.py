@@ -5,7 +5,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from semcache_core.deciding_words import (
     ASKING,
@@ -80,7 +79,6 @@ class Reading:
     lowered: str
 
 
-@lru_cache(maxsize=4096)  # what is near one question is near the next one too
 def read(text: str) -> Reading:
     """Take a question apart for `differences`."""
     if not text.isascii():

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from semcache_core.deadline import Deadline
 from semcache_core.errors import CollectionGoneError, IndexBusyError, IndexUnavailableError
 from semcache_core.segments import ForeignLock, identity, remove_unreferenced
-from semcache_core.types import Matrix, Vector
+from semcache_core.types import EMPTY, Generation, Matrix, Vector
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -61,73 +61,64 @@ class ChromaIndex:
         self._client = client
         self._prefix = f"semcache-{ledger_id:016x}-{fingerprint[:12]}-"
         self._collections: dict[tuple[bytes, int], Any] = {}
-        self._generations: dict[bytes, int] = {}
         calls = calls or Calls()
         self._reads, self._writes = calls.reads, calls.writes
         self._check_free = check_free
 
-    def use(self, partition: bytes, generation: int) -> None:
-        """From now on everything without a `generation` of its own is of this one."""
-        before = self.generation(partition)
-        self._generations[partition] = generation
-        if before != generation:
-            self._collections.pop((partition, before), None)
-
-    def generation(self, partition: bytes) -> int:
-        return self._generations.get(partition, 0)
+    def identity(self, partition: bytes, number: int = 0) -> str:
+        """Chroma's id of the collection with this number, which is made if it is not there."""
+        with self._failing("open", partition):
+            made = partial(self._collection, partition, Generation(number), create=True)
+            return str(self._write(made).id)
 
     def add(
         self,
         partition: bytes,
         ids: Sequence[int],
         vectors: Matrix,
-        generation: int | None = None,
+        generation: Generation = EMPTY,
     ) -> None:
-        """Add or replace vectors (float32 [n, d], unit rows) in batches."""
+        """Add or replace vectors (float32 [n, d], unit rows) in batches. The collection is made
+        where `generation` names none.
+        """
         for start in range(0, len(ids), MAX_BATCH):
             chunk = slice(start, start + MAX_BATCH)
             with self._failing("add to", partition):
-                upsert = partial(self._upsert, partition, generation, ids[chunk], vectors[chunk])
+                upsert = partial(self._upsert, partition, ids[chunk], vectors[chunk], generation)
                 self._write(upsert)
 
-    def nearest(self, partition: bytes, vector: Vector, k: int) -> list[tuple[int, float]]:
-        """CollectionGoneError where the partition has no collection."""
+    def nearest(
+        self, partition: bytes, vector: Vector, k: int, generation: Generation = EMPTY
+    ) -> list[tuple[int, float]]:
         with self._failing("query", partition):
             found = self._read(
-                lambda: self._collection(partition).query(
+                lambda: self._collection(partition, generation).query(
                     query_embeddings=vector[None, :], n_results=k, include=["distances"]
                 )
             )
             pairs = zip(found["ids"][0], found["distances"][0], strict=True)
-            return [(int(entry_id), 1.0 - float(distance)) for entry_id, distance in pairs]
+            return [(_entry_id(one), 1.0 - float(distance)) for one, distance in pairs][:k]
 
-    def remove(self, partition: bytes, ids: Sequence[int]) -> None:
+    def remove(self, partition: bytes, ids: Sequence[int], generation: Generation = EMPTY) -> None:
         with suppress(CollectionGoneError), self._failing("delete from", partition):
             ids_there = [str(i) for i in ids]
-            self._write(lambda: self._collection(partition).delete(ids=ids_there))
+            self._write(lambda: self._collection(partition, generation).delete(ids=ids_there))
 
-    def drop(self, partition: bytes, generation: int | None = None) -> None:
+    def drop(self, partition: bytes, number: int = 0) -> None:
         with suppress(CollectionGoneError), self._failing("drop", partition):
-            number = self.generation(partition) if generation is None else generation
             self._collections.pop((partition, number), None)
             name = self._name(partition, number)
             self._write(partial(self._client.delete_collection, name))
 
-    def drop_all(self) -> None:
-        """Drop what this ledger has for this model, also what cannot be used."""
-        self._collections.clear()
-        self.sweep(dict, others=True)
-
-    def sweep(self, live: Callable[[], Mapping[bytes, int]], others: bool) -> int:
-        """Drop the collections that `live` (partition -> generation) has another generation of;
-        with `others` also those of partitions that it does not name. Returns how many.
+    def sweep(self, live: Callable[[], Mapping[bytes, Generation]], others: bool) -> int:
+        """Drop the collections that `live` has another generation of; with `others` also those of
+        partitions that it does not name. Returns how many.
         """
         with _as_unavailable("drop"):
             # listed before `live` is read: a collection that is made meanwhile is not in the list
             collections = self._write(self._client.list_collections)
             ours = {c.name for c in collections if c.name.startswith(self._prefix)}
-            numbers = live()
-            kept = {self._name(partition, number) for partition, number in numbers.items()}
+            kept = {self._name(partition, one.number) for partition, one in live().items()}
             known = tuple(name[: -len(_number(0))] for name in kept)
             doomed = [
                 name
@@ -138,8 +129,8 @@ class ChromaIndex:
                 self._write(partial(self._client.delete_collection, name))
         return len(doomed)
 
-    def count(self, partition: bytes, generation: int | None = None) -> int:
-        """Vectors in the collection; 0 where there is none."""
+    def count(self, partition: bytes, generation: Generation = EMPTY) -> int:
+        """Vectors in the collection; 0 where it is gone."""
         with suppress(CollectionGoneError), self._failing("count", partition):
             return int(self._write(lambda: self._collection(partition, generation).count()))
         return 0
@@ -160,22 +151,22 @@ class ChromaIndex:
         return self._writes.run(call)
 
     def _upsert(
-        self, partition: bytes, generation: int | None, ids: Sequence[int], vectors: Matrix
+        self, partition: bytes, ids: Sequence[int], vectors: Matrix, generation: Generation
     ) -> None:
-        collection = self._collection(partition, generation, create=True)
+        collection = self._collection(partition, generation, create=not generation.collection)
         collection.upsert(ids=[str(i) for i in ids], embeddings=vectors)
 
-    def _name(self, partition: bytes, generation: int) -> str:
+    def _name(self, partition: bytes, number: int) -> str:
         # 63 characters, the most Chroma allows
-        return self._prefix + partition.hex()[:16] + _number(generation)
+        return self._prefix + partition.hex()[:16] + _number(number)
 
     def _collection(
-        self, partition: bytes, generation: int | None = None, create: bool = False
+        self, partition: bytes, generation: Generation = EMPTY, create: bool = False
     ) -> Any:
-        number = self.generation(partition) if generation is None else generation
-        collection = self._collections.get((partition, number))
-        if collection is None:
-            name = self._name(partition, number)
+        key = (partition, generation.number)
+        collection = self._collections.get(key)
+        if collection is None or not _is(collection, generation):
+            name = self._name(*key)
             # Only who adds creates: an empty one in place of one that is gone would hide entries.
             if create:
                 collection = self._client.get_or_create_collection(
@@ -184,7 +175,9 @@ class ChromaIndex:
             else:
                 collection = self._client.get_collection(name, embedding_function=None)
             _check_distance(collection)
-            self._collections[partition, number] = collection
+            if not _is(collection, generation):
+                raise CollectionGoneError(f"collection {name} was dropped, and made anew")
+            self._collections[key] = collection
         return collection
 
     @contextmanager
@@ -210,8 +203,12 @@ class Calls:
     writes: Deadline = field(default_factory=lambda: Deadline(1, WRITE_SECONDS))
 
 
-def _number(generation: int) -> str:
-    return f"-{generation:07x}"
+def _number(number: int) -> str:
+    return f"-{number:07x}"
+
+
+def _is(collection: Any, generation: Generation) -> bool:
+    return generation.collection in ("", str(collection.id))
 
 
 def _check_distance(collection: Any) -> None:
@@ -222,6 +219,13 @@ def _check_distance(collection: Any) -> None:
             f"collection {collection.name} measures {space!r}, not cosine; delete it, "
             "it is rebuilt from the ledger"
         )
+
+
+def _entry_id(text: str) -> int:
+    """The ledger's id behind a Chroma id; ValueError for what this ledger never wrote."""
+    if not text.isdecimal() or not 0 < (entry_id := int(text[:20])) < 2**63:
+        raise ValueError(f"{text[:40]!r} is no id of an entry")
+    return entry_id
 
 
 def usable_here() -> bool:
@@ -269,9 +273,11 @@ class IndexHome:
         directory = directory.resolve()
         self._chroma = directory / "chroma"
         self._open_marker = directory / "index.open"
+        self.address_file = directory / "index.address"
+        """Where the owner can be asked; see `sharing`."""
         self._opened: tuple[int, int] | None = None
         self._foreign_lock: ForeignLock | None = None
-        self._lock = FileLock(directory / "index.lock", timeout=0, thread_local=False)
+        self._lock = FileLock(directory / "index.lock", timeout=0, mode=0o600, thread_local=False)
 
     def acquire(self) -> bool:
         """Become the owner; False when another process (or cache) is."""
@@ -295,6 +301,9 @@ class IndexHome:
             self.set_aside()
         with _as_unavailable("open"):
             self._open_marker.touch(mode=0o600)
+            # Chroma's own files are as the umask says: nobody else gets as far as to them
+            self._chroma.mkdir(mode=0o700, exist_ok=True)
+            self._chroma.chmod(0o700)
             client = _persistent_client(self._chroma)
             self._opened = identity(self._chroma)
             self._forget_lock()
@@ -326,6 +335,8 @@ class IndexHome:
                 shutil.rmtree(kept)
             else:
                 kept.unlink(missing_ok=True)
+            if self._chroma.is_dir():
+                self._chroma.chmod(0o700)  # an older version made it as the umask said
             self._chroma.rename(kept)
         log.warning(
             "semcache: the vector index is rebuilt from the ledger, which lost nothing; the old "

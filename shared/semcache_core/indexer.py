@@ -8,8 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
+from semcache_core.claim import Claim
 from semcache_core.errors import (
     CollectionGoneError,
     IndexBusyError,
@@ -17,7 +16,6 @@ from semcache_core.errors import (
     IndexUnavailableError,
     SemcacheError,
 )
-from semcache_core.generations import Generation, Generations
 from semcache_core.index import (
     MAX_BATCH,
     Calls,
@@ -29,6 +27,8 @@ from semcache_core.index import (
 from semcache_core.ledger import Ledger
 from semcache_core.renewal import Renewal
 from semcache_core.retrieval import Retrieval
+from semcache_core.sharing import IndexServer, RemoteIndex, can_share, name_of
+from semcache_core.types import EMPTY, Generation, Vector
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -36,17 +36,28 @@ if TYPE_CHECKING:
 log = logging.getLogger("semcache")
 
 RETRY_SECONDS = 10.0
+LOSE_AGAIN_SECONDS = 600.0
+"""After a failure. Whoever only waits for the owner of the index to end asks each round."""
+
 # A write of one vector takes Chroma about as long as one of a hundred; fewer are scanned meanwhile.
 WORTH_WRITING = 100
 COUNT_EVERY = 1000
+COUNT_EVERY_ROUNDS = 60
 
 
 class Indexer:
     """Indexes the partitions that are too large to scan.
 
     Through the user's own `client` (a Chroma server serves many processes); else in `home`, the
-    embedded index, which one process owns while the others scan; else in memory. Methods are
+    embedded index, which one process owns and the others ask it about; else in memory, where the
+    ledger is too. A ledger that other hosts share is scanned without a client: an index in each
+    process's memory was rejected, as each would be built for minutes at every start. Methods are
     called by one thread at a time: the upkeep's, or `rebuild` while it holds the upkeep's turn.
+
+    Any process may write to an index on a server. What one says of it in the ledger is about the
+    collection that it wrote to, and only goes on from what it had read (see `Generations`): so
+    nothing is named as indexed that is in a collection dropped meanwhile, on another server, or
+    not there yet.
     """
 
     def __init__(
@@ -63,15 +74,18 @@ class Indexer:
         self._scan_limit = scan_limit
         self._home = home
         self._client = client
-        self._generations = Generations(ledger, retrieval.fingerprint)
-        lock = None
-        if client is not None and ledger.file is not None:
-            lock = FileLock(ledger.file.parent / "renewal.lock", timeout=0, thread_local=False)
-        self._renewal = Renewal(ledger, self._generations, retrieval, lock)
+        self._generations = ledger.generations(retrieval.fingerprint)
+        claim = None if client is None else Claim(ledger, "renewal")
+        self._renewal = Renewal(ledger, self._generations, retrieval, claim)
         self._calls = Calls()
+        self._lost_at: dict[bytes, float] = {}
         self._index: ChromaIndex | None = None
+        self._server: IndexServer | None = None
+        self._remote: RemoteIndex | None = None
+        self._rounds = 0
         self._owner = home is None
         self._told = False
+        self._told_elsewhere = False
         self._problem = ""
         self._retry_at = 0.0
         self._last_count = -COUNT_EVERY
@@ -83,42 +97,27 @@ class Indexer:
         `written` is how many entries this process has stored so far; partitions are counted anew
         now and then as it grows. A failure is logged; later rounds try again.
         """
+        try:
+            self._step(written, stopping)
+        finally:
+            self._retrieval.settled.set()
+
+    def _step(self, written: int, stopping: threading.Event) -> None:
         if time.monotonic() < self._retry_at:
             return
-        if written - self._last_count >= COUNT_EVERY or self._retrieval.found_large.is_set():
-            self._last_count = written
-            self._retrieval.found_large.clear()
-            self._large = self._ledger.large_partitions(self._fingerprint, self._scan_limit)
+        self._count_large(written)
         with self._surviving():
             self._see_to_lost()
             # an index that is open may have something left to drop
             if (self._index is None and not self._wanted()) or not self._open():
                 return
+            self._retrieval.settled.set()  # what follows may take long
             self._follow(stopping)
-            for partition, gone in self._ledger.take_removed(MAX_BATCH).items():
-                self._opened.remove(partition, gone)
+            self._remove_deleted()
             if not stopping.is_set():
                 self._renewal.step(self._opened)
                 self._tidy()
             self._problem = ""
-
-    def check_own(self) -> None:
-        """IndexUnavailableError where another process owns the index."""
-        if not self._own():
-            raise IndexUnavailableError(
-                "another process owns the index of this path; rebuild there, or stop it first"
-            )
-
-    def renew(self, stopping: threading.Event) -> None:
-        """Make every collection anew from the ledger; one that is broken in the next step."""
-        self.check_own()
-        self._last_count = -COUNT_EVERY
-        with self._surviving():
-            self._see_to_lost()
-            if self._wanted() and self._open():
-                self._follow(stopping)  # what was embedded anew is already without a collection
-                self._renewal.renew(self._opened, stopping.is_set)
-        self._retry_at = 0.0
 
     @contextmanager
     def _surviving(self) -> Iterator[None]:
@@ -128,6 +127,45 @@ class Indexer:
             self._wait(str(error))
         except IndexUnavailableError as error:
             self._abandon(str(error))
+
+    def _count_large(self, written: int) -> None:
+        """Now and then, as this process stores or meets many entries, or others may have."""
+        self._rounds += 1
+        if (
+            written - self._last_count >= COUNT_EVERY
+            or self._retrieval.found_large.is_set()
+            or self._rounds % COUNT_EVERY_ROUNDS == 0
+        ):
+            self._last_count = written
+            self._retrieval.found_large.clear()
+            self._large = self._ledger.large_partitions(self._fingerprint, self._scan_limit)
+
+    def check_own(self) -> None:
+        """IndexUnavailableError where another process owns the index."""
+        if not self._homeless and not self._own():
+            raise IndexUnavailableError(
+                "another process owns the index of this path; rebuild there, or stop it first"
+            )
+
+    def renew(self, stopping: threading.Event) -> None:
+        """Make every collection anew from the ledger; one that is broken in the next step."""
+        if self._homeless:
+            self._generations.forget_all()  # others have a client
+            return
+        self.check_own()
+        self._last_count = -COUNT_EVERY
+        self._lost_at.clear()
+        mine = True
+        with self._surviving():
+            self._see_to_lost()
+            if self._wanted() and self._open():
+                self._follow(stopping)  # what was embedded anew is already without a collection
+                mine = self._renewal.renew(self._opened, stopping)
+        self._retry_at = 0.0
+        if not mine and not stopping.is_set():
+            raise IndexUnavailableError(
+                "another process is making collections of this index anew; try again later"
+            )
 
     def close(self) -> None:
         """Let go of the index: an owned client is closed, the user's own is left alone."""
@@ -151,7 +189,14 @@ class Indexer:
             return self._client
         return memory_client() if self._home is None else self._home.open()
 
+    @property
+    def _homeless(self) -> bool:
+        return self._client is None and self._home is None and self._ledger.shared
+
     def _own(self) -> bool:
+        if self._homeless:
+            self._tell_homeless()
+            return False
         if self._client is None and not usable_here():
             self._tell("this process was forked from one with a vector index open;")
             return False
@@ -165,17 +210,77 @@ class Indexer:
         if not self._told:
             self._told = True
             log.warning(
-                "semcache: %s this one answers by exact keys and scans, which is as right, and "
-                "slower in large scopes; a Chroma server (chroma_client=) serves every process",
+                "semcache: %s this one asks the owner about large scopes, and scans those that it "
+                "does not hold, which is as right and slower",
                 why,
             )
+
+    def _tell_homeless(self) -> None:
+        if not self._told:
+            self._told = True
+            log.warning(
+                "semcache: many hosts may share this ledger, so without chroma_client= there is "
+                "no vector index: large scopes are scanned, which is as right and slower, and "
+                "those that do not fit into scan_memory_mb are answered by exact keys alone"
+            )
+
+    def _borrow(self) -> None:
+        """Use the index of the process that owns it, as far as that says it holds something."""
+        if self._home is None:
+            return
+        if self._retrieval.index is None:  # a lookup lost it, if it ever was there
+            self._give_back()
+        if self._remote is None:
+            name = name_of(self._ledger.id, self._fingerprint)
+            self._remote = RemoteIndex.at(self._home.address_file, name)
+        if self._remote is not None:
+            try:
+                held = self._remote.held()
+                self._retrieval.indexed = {p: Generation(through=n) for p, n in held.items()}
+                self._retrieval.index = self._remote
+            except IndexUnavailableError:
+                self._give_back()  # it is only just opening, or has just ended
+
+    def _give_back(self) -> None:
+        """Stop using another's index."""
+        if self._remote is not None:
+            self._retrieval.index = None
+            self._retrieval.indexed = {}
+            self._remote.close()
+            self._remote = None
+
+    def _serve(self) -> None:
+        """Answer the other processes of this path; without, they scan."""
+        if self._home is None or not can_share():
+            return
+        name = name_of(self._ledger.id, self._fingerprint)
+        try:
+            self._server = IndexServer(self._home.address_file, name, self._nearest, self._held)
+        except (OSError, IndexUnavailableError) as error:
+            log.warning(
+                "semcache: other processes cannot ask this one about its vector index (%s), so "
+                "they scan, which is as right and slower; see to the directory for temporary files",
+                error,
+            )
+
+    def _nearest(
+        self, partition: bytes, through: int, vector: Vector, k: int
+    ) -> list[tuple[int, float]]:
+        answer = self._retrieval.by_index(partition, vector, k)
+        if answer is None or answer[1] < through:
+            raise IndexUnavailableError("the vector index does not hold all of this")
+        return answer[0]
+
+    def _held(self) -> dict[bytes, int]:
+        return {p: live.through for p, live in dict(self._retrieval.indexed).items()}
 
     def _open(self) -> bool:
         if self._index is not None:
             return True
-        if not self._own():
-            self._retry_at = time.monotonic() + RETRY_SECONDS
+        if not self._own():  # tried again each round: a lock costs nothing, a dead owner time
+            self._borrow()
             return False
+        self._give_back()
         client = self._new_client()
         index = self._index = ChromaIndex(
             client, self._ledger.id, self._fingerprint, self._calls, self._check_free
@@ -189,6 +294,7 @@ class Indexer:
             raise
         self._renewal.dropped = True  # by whoever was killed before the files were removed
         self._retrieval.index = index
+        self._serve()
         return True
 
     def _check_free(self, writing: bool) -> None:
@@ -204,33 +310,30 @@ class Indexer:
         if self._retrieval.index is not None:
             return
         if isinstance(self._retrieval.lost, IndexStalledError):
-            for partition in self._retrieval.indexed:
-                self._index.count(partition)  # raises, or it answers
-                break
+            for partition, live in list(self._retrieval.indexed.items())[:1]:
+                self._index.count(partition, live)  # raises, or it answers
             self._retrieval.index = self._index
             return
         raise IndexUnavailableError("a lookup found it broken")
 
     def _wanted(self) -> dict[bytes, Generation]:
         """The partitions that are to be indexed, and what the ledger says of them."""
-        live = self._generations.all()
-        due = dict.fromkeys(self._large, Generation())
-        held = {partition: one for partition, one in live.items() if one.through}
-        return {partition: live.get(partition, one) for partition, one in (due | held).items()}
+        known = self._generations.all()
+        due = dict.fromkeys(self._large, EMPTY)
+        held = {partition: one for partition, one in known.items() if one.through}
+        return {partition: known.get(partition, one) for partition, one in (due | held).items()}
 
     def _check(self, index: ChromaIndex) -> None:
-        """Hand lookups what the index holds, and forget what it has lost."""
+        """Hand lookups what the ledger says the index holds, less what it has lost."""
         lost = 0
         for partition, live in self._generations.all().items():
-            index.use(partition, live.number)
             if not live.through:
                 continue
             if self._is_whole(index, partition, live):
-                self._retrieval.indexed[partition] = live.through
+                self._retrieval.indexed[partition] = live
             else:
                 lost += 1
-                self._generations.forget(partition, live.number)
-                index.use(partition, live.number + 1)
+                self._lose(partition, live)
         if lost:
             log.warning(
                 "semcache: the vector index lost entries of %d scopes; they are scanned until it "
@@ -240,49 +343,75 @@ class Indexer:
 
     def _is_whole(self, index: ChromaIndex, partition: bytes, live: Generation) -> bool:
         wanted = self._ledger.count_vectors(partition, self._fingerprint, live.through)
-        return index.count(partition, live.number) >= wanted
+        return index.count(partition, live) >= wanted
+
+    def _lose(self, partition: bytes, live: Generation) -> None:
+        """What the ledger names is not here: begin the index of this partition anew.
+
+        But not again and again: where two processes have a Chroma server each, neither finds what
+        the other says, and they would fill theirs in turns for ever.
+        """
+        self._retrieval.indexed.pop(partition, None)
+        now = time.monotonic()
+        if now - self._lost_at.get(partition, -LOSE_AGAIN_SECONDS) >= LOSE_AGAIN_SECONDS:
+            if self._generations.forget(partition, live):
+                self._lost_at[partition] = now
+                self._retrieval.found_large.set()  # soon filled anew
+        elif not self._told_elsewhere:
+            self._told_elsewhere = True
+            log.warning(
+                "semcache: a collection that another process filled is not in this vector index, "
+                "again; give all processes the same Chroma server, or see who deletes there; "
+                "meanwhile its scope is scanned"
+            )
 
     def _follow(self, stopping: threading.Event) -> None:
         """Bring every partition level with the ledger, in whatever generation is live by now."""
-        index = self._opened
         for partition, live in self._wanted().items():
             try:
-                if live.through and (
-                    live.number != index.generation(partition)
-                    or partition not in self._retrieval.indexed
-                ):
-                    if not self._is_whole(index, partition, live):
-                        raise CollectionGoneError("it lost entries")
-                    # first the collection, then how far it goes: never the other way round
-                    index.use(partition, live.number)
-                    self._retrieval.indexed[partition] = live.through
-                elif not live.through:
-                    self._retrieval.indexed.pop(partition, None)
-                    index.use(partition, live.number)
+                self._go_over(partition, live)
                 self._catch_up(partition, live, stopping)
             except CollectionGoneError:
-                self._retrieval.indexed.pop(partition, None)
-                self._generations.forget(partition, live.number)
-                self._retrieval.found_large.set()  # soon filled anew
+                self._lose(partition, live)
+
+    def _go_over(self, partition: bytes, live: Generation) -> None:
+        """Let lookups ask no other collection than the live one, which was made sure of first."""
+        held = self._retrieval.indexed.get(partition)
+        if held is not None and not live.through:  # somebody found that it lost some
+            self._retrieval.indexed.pop(partition, None)
+        elif live.through and (held is None or not held.is_same_collection(live)):
+            if not self._is_whole(self._opened, partition, live):
+                raise CollectionGoneError("it lost entries")
+            # Where they had none, only when it is complete: see `_catch_up`.
+            if held is not None:
+                self._retrieval.indexed[partition] = live
 
     def _catch_up(self, partition: bytes, live: Generation, stopping: threading.Event) -> None:
+        was = live
         while not stopping.is_set():
             ids, vectors = self._ledger.vectors_after(
-                partition, self._fingerprint, live.through, MAX_BATCH
+                partition, self._fingerprint, live.through, MAX_BATCH, self._retrieval.dimension
             )
             if len(ids) < (WORTH_WRITING if live.through else 1):
                 # Only now do lookups hear of it: until a partition is first complete they scan
                 # all of it, rather than copy a shrinking rest at every batch.
                 if live.through:
-                    self._retrieval.indexed[partition] = live.through
+                    self._retrieval.indexed[partition] = live
                 return
-            self._opened.add(partition, [int(i) for i in ids], vectors)
+            if not live.collection:
+                live = replace(live, collection=self._opened.identity(partition, live.number))
+            self._opened.add(partition, [int(i) for i in ids], vectors, live)
             # After the vectors: what the ledger does not name as indexed is scanned, so a crash
             # in between costs a second write of the same vectors and never a missed entry.
-            more = replace(live, through=int(ids[-1]), added=live.added + len(ids))
-            if not self._generations.advance(partition, live, more):
-                return  # another process did it, or put a new generation in its place
-            live = more
+            live = replace(live, through=int(ids[-1]), added=live.added + len(ids))
+            if not self._generations.advance(partition, was, live):
+                return  # another process was faster, or began anew: look again next time
+            was = live
+
+    def _remove_deleted(self) -> None:
+        for partition, gone in self._ledger.take_removed(MAX_BATCH).items():
+            if (live := self._retrieval.indexed.get(partition)) is not None:
+                self._opened.remove(partition, gone, live)
 
     def _tidy(self) -> None:
         if self._renewal.dropped and self._home is not None and self._owner:
@@ -316,12 +445,16 @@ class Indexer:
         self._retry_at = time.monotonic() + RETRY_SECONDS
         if self._home is not None:
             self._home.set_aside()
-            self._generations.forget()
+            self._generations.forget_all()
 
     def _close_index(self) -> bool:
         """Whether the index was closed without an error (or was not open)."""
-        index, self._index = self._index, None
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+        self._give_back()
         self._renewal.abandon()
+        index, self._index = self._index, None
         self._retrieval.index = None
         self._retrieval.indexed = {}
         if index is None or self._client is not None:

@@ -9,7 +9,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from semcache_core.ledger import Ledger
-from semcache_core.schema import entries, quarantined, tags, text_from, vectors
+from semcache_core.schema import entries, is_live, joined_hex, quarantined, tags, text_from, vectors
 from semcache_core.types import Vector, is_amount
 
 PAGE = 200
@@ -127,7 +127,7 @@ class Listing:
 
 _LAST_ID = (1 << 63) - 1
 _NOW = sa.bindparam("now", type_=sa.Float)
-_START = sa.bindparam("start", type_=sa.Integer)
+_START = sa.bindparam("start", type_=sa.BigInteger)
 _ANSWER = sa.func.coalesce(entries.c.answer, entries.c.id)
 _same = entries.alias("same")
 _first = entries.alias("first")
@@ -148,14 +148,11 @@ def _joined(column: "sa.Column[Any]", table: sa.Table) -> "sa.ScalarSelect[Any]"
     that is deleted just then would be missing.
     """
     return (
-        sa.select(sa.func.group_concat(sa.func.hex(column)))
+        sa.select(joined_hex(column))
         .where(table.c.entry_id == entries.c.id)
         .correlate(entries)
         .scalar_subquery()
     )
-
-
-_LIVE = sa.or_(entries.c.expires.is_(None), entries.c.expires > _NOW)
 
 
 def _query(vector: "sa.ColumnElement[Any]") -> "sa.Select[Any]":
@@ -173,7 +170,7 @@ def _query(vector: "sa.ColumnElement[Any]") -> "sa.Select[Any]":
         .select_from(entries)
         .join(_first, _first.c.id == _FIRST_ID)  # the entry itself, if no other
         .outerjoin(vectors, vectors.c.entry_id == entries.c.id)
-        .where(_LIVE)
+        .where(is_live(_NOW))
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from semcache_core.errors import IndexUnavailableError
 from semcache_core.evidence import Judged, Judgement, Neighbour, sigmoid
 from semcache_core.parts import Parts
 from semcache_core.request import Key
@@ -53,7 +54,10 @@ class ByMeaning:
     ) -> Decision:
         """Look at what is stored near `vector`, that of the question."""
         while True:
-            near = self._parts.retrieval.nearest(key.partition, vector, now, key.exact)
+            try:
+                near = self._parts.retrieval.nearest(key.partition, vector, now, key.exact)
+            except IndexUnavailableError as error:
+                return Decision(str(error))
             ended("retrieve")
             if not near:
                 return Decision("everything stored here has expired")

@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from semcache_core.answers import SameAnswer, by_meaning
-from semcache_core.audit import Audit
-from semcache_core.embedding import DEFAULT_ARTEFACT, OnnxEmbedder, RecentVectors, as_embedder
+from semcache_core.audit import Audit, Measured
+from semcache_core.embedding import (
+    DEFAULT_ARTEFACT,
+    OnnxEmbedder,
+    RecentVectors,
+    as_embedder,
+    embed_one,
+)
 from semcache_core.errors import ArtefactError
 from semcache_core.hubs import MIN_ASKED, is_hub
 from semcache_core.index import IndexHome
@@ -58,6 +64,13 @@ class Parts:
     touches: Touches
     upkeep: Upkeep
 
+    def measured(self) -> Measured:
+        """The error that audits found here; else, where nothing is audited now or an alarm began
+        anew, the last that any process found.
+        """
+        found = self.audit.measured()
+        return found if found.n else self.records.measured(self.audit.size)
+
     def rebuild(self, embed: Callable[[str], Vector | None]) -> int:
         """Re-embed what lacks a vector of the present model, then index anew."""
         with self.upkeep.paused() as indexer:
@@ -100,7 +113,11 @@ def open_parts(
     recent = RecentVectors()
     ledger = Ledger.open(settings.path, settings.ledger_url)
     retrieval = Retrieval(
-        ledger, model.fingerprint, settings.scan_limit, settings.scan_memory_mb * 2**20
+        ledger,
+        model.fingerprint,
+        settings.scan_limit,
+        settings.scan_memory_mb * 2**20,
+        None if calibration is None else calibration.dimension,
     )
     home = None
     if chroma_client is None and ledger.file is not None:
@@ -110,7 +127,8 @@ def open_parts(
     audit = _audit(settings, threshold, records)
 
     def embed(texts: list[str]) -> Matrix:
-        return np.stack([recent.embed(model, text) for text in texts])
+        # not out of `recent`: these are answers, and questions of any tenant
+        return np.stack([embed_one(model, text) for text in texts])
 
     def look_for_hub(entry_id: int) -> None:
         if calibration is None or threshold is None:

@@ -147,8 +147,7 @@ class Records:
             if connection.execute(_STORED, entry).first() is None:
                 return
             if asked_key is not None and not judgement.correct:
-                pairing = {"asked_key": asked_key, "entry_id": judgement.entry_id}
-                connection.execute(_QUARANTINE, pairing)
+                connection.execute(_QUARANTINE, {"asked_key": asked_key, **entry})
             evidence = connection.execute(_EVIDENCE, entry).all()
             found = posterior.doubt([(row.probability, row.correct) for row in evidence])
             connection.execute(_SET_DOUBT, {**entry, "found": found})
@@ -196,7 +195,7 @@ _DROP_OLDEST = sa.delete(schema.served).where(
     schema.served.c.id.in_(
         sa.select(schema.served.c.id)
         .order_by(schema.served.c.id)
-        .limit(sa.bindparam("surplus", type_=sa.Integer))
+        .limit(sa.bindparam("surplus", type_=sa.BigInteger))
     )
 )
 _DROP_OLDEST_OF_ENTRY = sa.delete(schema.served).where(
@@ -205,14 +204,26 @@ _DROP_OLDEST_OF_ENTRY = sa.delete(schema.served).where(
         sa.select(schema.served.c.id)
         .where(_OF_ENTRY)
         .order_by(schema.served.c.id.desc())
-        .limit(-1)
         .offset(KEPT_PER_ENTRY)
     ),
 )
 _STORED = sa.select(schema.entries.c.namespace, schema.entries.c.question).where(
     schema.entries.c.id == sa.bindparam("entry")
 )
-_QUARANTINE = sa.insert(schema.quarantined).prefix_with("OR IGNORE")
+_PAIRING = (
+    sa.bindparam("asked_key", type_=sa.LargeBinary),
+    sa.bindparam("entry", type_=schema.ID),
+)
+_QUARANTINE = sa.insert(schema.quarantined).from_select(
+    ["asked_key", "entry_id"],
+    sa.select(*_PAIRING).where(
+        # not "or ignore", which each database says in words of its own; writers take turns
+        ~sa.exists().where(
+            schema.quarantined.c.asked_key == _PAIRING[0],
+            schema.quarantined.c.entry_id == _PAIRING[1],
+        )
+    ),
+)
 _EVIDENCE = sa.select(schema.judged.c.probability, schema.judged.c.correct).where(
     schema.judged.c.entry_id == sa.bindparam("entry")
 )

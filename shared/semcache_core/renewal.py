@@ -1,17 +1,18 @@
 """Copies a collection that is full of dead entries into a new one, while the old one serves."""
 
 import logging
+import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from filelock import FileLock, Timeout
-
+from semcache_core import claim as claims
+from semcache_core.claim import Claim
 from semcache_core.errors import CollectionGoneError, IndexUnavailableError
-from semcache_core.generations import Generation, Generations
+from semcache_core.generations import Generations
 from semcache_core.index import MAX_BATCH, ChromaIndex
 from semcache_core.ledger import Ledger
 from semcache_core.retrieval import Retrieval
+from semcache_core.types import EMPTY, Generation
 
 log = logging.getLogger("semcache")
 
@@ -22,6 +23,7 @@ LOOK_SECONDS = 60.0
 # upkeep has read the ledger again, which it does every second.
 RETIRE_SECONDS = 10.0
 BATCHES_A_ROUND = 5
+CLAIM_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,18 @@ class Renewal:
 
     A copy is in no way known to lookups before the ledger names it as the live generation, in one
     statement. A crash leaves a collection that nobody knows of; it is dropped before the next copy
-    and when the index is opened. `lock` lets one process at a time copy and drop where several
-    share a Chroma server; None where nobody else can.
+    and when the index is opened. `claim` lets one process at a time copy and drop where several
+    share a Chroma server, until the collection that it replaced is dropped; None where nobody else
+    can. One that lost it in the middle spoils nothing: its collection has an id of its own.
     """
 
     def __init__(
-        self, ledger: Ledger, generations: Generations, retrieval: Retrieval, lock: FileLock | None
+        self, ledger: Ledger, generations: Generations, retrieval: Retrieval, claim: Claim | None
     ) -> None:
         self._ledger = ledger
         self._generations = generations
         self._retrieval = retrieval
-        self._lock = lock
+        self._claim = claim
         self._copy: _Copy | None = None
         self._waiting: list[bytes] = []
         self._retired: list[_Retired] = []
@@ -64,6 +67,7 @@ class Renewal:
     def step(self, index: ChromaIndex) -> None:
         """Some batches of the copy under way, or the beginning of another."""
         self._drop_retired(index, wait=RETIRE_SECONDS)
+        self._keep_claim()
         if self._copy is None and not self._waiting and time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + LOOK_SECONDS
             self._waiting = self._generations.worn(MIN_DEAD)
@@ -72,18 +76,18 @@ class Renewal:
         if self._copy is not None:
             self._go_on(index, BATCHES_A_ROUND)
 
-    def renew(self, index: ChromaIndex, stopped: Callable[[], bool]) -> None:
-        """Copy every collection in use, to the end."""
+    def renew(self, index: ChromaIndex, stopping: threading.Event) -> bool:
+        """Copy every collection in use, to the end; False where another process is at it."""
         self._copy = None
         self._waiting = [p for p, live in self._generations.all().items() if live.through]
-        while self._waiting and not stopped():
+        if self._waiting and not self._wait_for_claim(stopping):
+            return False
+        while self._waiting and not stopping.is_set():
             self._begin(index)
-            if self._copy is None:
-                raise IndexUnavailableError(
-                    "another process is making collections of this index anew; try again later"
-                )
-            while self._copy is not None and not stopped():
+            while self._copy is not None and not stopping.is_set():
+                self._keep_claim()
                 self._go_on(index, BATCHES_A_ROUND)
+        return True
 
     def sweep(self, index: ChromaIndex) -> None:
         """Drop what a process that is gone left behind; not while another one copies."""
@@ -106,7 +110,7 @@ class Renewal:
         if not self._acquire():
             return
         partition = self._waiting.pop()
-        live = self._generations.all().get(partition, Generation())
+        live = self._generations.all().get(partition, EMPTY)
         try:
             self._sweep(index)
             index.drop(partition, live.number + 1)
@@ -121,16 +125,21 @@ class Renewal:
                 if self._copy is not None:
                     self._add_batch(index, self._copy)
         except CollectionGoneError:  # somebody dropped it: another copy is begun later
-            self._copy = None
-            self._release()
+            self._drop_copy()
 
     def _add_batch(self, index: ChromaIndex, copy: _Copy) -> None:
         partition, new = copy.partition, copy.new
         ids, vectors = self._ledger.vectors_after(
-            partition, self._retrieval.fingerprint, new.through, MAX_BATCH
+            partition,
+            self._retrieval.fingerprint,
+            new.through,
+            MAX_BATCH,
+            self._retrieval.dimension,
         )
         if len(ids):
-            index.add(partition, [int(i) for i in ids], vectors, generation=new.number)
+            if not new.collection:
+                new = replace(new, collection=index.identity(partition, new.number))
+            index.add(partition, [int(i) for i in ids], vectors, new)
             new = replace(new, through=int(ids[-1]), added=new.added + len(ids))
             copy = self._copy = replace(copy, new=new)
         if len(ids) < MAX_BATCH:
@@ -138,19 +147,15 @@ class Renewal:
 
     def _swap(self, index: ChromaIndex, copy: _Copy) -> None:
         self._copy = None
-        try:
-            if not self._is_whole(index, copy):
-                return
-            # Not where the index was forgotten meanwhile: entries may have vectors that came after
-            # the copy had passed them.
-            if not self._generations.swap(copy.partition, copy.old, copy.new):
-                return
-        finally:
+        # Not where the index was forgotten meanwhile: entries may have vectors that came after the
+        # copy had passed them.
+        if not self._is_whole(index, copy) or not self._generations.swap(
+            copy.partition, copy.old, copy.new
+        ):
             self._release()
-        # first the collection: it holds all that the old one did, and what lookups may scan twice
-        index.use(copy.partition, copy.new.number)
+            return
         if copy.new.through:
-            self._retrieval.indexed[copy.partition] = copy.new.through
+            self._retrieval.indexed[copy.partition] = copy.new
         else:
             self._retrieval.indexed.pop(copy.partition, None)
         self._retired.append(_Retired(copy.partition, copy.old, time.monotonic()))
@@ -161,7 +166,7 @@ class Renewal:
         partition, new = copy.partition, copy.new
         model = self._retrieval.fingerprint
         wanted = self._ledger.count_vectors(partition, model, new.through)
-        return index.count(partition, new.number) >= wanted
+        return index.count(partition, new) >= wanted
 
     def _drop_retired(self, index: ChromaIndex, wait: float) -> None:
         due = [one for one in self._retired if time.monotonic() - one.at >= wait]
@@ -169,27 +174,33 @@ class Renewal:
             index.drop(one.partition, one.number)
             self._retired.remove(one)
             self.dropped = True
+        if due:
+            self._release()
 
     def _sweep(self, index: ChromaIndex) -> None:
-        alone = self._lock is None
-
-        def live() -> dict[bytes, int]:
-            return {p: one.number for p, one in self._generations.all().items()}
-
-        if not self._retired and index.sweep(live, others=alone):
+        if not self._retired and index.sweep(self._generations.all, others=self._claim is None):
             self.dropped = True
 
     def _acquire(self) -> bool:
-        if self._lock is None or self._lock.is_locked:
-            return True
-        try:
-            self._lock.acquire()
-        except Timeout:
-            return False
-        except OSError as error:
-            raise IndexUnavailableError(f"cannot lock {self._lock.lock_file}: {error}") from error
+        return self._claim is None or self._claim.hold()
+
+    def _keep_claim(self) -> None:
+        if self._claim is not None and self._claim.held and not self._claim.hold():
+            self._drop_copy()
+
+    def _wait_for_claim(self, stopping: threading.Event) -> bool:
+        """As long as it takes to find out that a process which had it is gone."""
+        until = time.monotonic() + claims.SECONDS + CLAIM_POLL_SECONDS
+        while not self._acquire():
+            if time.monotonic() > until or stopping.wait(CLAIM_POLL_SECONDS):
+                return False
         return True
 
+    def _drop_copy(self) -> None:
+        self._copy = None
+        self._release()
+
     def _release(self) -> None:
-        if self._lock is not None and self._lock.is_locked:
-            self._lock.release()
+        """Unless something is left to do that others should not do meanwhile."""
+        if self._claim is not None and self._copy is None and not self._retired:
+            self._claim.release()

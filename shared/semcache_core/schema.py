@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
 
 from semcache_core.errors import LedgerError
 
@@ -24,11 +25,41 @@ class AnyText(sa.types.TypeDecorator[str]):
         return None if value is None else value.encode("utf-8", "surrogatepass")
 
     def process_result_value(self, value: bytes | None, dialect: Any) -> str | None:
-        return None if value is None else text_from(value)
+        if value is None:
+            return None
+        try:
+            return text_from(value)
+        except ValueError as error:
+            raise LedgerError(
+                f"a text of the ledger is not as it was written ({error}); forget its entry, and "
+                "see who writes to the file"
+            ) from None
+
+
+class joined_hex(sa.sql.functions.GenericFunction[str]):
+    """All values of a column of bytes, in hex with commas between; NULL where there are none."""
+
+    inherit_cache = True
+
+
+@compiles(joined_hex, "sqlite")
+def _in_sqlite(element: joined_hex, compiler: Any, **options: Any) -> str:
+    return f"group_concat(hex({compiler.process(element.clauses, **options)}))"
+
+
+@compiles(joined_hex, "postgresql")
+def _in_postgres(element: joined_hex, compiler: Any, **options: Any) -> str:
+    return f"string_agg(encode({compiler.process(element.clauses, **options)}, 'hex'), ',')"
+
+
+ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+"""SQLite gives out new ids only of this type, which has 64 bits there."""
 
 
 def text_from(stored: bytes) -> str:
-    """What AnyText stored."""
+    """What AnyText stored; ValueError for anything else."""
+    if not isinstance(stored, bytes | memoryview):  # of a number, `bytes` would make as many zeros
+        raise ValueError(f"it is a {type(stored).__name__} and no text")
     return bytes(stored).decode("utf-8", "surrogatepass")
 
 
@@ -42,7 +73,7 @@ meta = sa.Table(
 entries = sa.Table(
     "semcache_entries",
     metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("id", ID, primary_key=True),
     sa.Column("exact", sa.LargeBinary(32), nullable=False, unique=True),
     sa.Column("partition", sa.LargeBinary(32), nullable=False),
     sa.Column("namespace", AnyText, nullable=False, index=True),
@@ -56,7 +87,7 @@ entries = sa.Table(
     sa.Column("question", AnyText, nullable=False),
     sa.Column("response", AnyText, nullable=False),
     # the first entry of this partition with the same answer; NULL: this one stands for itself
-    sa.Column("answer", sa.Integer, index=True),
+    sa.Column("answer", ID, index=True),
     # of the answer's words: equal ones are the same answer whatever the response is wrapped in
     sa.Column("answer_digest", sa.LargeBinary(32)),
     # the beginning of these words, where the response is not itself the text
@@ -78,7 +109,7 @@ entries = sa.Table(
 vectors = sa.Table(
     "semcache_vectors",
     metadata,
-    sa.Column("entry_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("entry_id", ID, primary_key=True, autoincrement=False),
     sa.Column("partition", sa.LargeBinary(32), nullable=False),
     sa.Column("fingerprint", sa.String, nullable=False),
     sa.Column("vector", sa.LargeBinary, nullable=False),
@@ -88,27 +119,27 @@ vectors = sa.Table(
 tags = sa.Table(
     "semcache_tags",
     metadata,
-    sa.Column("entry_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("entry_id", ID, primary_key=True, autoincrement=False),
     sa.Column("tag", AnyText, primary_key=True, index=True),
 )
 
-# What the vector index holds: per partition and model, every vector up to `through`, in the
-# collection with this number, to which `added` vectors were written in all ...
+# What the vector index holds: see `Generation` ...
 indexed = sa.Table(
     "semcache_indexed",
     metadata,
     sa.Column("partition", sa.LargeBinary(32), primary_key=True),
     sa.Column("fingerprint", sa.String, primary_key=True),
-    sa.Column("through", sa.Integer, nullable=False),
+    sa.Column("through", ID, nullable=False),
+    sa.Column("collection", sa.String, nullable=False, server_default=""),
     sa.Column("generation", sa.Integer, nullable=False, server_default=sa.text("0")),
-    sa.Column("added", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("added", sa.BigInteger, nullable=False, server_default=sa.text("0")),
 )
 
 # ... and of these the ones deleted since, for the index's owner to remove.
 removed = sa.Table(
     "semcache_removed",
     metadata,
-    sa.Column("entry_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("entry_id", ID, primary_key=True, autoincrement=False),
     sa.Column("partition", sa.LargeBinary(32), nullable=False),
 )
 
@@ -116,8 +147,8 @@ removed = sa.Table(
 served = sa.Table(
     "semcache_served",
     metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("entry_id", sa.Integer, nullable=False, index=True),
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("entry_id", ID, nullable=False, index=True),
     sa.Column("asked", AnyText, nullable=False),
     sa.Column("asked_key", sa.LargeBinary(32), nullable=False, index=True),
     sa.Column("similarity", sa.Float, nullable=False),
@@ -130,9 +161,9 @@ served = sa.Table(
 judged = sa.Table(
     "semcache_judged",
     metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("id", ID, primary_key=True),
     sa.Column("namespace", AnyText, nullable=False, index=True),
-    sa.Column("entry_id", sa.Integer, nullable=False, index=True),
+    sa.Column("entry_id", ID, nullable=False, index=True),
     sa.Column("asked", AnyText, nullable=False),
     sa.Column("stored", AnyText, nullable=False),
     sa.Column("similarity", sa.Float, nullable=False),
@@ -148,8 +179,13 @@ quarantined = sa.Table(
     "semcache_quarantined",
     metadata,
     sa.Column("asked_key", sa.LargeBinary(32), primary_key=True),
-    sa.Column("entry_id", sa.Integer, primary_key=True, autoincrement=False, index=True),
+    sa.Column("entry_id", ID, primary_key=True, autoincrement=False, index=True),
 )
+
+
+def is_live(now: Any) -> sa.ColumnElement[bool]:
+    """Of an entry, at `now`."""
+    return sa.or_(entries.c.expires.is_(None), entries.c.expires > now)
 
 
 def _create(connection: sa.Connection) -> None:
@@ -160,35 +196,35 @@ def _create(connection: sa.Connection) -> None:
     connection.execute(sa.insert(meta), {"name": "ledger_id", "value": identity})
 
 
+def _add_columns(connection: sa.Connection, table: sa.Table, names: tuple[str, ...]) -> None:
+    """Those that it lacks: a new ledger has them from `_create`."""
+    present = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+    for name in names:
+        if name not in present:
+            definition = sa.schema.CreateColumn(table.c[name]).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {definition}")
+
+
 _SINCE_2 = ("answer", "answer_digest", "answer_text", "doubt", "writer", "exact_only_since")
 
 
 def _judge_answers(connection: sa.Connection) -> None:
-    present = {column["name"] for column in sa.inspect(connection).get_columns(entries.name)}
-    for name in _SINCE_2:
-        column = entries.c[name]
-        if name not in present:  # a new ledger has them from `_create`
-            definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
-            connection.exec_driver_sql(f"ALTER TABLE {entries.name} ADD COLUMN {definition}")
+    _add_columns(connection, entries, _SINCE_2)
     for index in entries.indexes:
         index.create(connection, checkfirst=True)
     metadata.create_all(connection, tables=[served, judged, quarantined])
 
 
 def _keep_usage(connection: sa.Connection) -> None:
-    present = {column["name"] for column in sa.inspect(connection).get_columns(entries.name)}
-    for name in ("tokens_in", "tokens_out", "seconds"):
-        if name not in present:
-            definition = sa.schema.CreateColumn(entries.c[name]).compile(dialect=connection.dialect)
-            connection.exec_driver_sql(f"ALTER TABLE {entries.name} ADD COLUMN {definition}")
+    _add_columns(connection, entries, ("tokens_in", "tokens_out", "seconds"))
+
+
+def _name_collections(connection: sa.Connection) -> None:
+    _add_columns(connection, indexed, ("collection",))
 
 
 def _number_generations(connection: sa.Connection) -> None:
-    present = {column["name"] for column in sa.inspect(connection).get_columns(indexed.name)}
-    for name in ("generation", "added"):
-        if name not in present:
-            definition = sa.schema.CreateColumn(indexed.c[name]).compile(dialect=connection.dialect)
-            connection.exec_driver_sql(f"ALTER TABLE {indexed.name} ADD COLUMN {definition}")
+    _add_columns(connection, indexed, ("generation", "added"))
     # How full of dead entries the collections of before are nobody knows, and their names carry no
     # generation: all are filled anew.
     connection.execute(sa.delete(indexed))
@@ -199,9 +235,20 @@ MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _create,
     _judge_answers,
     _keep_usage,
+    _name_collections,
     _number_generations,
 )
 """Migration n takes a ledger from version n to n + 1; they run in one transaction."""
+
+
+VERSION = sa.select(meta.c.value).where(meta.c.name == "schema_version")
+
+
+def is_current(
+    version: int, migrations: tuple[Callable[[sa.Connection], None], ...] = MIGRATIONS
+) -> bool:
+    """Whether there is nothing to migrate: then opening need not wait for who writes."""
+    return version == len(migrations)
 
 
 def migrate(
@@ -226,8 +273,7 @@ def migrate(
 def _version(connection: sa.Connection) -> int:
     if not sa.inspect(connection).has_table(meta.name):
         return 0
-    query = sa.select(meta.c.value).where(meta.c.name == "schema_version")
-    return int(connection.execute(query).scalar() or 0)
+    return int(connection.execute(VERSION).scalar() or 0)
 
 
 def refuse_unusable(file: Path) -> None:
@@ -244,6 +290,8 @@ def refuse_unusable(file: Path) -> None:
         uri = f"{file.absolute().as_uri()}?mode=rw"
         with closing(sqlite3.connect(uri, uri=True, timeout=5)) as connection:
             names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.OperationalError:  # nothing is wrong with the file: it is locked, or read-only
+        raise
     except sqlite3.DatabaseError as error:
         raise LedgerError(
             f"{file} is not a usable ledger ({error}); move it away to start anew, "

@@ -56,8 +56,9 @@ class CacheSettings(BaseSettings):
     artefact: Path | None = None
     """A directory with model and calibration; None is the shipped one."""
 
-    ledger_url: str | None = None
-    """An SQLAlchemy URL in place of the SQLite file under `path`."""
+    ledger_url: str | None = Field(default=None, repr=False)  # it may hold a password
+    """An SQLAlchemy URL in place of the SQLite file under `path`, such as
+    postgresql+psycopg://user@host/database for a ledger that many hosts share."""
 
     audit_rate: float = Field(default=0.0, ge=0, le=1)
     """Share of the hits by meaning that the model is asked again, to measure how many are wrong."""

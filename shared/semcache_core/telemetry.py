@@ -7,7 +7,7 @@ import math
 import time
 import weakref
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 from opentelemetry import metrics, trace
 
@@ -170,6 +170,6 @@ class Telemetry:
 
 _OF_RESULT = {result: {"semcache.result": result} for result in ("exact", "semantic", "miss")}
 _OF_STAGE: dict[Stage, dict[str, str]] = {
-    stage: {"semcache.stage": stage} for stage in ("find", "embed", "retrieve", "judge", "verify")
+    stage: {"semcache.stage": stage} for stage in get_args(Stage)
 }
 _INPUT, _OUTPUT = {"gen_ai.token.type": "input"}, {"gen_ai.token.type": "output"}

@@ -8,8 +8,8 @@ from typing import TypeAlias
 from semcache_core.admission import Admission
 from semcache_core.answers import answer_digest
 from semcache_core.atomic import write_whole
-from semcache_core.embedding import checked_unit_rows
-from semcache_core.errors import EmbedderError, SemcacheError
+from semcache_core.embedding import embed_all
+from semcache_core.errors import SemcacheError
 from semcache_core.ledger import Arrival, Ledger
 from semcache_core.listing import Listing
 from semcache_core.portable import (
@@ -21,7 +21,7 @@ from semcache_core.portable import (
     header_line,
 )
 from semcache_core.request import key_of
-from semcache_core.types import Embedder, Matrix, Request
+from semcache_core.types import Embedder, Request
 
 BATCH = 500
 BATCH_BYTES = 8 * 2**20
@@ -220,20 +220,10 @@ class Intake:
                 bare.append(n)
         for start in range(0, len(bare), _EMBEDDED_AT_ONCE):
             chunk = bare[start : start + _EMBEDDED_AT_ONCE]
-            rows = _embedded(self.embedder, [ready[n].question for n in chunk])
+            rows = embed_all(self.embedder, [ready[n].question for n in chunk])
             for n, vector in zip(chunk, rows, strict=True):
                 ready[n] = replace(ready[n], vector=vector)
         return ready, len(bare)
-
-
-def _embedded(embedder: Embedder, questions: list[str]) -> Matrix:
-    try:
-        rows = embedder.embed(questions)
-    except SemcacheError:
-        raise
-    except Exception as error:  # whatever the model or the user's own code raises
-        raise EmbedderError(f"the embedder failed: {error!r}") from error
-    return checked_unit_rows(rows, len(questions), embedder.dimension)
 
 
 def _batches(source: EntriesFile) -> Iterator[list[Portable]]:

@@ -105,8 +105,9 @@ class Upkeep:
     def _finish(self) -> None:
         with self._turn:
             try:
-                self._touches.flush(self._ledger)
-                self._records.flush()
+                if not self._ledger.is_displaced():
+                    self._touches.flush(self._ledger)
+                    self._records.flush()
             except SemcacheError as error:
                 log.warning(
                     "semcache: the last hits were not counted: %s; no answer is lost, but counts "
@@ -125,6 +126,8 @@ class Upkeep:
     def round(self) -> None:
         """One round of upkeep, as the thread does every second."""
         with self._turn:
+            if self._ledger.is_displaced():  # whoever uses the cache next opens it anew
+                return
             try:
                 self._touches.flush(self._ledger)
                 self._served |= self._records.flush()

@@ -3,19 +3,18 @@
 import json
 import os
 import stat
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import refused, run
 from conftest import Bench
 from fakes import WordEmbedder
-from semcache_core import Request, SemanticCache, cli, transfer
+from semcache_core import Request, SemanticCache, transfer
 from semcache_core.ledger import Ledger
 from semcache_core.records import Judgement, Records
 from semcache_core.training.pairs import Pair, read_pairs
-from typer.testing import CliRunner
 
 
 def judge(path: Path, *judged: tuple[str, str, bool], **changes: Any) -> None:
@@ -30,19 +29,7 @@ def judge(path: Path, *judged: tuple[str, str, bool], **changes: Any) -> None:
 
 
 def export(*arguments: object) -> str:
-    result = CliRunner().invoke(cli.app, ["export", *map(str, arguments)])
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def refused(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
-) -> str:
-    monkeypatch.setattr(sys, "argv", ["semcache", "export", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    assert stopped.value.code == 2
-    return capsys.readouterr().err
+    return run("export", *arguments)
 
 
 @pytest.fixture
@@ -109,7 +96,7 @@ def test_a_file_that_is_there_is_replaced_only_when_told(
     file = tmp_path / "pairs.jsonl"
     file.write_text("mine")
     arguments = (file, "--feedback", "--path", path)
-    error = refused(capsys, monkeypatch, *arguments)
+    error = refused(capsys, monkeypatch, "export", *arguments)
     assert f"{file} is there already" in error and "--force" in error
     assert file.read_text() == "mine"
     export(*arguments, "--force")
@@ -129,7 +116,7 @@ def test_a_failure_leaves_what_was_there(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    error = refused(capsys, monkeypatch, file, "--feedback", "--path", path, "--force")
+    error = refused(capsys, monkeypatch, "export", file, "--feedback", "--path", path, "--force")
     assert f"{file} cannot be written" in error and "No space left" in error
     assert file.read_text() == "mine"
     assert {one.name for one in tmp_path.iterdir()} == {"cache", "pairs.jsonl"}
@@ -150,7 +137,7 @@ def test_pairs_have_no_vectors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file = tmp_path / "pairs.jsonl"
-    error = refused(capsys, monkeypatch, file, "--feedback", "--vectors", "--path", path)
+    error = refused(capsys, monkeypatch, "export", file, "--feedback", "--vectors", "--path", path)
     assert "judged pairs have no vectors" in error
     assert not file.exists()
 
@@ -159,7 +146,7 @@ def test_a_mistyped_path_is_an_error_and_not_a_new_cache(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, missing = tmp_path / "pairs.jsonl", tmp_path / "nowhere"
-    error = refused(capsys, monkeypatch, file, "--feedback", "--path", missing)
+    error = refused(capsys, monkeypatch, "export", file, "--feedback", "--path", missing)
     assert str(missing) in error
     assert not missing.exists() and not file.exists()
 

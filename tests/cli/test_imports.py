@@ -1,12 +1,11 @@
 """`semcache import`: an export or a log becomes entries."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-from semcache_core import Request, SemanticCache, cli
-from typer.testing import CliRunner
+from commands import refused, run
+from semcache_core import Request, SemanticCache
 
 LINE = '{"question": "What is a ledger?", "response": "A book."}\n'
 
@@ -16,22 +15,6 @@ def log(tmp_path: Path) -> Path:
     file = tmp_path / "log.jsonl"
     file.write_text(LINE)
     return file
-
-
-def run(*arguments: object) -> str:
-    result = CliRunner().invoke(cli.app, [*map(str, arguments)])
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def refused(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
-) -> str:
-    monkeypatch.setattr(sys, "argv", ["semcache", "import", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    assert stopped.value.code == 2
-    return capsys.readouterr().err
 
 
 def answer(path: Path, request: Request) -> str | None:
@@ -78,7 +61,7 @@ def test_a_wrong_line_is_named_and_nothing_of_the_file_is_stored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     log.write_text(LINE + '{"question": "a", "response": 5}\n')
-    error = refused(capsys, monkeypatch, log, "--path", tmp_path / "cache")
+    error = refused(capsys, monkeypatch, "import", log, "--path", tmp_path / "cache")
     assert f"semcache: {log}, line 2: response is 5; give a text" in error
     assert answer(tmp_path / "cache", Request("What is a ledger?")) is None
 
@@ -92,7 +75,7 @@ def test_a_file_that_cannot_be_read_makes_no_cache(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     log.unlink() if content is None else log.write_text(content)
-    error = refused(capsys, monkeypatch, log, "--path", tmp_path / "cache")
+    error = refused(capsys, monkeypatch, "import", log, "--path", tmp_path / "cache")
     assert str(log) in error
     assert not (tmp_path / "cache").exists()
 

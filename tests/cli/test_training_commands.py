@@ -1,10 +1,10 @@
 """From a log of questions to an artefact and its figures, command by command."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from commands import refused, run
 from langchain_core.messages import AIMessage
 from scripted_models import Scripted
 from semcache_core import cli
@@ -17,23 +17,6 @@ from semcache_core.training import calibration
 from semcache_core.training.pairs import read_mined, read_pairs
 from semcache_core.training.teacher import Teacher
 from typer.testing import CliRunner
-
-
-def run(*arguments: object) -> str:
-    result = CliRunner().invoke(cli.app, [str(a) for a in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
-) -> str:
-    """What the console script says on standard error before it ends with 2."""
-    monkeypatch.setattr(sys, "argv", ["semcache", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    assert stopped.value.code == 2
-    return capsys.readouterr().err
 
 
 def write(file: Path, rows: list[dict[str, object]]) -> Path:
@@ -95,7 +78,7 @@ def test_hard_pairs_are_as_many_of_either_label_and_never_replace_the_others(
     run("label", labelled, "--answers", "--hard", "--out", out)
     labels = [pair.same_answer for pair in read_pairs(out)]
     assert labels.count(1.0) == labels.count(0.0) > 0
-    assert "--out" in refused(monkeypatch, capsys, "label", labelled, "--answers", "--hard")
+    assert "--out" in refused(capsys, monkeypatch, "label", labelled, "--answers", "--hard")
 
 
 def scripted_teacher(monkeypatch: pytest.MonkeyPatch, *probabilities: float) -> Scripted:
@@ -137,7 +120,7 @@ def test_pairs_without_a_verdict_are_not_dropped_from_the_file_that_was_given(
     scripted_teacher(monkeypatch, 0.9, 7, 7)
     pairs, out = write(tmp_path / "p.jsonl", TWO), tmp_path / "out.jsonl"
     before = pairs.read_bytes()
-    said = refused(monkeypatch, capsys, "label", pairs, *ASK, "--yes")
+    said = refused(capsys, monkeypatch, "label", pairs, *ASK, "--yes")
     assert "1 verdicts could not be read" in said
     assert pairs.read_bytes() == before
     scripted_teacher(monkeypatch, 7, 7)
@@ -149,7 +132,7 @@ def test_either_a_teacher_or_answers(
     mined: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for options in ([], ["--answers", "--teacher", "openai:x"]):
-        assert "either --teacher" in refused(monkeypatch, capsys, "label", mined, *options)
+        assert "either --teacher" in refused(capsys, monkeypatch, "label", mined, *options)
 
 
 def test_a_bad_line_is_named_by_file_and_line_and_nothing_is_written(
@@ -169,7 +152,7 @@ def test_a_bad_line_is_named_by_file_and_line_and_nothing_is_written(
         ["evaluate", bad, "--report", out / "report"],
         ["simulate", bad],
     ):
-        said = refused(monkeypatch, capsys, *command)
+        said = refused(capsys, monkeypatch, *command)
         assert f"{bad}, line " in said, command
     assert not (out / "calibration.json").exists()
 
@@ -183,7 +166,7 @@ def test_labels_outside_0_to_1_and_of_one_class_are_refused(
     monkeypatch.setattr("semcache_core.cli.learn.open_sentence_transformer", lambda name: object())
     for file, said in ((one_class, "one class"), (outside, "line 301")):
         for command in (["evaluate", file], ["train", file, "--out", tmp_path / "x"]):
-            shown = refused(monkeypatch, capsys, *command)
+            shown = refused(capsys, monkeypatch, *command)
             assert said in shown or "both labels" in shown or "same answer" in shown, shown
     assert not (tmp_path / "x").exists()
 

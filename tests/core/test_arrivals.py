@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fakes import entry_fields
 from semcache_core.errors import LedgerError
 from semcache_core.ledger import Arrival, Ledger
 from semcache_core.listing import Listing
@@ -24,23 +25,7 @@ def ledger() -> Iterator[Ledger]:
 
 
 def arrival(question: str, **changes: Any) -> Arrival:
-    key = key_of(Request(question), "default")
-    fields: dict[str, Any] = {
-        "exact": key.exact,
-        "partition": key.partition,
-        "namespace": "default",
-        "scope": "",
-        "exact_only": False,
-        "question": question,
-        "response": f"answer to {question}",
-        "created": 100.0,
-        "expires": None,
-        "cost": None,
-        "tags": (),
-        "fingerprint": "model",
-        "vector": UNIT,
-    }
-    return Arrival(**{**fields, **changes})
+    return Arrival(**entry_fields(question, **{"vector": UNIT} | changes))
 
 
 def responses(ledger: Ledger) -> list[str]:

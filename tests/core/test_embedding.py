@@ -278,14 +278,14 @@ def test_rows_are_scaled_to_length_one() -> None:
 class TestRecentVectors:
     def test_the_same_text_is_embedded_once(self) -> None:
         embedder, recent = WordEmbedder(), RecentVectors()
-        first, second = (recent.embed(embedder, "where is Basel") for _ in range(2))
+        first, second = (recent.embed(embedder, "where is Basel", "a") for _ in range(2))
         assert np.array_equal(first, second)
         assert embedder.calls == ["where is Basel"]
 
     def test_only_the_last_few_are_kept(self) -> None:
         embedder, recent = WordEmbedder(), RecentVectors(size=2)
         for text in ("a", "b", "c", "c", "b", "a"):
-            recent.embed(embedder, text)
+            recent.embed(embedder, text, "a")
         assert embedder.calls == ["a", "b", "c", "a"]
 
     def test_an_error_of_the_embedder_is_an_embedder_error_and_not_kept(self) -> None:
@@ -299,9 +299,9 @@ class TestRecentVectors:
 
         embedder, recent = Failing(), RecentVectors()
         with pytest.raises(SemcacheError, match="disk gone"):
-            recent.embed(embedder, "a")
+            recent.embed(embedder, "a", "a")
         embedder.broken = False
-        assert recent.embed(embedder, "a").shape == (64,)
+        assert recent.embed(embedder, "a", "a").shape == (64,)
 
 
 class Gated:

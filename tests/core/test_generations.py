@@ -9,13 +9,12 @@ import pytest
 from conftest import Bench
 from fakes import WordEmbedder
 from semcache_core import Request, SemanticCache, renewal
-from semcache_core.generations import Generation, Generations
 from semcache_core.index import ChromaIndex
-from semcache_core.ledger import Ledger
 from semcache_core.segments import remove_unreferenced
+from semcache_core.types import Generation
 
 pytestmark = pytest.mark.usefixtures("still")
-LIMIT, PARTITION, MODEL = 20, b"p" * 32, WordEmbedder.fingerprint
+LIMIT, MODEL = 20, WordEmbedder.fingerprint
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +57,7 @@ def worn_cache(bench: Bench, **options: Any) -> SemanticCache:
 
 
 def live(cache: SemanticCache) -> Generation:
-    (one,) = Generations(cache._use().ledger, MODEL).all().values()
+    (one,) = cache._use().ledger.generations(MODEL).all().values()
     return one
 
 
@@ -207,35 +206,6 @@ class TestOnAServer:
         rounds(two, 12)
         assert live(two).number == 1
         assert_finds(two, 420, 560)
-
-
-@pytest.fixture
-def generations(tmp_path: Path) -> Any:
-    ledger = Ledger.open(tmp_path, None)
-    yield Generations(ledger, MODEL)
-    ledger.close()
-
-
-def test_of_two_that_move_a_generation_on_only_one_does(generations: Generations) -> None:
-    assert generations.advance(PARTITION, Generation(), Generation(0, 5, 5))
-    assert not generations.advance(PARTITION, Generation(), Generation(0, 3, 3))
-    assert generations.all() == {PARTITION: Generation(0, 5, 5)}
-    assert generations.advance(PARTITION, Generation(0, 5, 5), Generation(0, 9, 8))
-    assert generations.swap(PARTITION, 0, Generation(1, 7, 4))
-    assert not generations.swap(PARTITION, 0, Generation(1, 9, 9))
-    assert not generations.advance(PARTITION, Generation(0, 9, 8), Generation(0, 10, 9))
-    assert generations.all() == {PARTITION: Generation(1, 7, 4)}
-
-
-def test_forgetting_begins_a_new_generation_once(generations: Generations) -> None:
-    for partition in (PARTITION, b"other"):
-        generations.advance(partition, Generation(), Generation(0, 5, 5))
-    generations.forget(PARTITION, 0)
-    generations.forget(PARTITION, 0)  # another process found the same
-    assert generations.all() == {PARTITION: Generation(1), b"other": Generation(0, 5, 5)}
-    generations.forget()
-    assert generations.all() == {PARTITION: Generation(2), b"other": Generation(1)}
-    assert Generations(generations._ledger, "f" * 64).all() == {}
 
 
 def test_new_vectors_under_old_ids_begin_a_new_generation(bench: Bench) -> None:

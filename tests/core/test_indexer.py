@@ -11,37 +11,15 @@ import chromadb
 import pytest
 from conftest import Bench
 from fakes import WordEmbedder
+from large_scopes import ask, fill, other_words, settle
 from semcache_core import Request, SemanticCache, SemcacheError
 from semcache_core.errors import IndexUnavailableError
-from semcache_core.index import ChromaIndex, memory_client
+from semcache_core.index import ChromaIndex
 from semcache_core.indexer import WORTH_WRITING
-from semcache_core.retrieval import Retrieval
 
 pytestmark = pytest.mark.usefixtures("still")
 
 LIMIT = 20
-
-
-def ask(i: int) -> str:
-    return f"alpha{i} beta{i} gamma{i}"
-
-
-def other_words(i: int) -> str:
-    return f"gamma{i} alpha{i} beta{i}"
-
-
-def fill(cache: SemanticCache, start: int = 0, stop: int = 120, scope: str = "") -> None:
-    for i in range(start, stop):
-        cache.update(Request(ask(i), scope), f"answer {scope}{i}")
-
-
-def settle(cache: SemanticCache) -> None:
-    """Rounds until the index has what it should; a broken index is tried again at once."""
-    parts = cache._use()
-    parts.retrieval.found_large.set()
-    for _ in range(3):
-        parts.upkeep._indexer._retry_at = 0.0
-        parts.upkeep.round()
 
 
 def assert_finds_all(cache: SemanticCache, start: int = 0, stop: int = 120) -> None:
@@ -49,20 +27,6 @@ def assert_finds_all(cache: SemanticCache, start: int = 0, stop: int = 120) -> N
         hit = cache.lookup(Request(other_words(i)))
         assert hit is not None and hit.kind == "semantic", i
         assert hit.response == f"answer {i}"
-
-
-@pytest.fixture
-def scans(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Partitions that were scanned whole since."""
-    found: list[bytes] = []
-    original = Retrieval._scan_all
-
-    def scan_all(self: Retrieval, partition: bytes, *rest: Any) -> list[int]:
-        found.append(partition)
-        return original(self, partition, *rest)
-
-    monkeypatch.setattr(Retrieval, "_scan_all", scan_all)
-    return found
 
 
 def test_no_scope_crowds_out_another(bench: Bench, scans: list[bytes]) -> None:
@@ -324,12 +288,12 @@ def test_a_directory_that_cannot_be_set_aside_ends_nothing(
 
 
 def test_an_index_that_stays_broken_is_logged_once_and_anew_when_it_breaks_again(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, warnings_of: Any
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, warnings_of: Any, own_client: Any
 ) -> None:
     def down(*_: Any) -> None:
         raise IndexUnavailableError("server down")
 
-    cache = bench.open(scan_limit=LIMIT, chroma_client=memory_client())
+    cache = bench.open(scan_limit=LIMIT, chroma_client=own_client)
     fill(cache)
     for broken in (1, 2):
         with monkeypatch.context() as patched:
@@ -386,17 +350,22 @@ def test_rebuild_gives_every_entry_a_vector_of_the_present_model(limit: int, ben
     assert changed.rebuild() == 0
 
 
-def test_a_second_cache_on_the_path_scans_and_says_so_once(bench: Bench, warnings_of: Any) -> None:
+def test_a_second_cache_on_the_path_asks_the_owner_and_says_so_once(
+    bench: Bench, warnings_of: Any, scans: list[bytes]
+) -> None:
     owner = bench.open(scan_limit=LIMIT)
     fill(owner)
     settle(owner)
     second = bench.open(scan_limit=LIMIT)
     settle(second)
+    scans.clear()
+    assert_finds_all(second)
+    assert not scans
     fill(second, 120, 150)
     settle(second)
     assert_finds_all(second, stop=150)
     assert_finds_all(owner, stop=150)
-    assert second.stats().indexed_scopes == 0
+    assert second.stats().indexed_scopes == 1
     assert len(warnings_of("owns the vector index")) == 1
     with pytest.raises(SemcacheError, match="another process owns"):
         second.rebuild()

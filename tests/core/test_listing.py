@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fakes import entry_fields
 from semcache_core import listing
 from semcache_core.ledger import Ledger, NewEntry
 from semcache_core.listing import Listed, Listing, Model
@@ -31,24 +32,7 @@ def two_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def store(ledger: Ledger, question: str, **changes: Any) -> int:
-    scope, namespace = changes.get("scope", ""), changes.get("namespace", "default")
-    key = key_of(Request(question, scope), namespace)
-    fields: dict[str, Any] = {
-        "exact": key.exact,
-        "partition": key.partition,
-        "namespace": namespace,
-        "scope": scope,
-        "exact_only": False,
-        "question": question,
-        "response": f"answer to {question}",
-        "created": 100.0,
-        "expires": None,
-        "cost": None,
-        "tags": (),
-        "fingerprint": "model",
-        "vector": UNIT,
-    }
-    return ledger.insert(NewEntry(**{**fields, **changes}))
+    return ledger.insert(NewEntry(**entry_fields(question, **{"vector": UNIT} | changes)))
 
 
 def questions(listed: Iterator[Listed]) -> list[str]:

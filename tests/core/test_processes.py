@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 from conftest import Bench
+from scripts_run import run_script
 from semcache_core import Request, SemanticCache
+from semcache_core.index import ChromaIndex
+from semcache_core.sharing import RemoteIndex
 
 TESTS = str(Path(__file__).parents[1])
 SOAK_SECONDS = float(os.environ.get("SEMCACHE_SOAK_SECONDS", "5"))
@@ -305,7 +308,7 @@ def _settle(cache: SemanticCache) -> None:
 
 @pytest.mark.usefixtures("still")
 @pytest.mark.parametrize("ends", ["closes", "is killed"])
-def test_a_second_process_scans_until_the_owner_ends_and_then_takes_over(
+def test_a_second_process_asks_the_owner_until_that_ends_and_then_takes_over(
     ends: str, bench: Bench, child: Callable[..., Child], warnings_of: Any
 ) -> None:
     owner = child(HOLDS)
@@ -313,18 +316,23 @@ def test_a_second_process_scans_until_the_owner_ends_and_then_takes_over(
     cache = bench.open(scan_limit=20)
     _settle(cache)
     _settle(cache)
-    assert cache.stats().indexed_scopes == 0
+    assert isinstance(cache._use().retrieval.index, RemoteIndex)
     assert len(warnings_of("another process owns")) == 1
     for i in range(120):
         hit = cache.lookup(Request(permuted("c", i)))
         assert hit is not None and hit.response == f"answer {i}"
+    assert not warnings_of("large scopes are scanned")
     if ends == "closes":
         owner.tell("close")
         assert owner.line() == "closed"
         owner.end()
     else:
         owner.kill()
+    # before the upkeep has noticed: scanned
+    hit = cache.lookup(Request(permuted("c", 7)))
+    assert hit is not None and hit.response == "answer 7"
     _settle(cache)
+    assert isinstance(cache._use().retrieval.index, ChromaIndex)
     assert cache.stats().indexed_scopes == 1
     for i in range(120):
         hit = cache.lookup(Request(permuted("c", i)))
@@ -414,15 +422,7 @@ assert cache.stats().indexed_scopes == 1
 
 
 def _run(bench: Bench, script: str, where: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FORKS + script, str(bench.directory), where],
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
+    run_script(FORKS + script, bench.directory, where, timeout=150)
 
 
 @pytest.mark.parametrize("leave", ["os._exit", "sys.exit"])

@@ -208,7 +208,7 @@ def test_a_flush_that_fails_loses_nothing_and_keeps_the_order(
 def test_of_what_cannot_be_written_the_last_hits_are_kept(
     open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semcache_core.ledger.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("semcache_core.database.BUSY_SECONDS", 0.05)
     monkeypatch.setattr("semcache_core.records.BUFFERED", 3)
     ledger, blocker = open_ledger(), open_ledger()
     records, entry_id = Records(ledger), stored(ledger)
@@ -225,7 +225,7 @@ def test_of_what_cannot_be_written_the_last_hits_are_kept(
 def test_with_nothing_noted_a_flush_does_not_write(
     open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semcache_core.ledger.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("semcache_core.database.BUSY_SECONDS", 0.05)
     records, blocker = Records(open_ledger()), open_ledger()
     with blocker.write():
         records.flush()

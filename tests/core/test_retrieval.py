@@ -1,5 +1,6 @@
 """Candidates: whoever proposes them, only the ledger says what lives and how near it is."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from contracts import OTHER, PARTITION, unit
 from semcache_core.errors import IndexUnavailableError
 from semcache_core.ledger import Ledger, NewEntry
-from semcache_core.retrieval import CANDIDATES, MOST_CANDIDATES, Retrieval, ScanMemory
+from semcache_core.retrieval import _ROWS_BYTES, CANDIDATES, MOST_CANDIDATES, Retrieval, ScanMemory
 from semcache_core.types import Matrix, Vector
 
 FINGERPRINT = "f" * 64
@@ -247,6 +248,55 @@ def test_a_scan_beyond_the_limit_calls_the_indexer(shelf: Shelf) -> None:
         assert small.found_large.is_set() == (n > 3)
 
 
+class TestAScopeTooLargeToScan:
+    """Its vectors would take more memory than scans may have, and a lookup would take seconds."""
+
+    @pytest.fixture
+    def large(self, shelf: Shelf) -> Shelf:
+        self.ids = [shelf.put(angle / 100) for angle in range(30)]
+        few = 10 * unit(0.0).nbytes
+        shelf.retrieval = Retrieval(shelf.ledger, FINGERPRINT, 5, few)
+        shelf.retrieval.settled.set()
+        return shelf
+
+    def test_is_left_to_the_index(self, large: Shelf) -> None:
+        large.index_all()
+        assert large.retrieval.nearest(PARTITION, unit(0.0)[0], NOW)[0].entry.id == self.ids[0]
+
+    def test_is_not_scanned_and_the_indexer_is_called(self, large: Shelf, warnings_of: Any) -> None:
+        for _ in range(2):
+            with pytest.raises(IndexUnavailableError, match="too large to scan"):
+                large.retrieval.nearest(PARTITION, unit(0.0)[0], NOW)
+        assert large.retrieval.found_large.is_set()
+        assert len(warnings_of("too large to scan")) == 1
+
+    def test_is_scanned_below_the_scan_limit_whatever_the_memory(self, large: Shelf) -> None:
+        retrieval = Retrieval(large.ledger, FINGERPRINT, 30, 1)
+        retrieval.settled.set()
+        assert retrieval.nearest(PARTITION, unit(0.0)[0], NOW)[0].entry.id == self.ids[0]
+
+    def test_that_was_small_when_it_was_read_is_still_scanned(self, shelf: Shelf) -> None:
+        first = shelf.put(0.0)
+        retrieval = Retrieval(shelf.ledger, FINGERPRINT, 5, 10 * unit(0.0).nbytes)
+        assert retrieval.nearest(PARTITION, unit(0.0)[0], NOW)[0].entry.id == first
+        for angle in range(1, 30):
+            shelf.put(angle / 100)
+        assert retrieval.nearest(PARTITION, unit(0.0)[0], NOW)[0].entry.id == first
+
+    def test_waits_for_an_index_that_is_being_opened(self, large: Shelf) -> None:
+        large.retrieval.settled.clear()
+
+        def open_index() -> None:
+            large.index_all()
+            large.retrieval.settled.set()
+
+        opening = threading.Timer(0.05, open_index)
+        opening.start()
+        found = large.retrieval.nearest(PARTITION, unit(0.0)[0], NOW)
+        opening.join()
+        assert found[0].entry.id == self.ids[0]
+
+
 def test_new_vectors_under_old_ids_are_seen_once_it_is_told(shelf: Shelf) -> None:
     entry_id, newer = shelf.put(80), shelf.put(50)
     assert shelf.ids(0) == [newer, entry_id]
@@ -266,8 +316,8 @@ class TestScanMemory:
         read: list[int] = []
         original = shelf.ledger.vectors_after
 
-        def counted(partition: bytes, fingerprint: str, after: int, limit: int = -1) -> Any:
-            found = original(partition, fingerprint, after, limit)
+        def counted(*asked: Any, **more: Any) -> Any:
+            found = original(*asked, **more)
             read.append(len(found[0]))
             return found
 
@@ -323,7 +373,7 @@ class TestScanMemory:
         self, shelf: Shelf
     ) -> None:
         row = 8 * 4
-        memory = ScanMemory(shelf.ledger, FINGERPRINT, 25 * row)
+        memory = ScanMemory(shelf.ledger, FINGERPRINT, 25 * row + 2 * _ROWS_BYTES)
         names = [bytes([n]) * 32 for n in range(3)]
         for name in names:
             for angle in range(10):

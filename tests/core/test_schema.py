@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from semcache_core import Request, SemcacheError
 from semcache_core.ledger import FILE_NAME, Ledger
 from semcache_core.request import key_of
-from semcache_core.schema import MIGRATIONS, AnyText, migrate
+from semcache_core.schema import MIGRATIONS, AnyText, is_current, migrate
 
 
 def _bytes_of(directory: Path) -> dict[str, bytes]:
@@ -28,7 +28,7 @@ def test_a_newer_ledger_is_refused_with_both_versions_and_left_as_it_is(bench: B
         connection.execute("UPDATE semcache_meta SET value = 41 WHERE name = 'schema_version'")
     connection.close()
     before = _bytes_of(bench.path)
-    with pytest.raises(SemcacheError, match=r"version 41.*up to 4;"):
+    with pytest.raises(SemcacheError, match=r"version 41.*up to 5;"):
         bench.open()
     assert _bytes_of(bench.path) == before
 
@@ -43,7 +43,7 @@ def test_a_migration_runs_once(tmp_path: Path) -> None:
         with engine.begin() as connection:
             migrate(connection, migrations=steps)
     assert ran == [1]
-    with engine.begin() as connection, pytest.raises(SemcacheError, match=r"version 5.*up to 4"):
+    with engine.begin() as connection, pytest.raises(SemcacheError, match=r"version 6.*up to 5"):
         migrate(connection)
 
 
@@ -69,6 +69,7 @@ def test_a_migration_that_fails_leaves_the_ledger_at_its_version(
 
     with monkeypatch.context() as patched:
         patched.setattr(migrate, "__defaults__", ((*MIGRATIONS, step),))
+        patched.setattr(is_current, "__defaults__", ((*MIGRATIONS, step),))
         with pytest.raises(SemcacheError, match="no_such_table"):
             bench.open()
     hit = bench.open().lookup(Request("q"))
@@ -189,7 +190,7 @@ def test_a_ledger_of_version_1_opens_and_keeps_everything(bench: Bench) -> None:
     connection.close()
     assert entry[10:19] == (0.5, b"how to reset it", b"a", None, None, None, 0.0, None, None)
     assert entry[19:] == (None, None, None)  # what it took to make is not known
-    assert meta == {"ledger_id": 4711, "schema_version": 4}
+    assert meta == {"ledger_id": 4711, "schema_version": 5}
     cache = bench.open()
     assert cache.update(Request("new"), "a") == 9
     assert cache.invalidate(["old"]) == 2

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from contracts import VerifierContract
-from fakes import ManualClock
+from fakes import ManualClock, named
 from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core import SemcacheError
@@ -136,7 +136,7 @@ NO_PROBABILITY = [
 ]
 
 
-@pytest.mark.parametrize("given", NO_PROBABILITY, ids=repr)
+@pytest.mark.parametrize("given", NO_PROBABILITY, ids=named)
 def test_what_is_no_number_from_0_to_1_is_no_opinion(given: Any) -> None:
     verification = Verification(Judge(given))
     assert agrees(verification) is None

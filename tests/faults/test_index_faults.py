@@ -183,8 +183,8 @@ def test_a_server_killed_and_started_again_under_load_costs_no_answer(
         thread.join()
     assert failures == []
     rounds(cache)
-    (through,) = cache._use().retrieval.indexed.values()
-    assert through == 2 * ENTRIES  # it has caught up by itself
+    (live,) = cache._use().retrieval.indexed.values()
+    assert live.through == 2 * ENTRIES  # it has caught up by itself
     assert_finds(cache, stop=2 * ENTRIES)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from semcache_core.generations import Generations
 from semcache_core.index import IndexHome
 from semcache_core.indexer import Indexer
 from semcache_core.ledger import Arrival, Ledger
@@ -147,7 +146,7 @@ def assert_nothing_is_lost(path: Path) -> None:
             ]
             # HNSW is approximate, the scan is not
             assert sum(found) >= (0.99 if settled else 1.0) * len(found)
-        live = Generations(ledger, MODEL).all()[PARTITION]
+        live = ledger.generations(MODEL).all()[PARTITION]
         assert live.through == ENTRIES
     finally:
         indexer.close()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from fakes import named
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.load import dumps
@@ -111,7 +112,7 @@ def test_a_message_without_text_is_matched_exactly() -> None:
         [create_text_block("hi")],
         " hi\n",
     ],
-    ids=str,
+    ids=named,
 )
 def test_one_text_is_the_same_question_however_it_is_packed(content: Any) -> None:
     assert key(HumanMessage(content)) == key(HumanMessage("hi"))

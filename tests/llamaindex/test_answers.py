@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import named
 from hypothesis import given
 from hypothesis import strategies as st
 from llama_index.core.base.llms.types import (
@@ -98,7 +99,7 @@ def test_a_lone_surrogate_is_not_stored() -> None:
 
 
 @pytest.mark.parametrize(
-    "held", [Thing(), (1, 2), {1: "a"}, float("nan"), b"bytes", object()], ids=repr
+    "held", [Thing(), (1, 2), {1: "a"}, float("nan"), b"bytes", object()], ids=named
 )
 def test_a_message_with_what_is_no_json_is_not_stored(held: Any) -> None:
     with pytest.raises(Exception, match=r"no JSON|JSON compliant|serialize|not JSON"):

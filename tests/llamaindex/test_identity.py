@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import named
 from llama_index.core.llms import (
     LLM,
     CompletionResponse,
@@ -301,7 +302,7 @@ def tool(function: Callable[..., str] = weather, **more: Any) -> FunctionTool:
         ({"temperature": 0.1}, {"temperature": 0.2}),
         ({"formatted": True}, {}),
     ],
-    ids=str,
+    ids=named,
 )
 def test_arguments_that_matter_differ(one: dict[str, Any], two: dict[str, Any]) -> None:
     assert describe_arguments(one) == describe_arguments(one) != describe_arguments(two)

@@ -154,13 +154,12 @@ def test_of_many_near_duplicates_all_are_in_one_split(scan_limit):
         assert len(set(split_of)) == 3
 
 
-def test_a_search_through_the_index_finds_what_the_scan_finds():
-    client = mining.memory_client()  # an open one keeps what all of them hold in memory
+def test_a_search_through_the_index_finds_what_the_scan_finds(own_client):
     log = topics(40)
     scanned = mine(log, WordEmbedder(), neighbours=3)
     indexed = mine(log, WordEmbedder(), neighbours=3, scan_limit=10)
     assert indexed == scanned
-    assert client.list_collections() == []  # nothing is left behind
+    assert own_client.list_collections() == []  # nothing is left behind
 
 
 def test_a_scan_in_blocks_finds_what_one_block_finds(monkeypatch):

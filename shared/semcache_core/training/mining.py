@@ -296,10 +296,10 @@ def _search(vectors: Matrix, scan_limit: int) -> Iterator[_Search]:
     # In memory and with a name of its own: Chroma gives every client in memory the same collections
     index = ChromaIndex(memory_client(), secrets.randbits(63), secrets.token_hex(8))
     try:
-        index.add(_Indexed.PARTITION, range(len(vectors)), vectors)
+        index.add(_Indexed.PARTITION, range(1, len(vectors) + 1), vectors)
         yield _Indexed(vectors, index)
     finally:
-        index.drop_all()
+        index.drop(_Indexed.PARTITION)
         index.close()
 
 
@@ -325,7 +325,9 @@ class _Scan:
 
 
 class _Indexed:
-    """Through the cache's own index, which may miss a neighbour."""
+    """Through the cache's own index, which may miss a neighbour. Its ids, as those of entries,
+    begin at 1: row `i` is `i + 1`.
+    """
 
     PARTITION = b"questions"
 
@@ -337,7 +339,7 @@ class _Indexed:
         k = min(k, MOST_CANDIDATES)
         for row in rows.tolist():
             found = self._index.nearest(self.PARTITION, self._vectors[row], k + 1)
-            ids = np.array([i for i, _ in found if i != row][:k], np.int64)
+            ids = np.array([i - 1 for i, _ in found if i - 1 != row][:k], np.int64)
             yield row, ids, self._vectors[ids] @ self._vectors[row]
 
 

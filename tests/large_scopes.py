@@ -1,0 +1,25 @@
+"""Caches with more entries in a scope than are scanned."""
+
+from semcache_core import Request, SemanticCache
+
+
+def ask(i: int) -> str:
+    return f"alpha{i} beta{i} gamma{i}"
+
+
+def other_words(i: int) -> str:
+    return f"gamma{i} alpha{i} beta{i}"
+
+
+def fill(cache: SemanticCache, start: int = 0, stop: int = 120, scope: str = "") -> None:
+    for i in range(start, stop):
+        cache.update(Request(ask(i), scope), f"answer {scope}{i}")
+
+
+def settle(cache: SemanticCache) -> None:
+    """Rounds until the index has what it should; a broken index is tried again at once."""
+    parts = cache._use()
+    parts.retrieval.found_large.set()
+    for _ in range(3):
+        parts.upkeep._indexer._retry_at = 0.0
+        parts.upkeep.round()

@@ -1,0 +1,266 @@
+"""Caches of several hosts: one PostgreSQL ledger, one Chroma server, nothing else between them."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import chromadb
+import pytest
+from fakes import WordEmbedder
+from large_scopes import ask, fill, other_words, settle
+from semcache_core import Request, SemanticCache
+from semcache_core.errors import IndexUnavailableError
+from semcache_core.index import ChromaIndex
+from semcache_core.ledger import Ledger
+from semcache_core.request import key_of
+from semcache_core.types import Generation
+
+pytestmark = pytest.mark.usefixtures("still")
+
+TESTS = str(Path(__file__).parents[1])
+LIMIT = 20
+FINGERPRINT = WordEmbedder.fingerprint
+
+
+def assert_finds_all(cache: SemanticCache, start: int = 0, stop: int = 120) -> None:
+    """But for one in a hundred, which an approximate index may overlook: these vectors are nearly
+    orthogonal, the hardest there are for it. What it overlooks it holds all the same.
+    """
+    hits = {i: cache.lookup(Request(other_words(i))) for i in range(start, stop)}
+    overlooked = [i for i, hit in hits.items() if hit is None]
+    assert len(overlooked) <= (stop - start) // 100, overlooked
+    for i in overlooked:
+        exact = cache.lookup(Request(ask(i)))
+        assert exact is not None and holds(cache, exact.entry_id), i
+    for i, hit in hits.items():
+        assert hit is None or hit.response == f"answer {i}", i
+
+
+def holds(cache: SemanticCache, entry_id: int) -> bool:
+    index = cache._use().upkeep._indexer._index
+    assert index is not None
+    partition = key_of(Request(""), "default").partition
+    collection = index._collection(partition, cache._use().retrieval.indexed[partition])
+    return collection.get(ids=[str(entry_id)])["ids"] == [str(entry_id)]
+
+
+@pytest.fixture
+def connect(chroma_server: int) -> Any:
+    """Another client of the one Chroma server, as another host has."""
+    return lambda: chromadb.HttpClient("127.0.0.1", chroma_server)
+
+
+def positions(cache: SemanticCache) -> dict[bytes, Generation]:
+    """Of what is in an index."""
+    known = cache._use().ledger.generations(FINGERPRINT).all()
+    return {partition: one for partition, one in known.items() if one.through}
+
+
+def test_two_hosts_see_each_others_updates_and_share_the_index(
+    hosts: Any, connect: Any, scans: list[bytes]
+) -> None:
+    one, two = (hosts.open(scan_limit=LIMIT, chroma_client=connect()) for _ in range(2))
+    fill(one, 0, 60)
+    assert_finds_all(two, 0, 60)
+    fill(two, 60, 120)
+    assert_finds_all(one)
+    settle(one)
+    settle(two)
+    scans.clear()
+    for cache in (one, two):
+        assert cache.stats().indexed_scopes == 1
+        assert_finds_all(cache)
+    assert scans == []
+    one.update(Request(ask(5)), "another")
+    hit = two.lookup(Request(other_words(5)))
+    assert hit is not None and hit.response == "another"
+    assert two.clear() == 120
+    assert one.lookup(Request(ask(5))) is None
+    assert one.lookup(Request(other_words(5))) is None
+
+
+OTHER_HOST = f"""
+import sys
+sys.path.insert(0, {TESTS!r})
+from pathlib import Path
+import chromadb
+from fakes import ManualClock, WordEmbedder
+from semcache_core import Request, SemanticCache
+url, artefact, port = sys.argv[1:]
+client = chromadb.HttpClient("127.0.0.1", int(port))
+cache = SemanticCache(path=None, ledger_url=url, artefact=Path(artefact), embedder=WordEmbedder(),
+                      scan_limit={LIMIT}, chroma_client=client, clock=ManualClock())
+for line in sys.stdin:
+    i = int(line)
+    hit = cache.lookup(Request(f"gamma{{i}} alpha{{i}} beta{{i}}"))
+    n = i + 1000
+    cache.update(Request(f"alpha{{n}} beta{{n}} gamma{{n}}"), f"answer {{n}}")
+    print(hit and hit.response, flush=True)
+cache.close()
+"""
+
+
+def test_a_process_elsewhere_that_indexes_at_the_same_time_loses_nothing(
+    hosts: Any, connect: Any, chroma_server: int
+) -> None:
+    cache = hosts.open(scan_limit=LIMIT, chroma_client=connect())
+    command = [sys.executable, "-c", OTHER_HOST, hosts.url, str(hosts.artefact), str(chroma_server)]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdin is not None and other.stdout is not None
+    for i in range(250):
+        fill(cache, i, i + 1)
+        other.stdin.write(f"{i}\n")
+        other.stdin.flush()
+        assert other.stdout.readline() == f"answer {i}\n"
+        if i % 10 == 0:
+            settle(cache)
+            assert_finds_all(cache, max(0, i - 3), i)
+    other.stdin.close()
+    assert other.wait(60) == 0
+    settle(cache)
+    for start in (0, 1000):
+        assert_finds_all(cache, start, start + 250)
+    (position,) = positions(cache).values()
+    partition = cache._key(Request("")).partition
+    index = cache._use().retrieval.index
+    held = cache._use().ledger.count_vectors(partition, FINGERPRINT, position.through)
+    assert index is not None and index.count(partition, position) >= held > 100
+
+
+class Interrupted:
+    """`add` that lets something happen after it has written, before the ledger is told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, then: Any) -> None:
+        original = ChromaIndex.add
+
+        def add(index: ChromaIndex, *arguments: Any) -> None:
+            original(index, *arguments)
+            monkeypatch.setattr(ChromaIndex, "add", original)
+            then()
+
+        monkeypatch.setattr(ChromaIndex, "add", add)
+
+
+def test_what_went_into_an_index_thrown_away_meanwhile_is_not_named_as_indexed(
+    hosts: Any, connect: Any, monkeypatch: pytest.MonkeyPatch, scans: list[bytes]
+) -> None:
+    one, two = (hosts.open(scan_limit=LIMIT, chroma_client=connect()) for _ in range(2))
+    fill(one)
+    settle(one)
+    fill(one, 120, 240)
+
+    def rebuild_elsewhere() -> None:
+        # as far as the index had been: the position in the ledger reads as if nothing had happened
+        with monkeypatch.context() as short:
+            short.setattr(two._use().ledger, "vectors_after", lambda *a, f=two: _first_120(f, *a))
+            two.rebuild()
+            settle(two)
+
+    Interrupted(monkeypatch, rebuild_elsewhere)
+    one._use().upkeep.round()
+    (position,) = positions(two).values()
+    assert position.through == 120
+    for cache in (one, two):
+        settle(cache)
+        assert_finds_all(cache, 0, 240)
+
+
+def _first_120(cache: SemanticCache, *arguments: Any) -> Any:
+    ids, vectors = Ledger.vectors_after(cache._use().ledger, *arguments)
+    return ids[ids <= 120], vectors[ids <= 120]
+
+
+def test_two_that_follow_at_once_never_set_the_index_back(
+    hosts: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = (hosts.open(scan_limit=LIMIT, chroma_client=connect()) for _ in range(2))
+    fill(one, 0, 110)
+
+    def more_elsewhere() -> None:
+        fill(two, 110, 340)
+        settle(two)
+
+    Interrupted(monkeypatch, more_elsewhere)
+    settle(one)
+    (position,) = positions(one).values()
+    assert position.through >= 300
+    for cache in (one, two):
+        assert_finds_all(cache, 0, 340)
+
+
+def test_an_index_of_one_process_alone_is_not_taken_for_that_of_another(
+    hosts: Any, connect: Any, own_client: Any
+) -> None:
+    shared = hosts.open(scan_limit=LIMIT, chroma_client=connect())
+    fill(shared, 0, 120)
+    settle(shared)
+    alone = hosts.open(scan_limit=LIMIT, chroma_client=own_client)
+    fill(alone, 120, 240)
+    settle(alone)
+    assert alone.stats().indexed_scopes == 1
+    settle(shared)
+    for cache in (alone, shared):
+        assert_finds_all(cache, 0, 240)
+    late = hosts.open(scan_limit=LIMIT, chroma_client=connect())
+    settle(late)
+    assert_finds_all(late, 0, 240)
+
+
+def test_without_a_chroma_client_all_is_scanned_and_nothing_is_said_to_be_indexed(
+    hosts: Any, warnings_of: Any
+) -> None:
+    cache = hosts.open(scan_limit=LIMIT)
+    fill(cache)
+    settle(cache)
+    assert_finds_all(cache)
+    assert positions(cache) == {}
+    assert cache.stats().indexed_scopes == 0
+    assert len(warnings_of("many hosts may share this ledger")) == 1
+    assert cache.rebuild() == 0
+    assert_finds_all(cache)
+
+
+def test_a_rebuild_without_a_client_makes_those_with_one_index_anew(
+    hosts: Any, connect: Any, scans: list[bytes]
+) -> None:
+    with_index, without = hosts.open(scan_limit=LIMIT, chroma_client=connect()), hosts.open()
+    fill(with_index)
+    settle(with_index)
+    without.rebuild()
+    assert positions(without) == {}
+    settle(with_index)
+    assert len(positions(with_index)) == 1
+    scans.clear()
+    assert_finds_all(with_index)
+    assert scans == []
+
+
+def test_a_collection_made_anew_under_its_name_is_not_taken_for_the_old_one(
+    hosts: Any, connect: Any
+) -> None:
+    cache = hosts.open(scan_limit=LIMIT, chroma_client=connect())
+    fill(cache)
+    settle(cache)
+    index: Any = cache._use().retrieval.index
+    ((partition, live),) = positions(cache).items()
+    client = connect()
+    (name,) = (c.name for c in client.list_collections() if c.name.startswith(index._prefix))
+    client.delete_collection(name)
+    with pytest.raises(IndexUnavailableError):  # its id is gone, whatever its name leads to
+        index.nearest(partition, WordEmbedder()._one("q"), 1, live)
+    late = hosts.open(scan_limit=LIMIT, chroma_client=connect())
+    for one in (late, cache):
+        settle(one)
+        assert_finds_all(one)
+    assert late.stats().indexed_scopes == 1
+
+
+def test_the_levels_of_a_shared_ledger_name_it_without_its_password(hosts: Any) -> None:
+    cache = hosts.open(ledger_url=hosts.url.replace("semcache@", "semcache:s3cret@"))
+    cache.update(Request("q"), "a")
+    levels = cache._levels()
+    assert levels is not None and levels.entries == 1 and levels.disk > 0
+    assert levels.ledger.startswith("postgresql://") and levels.ledger.endswith("/postgres")
+    for shown in (repr(cache.settings), str(cache.settings), repr(cache.stats()), repr(levels)):
+        assert "s3cret" not in shown
