@@ -6,6 +6,8 @@ from typing import Any
 
 import chromadb
 import pytest
+from chromadb.config import Settings
+from chromadb.config import Settings
 from conftest import Bench
 from fakes import WordEmbedder
 from semcache_core import Request, SemanticCache, renewal
@@ -59,6 +61,10 @@ def worn_cache(bench: Bench, **options: Any) -> SemanticCache:
 def live(cache: SemanticCache) -> Generation:
     (one,) = cache._use().ledger.generations(MODEL).all().values()
     return one
+
+
+def _index(cache: SemanticCache) -> Any:
+    return cache._use().retrieval.index
 
 
 def segment_directories(bench: Bench) -> list[Path]:
@@ -161,6 +167,97 @@ def test_rebuild_makes_a_new_generation_while_the_old_one_serves(
     assert scanned == []
     cache.close()
     assert len(segment_directories(bench)) == 1
+
+
+def test_the_index_of_a_ledger_of_version_4_is_made_anew_and_what_it_left_is_dropped(
+    bench: Bench,
+) -> None:
+    cache = bench.open(scan_limit=LIMIT)
+    fill(cache, 0, 120)
+    rounds(cache)
+    retrieval: Any = cache._use().retrieval
+    prefix, ((partition, held),) = retrieval.index._prefix, retrieval.indexed.items()
+    cache.close()
+    path = str((bench.path / "chroma").resolve())
+    client = chromadb.PersistentClient(path, Settings(anonymized_telemetry=False))
+    (collection,) = client.list_collections()
+    assert str(collection.id) == held.collection
+    collection.modify(name=prefix + partition.hex()[:24])  # as that version named it
+    client.close()
+    with sqlite3.connect(bench.path / "ledger.sqlite3") as connection:
+        for name in ("generation", "added"):
+            connection.execute(f"ALTER TABLE semcache_indexed DROP COLUMN {name}")
+        connection.execute("UPDATE semcache_meta SET value = 4 WHERE name = 'schema_version'")
+        connection.execute("INSERT INTO semcache_removed VALUES (5, ?)", (partition,))
+    connection.close()
+    again = bench.open(scan_limit=LIMIT)
+    ledger = again._use().ledger
+    assert (ledger.generations(MODEL).all(), ledger.take_removed()) == ({}, {})
+    assert_finds(again, 0, 120)
+    rounds(again)
+    assert_finds(again, 0, 120)
+    assert live(again).collection != held.collection
+    assert len(segment_directories(bench)) == 1
+
+
+class TestBeside:
+    """A second process on the path, which asks the one that owns the embedded index."""
+
+    @pytest.fixture
+    def owner(self, bench: Bench) -> SemanticCache:
+        cache = bench.open(scan_limit=LIMIT)
+        fill(cache, 0, 120)
+        for i in range(120, 150):
+            cache.update(Request(words(i)), f"answer {i}", tags=["last"])
+        rounds(cache)
+        return cache
+
+    @pytest.fixture
+    def beside(self, owner: SemanticCache, bench: Bench, scans: list[bytes]) -> SemanticCache:
+        cache = bench.open(scan_limit=LIMIT)
+        rounds(cache, 1)
+        scans.clear()
+        return cache
+
+    def test_it_is_answered_from_the_new_collection(
+        self, owner: SemanticCache, beside: SemanticCache, scans: list[bytes]
+    ) -> None:
+        owner.rebuild()
+        rounds(owner, 2)  # and the old one is gone
+        assert live(owner).number == 1
+        assert_finds(beside, 0, 150)
+        assert scans == []
+
+    def test_it_scans_where_the_new_collection_ends_before_the_old_one_until_it_is_told(
+        self, owner: SemanticCache, beside: SemanticCache, scans: list[bytes]
+    ) -> None:
+        before = live(owner).through
+        owner.invalidate(["last"])
+        owner.rebuild()
+        assert live(owner).through < before
+        fill(beside, 150, 160)
+        assert_finds(beside, 0, 120)
+        assert_finds(beside, 150, 160)
+        assert scans != []
+        rounds(beside, 1)
+        scans.clear()
+        assert_finds(beside, 0, 120)
+        assert_finds(beside, 150, 160)
+        assert scans == []
+
+    def test_what_is_too_large_to_scan_is_a_miss_until_it_is_told(
+        self, owner: SemanticCache, beside: SemanticCache, warnings_of: Any
+    ) -> None:
+        retrieval: Any = beside._use().retrieval
+        retrieval._scan_memory_bytes = 0
+        assert_finds(beside, 0, 120)
+        owner.invalidate(["last"])
+        owner.rebuild()
+        assert beside.lookup(Request("gamma5 alpha5 beta5")) is None
+        assert beside.lookup(Request(words(5))) is not None  # by its exact key
+        assert len(warnings_of("too large to scan")) == 1
+        rounds(beside, 1)
+        assert_finds(beside, 0, 120)
 
 
 class TestOnAServer:

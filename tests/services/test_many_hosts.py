@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import chromadb
 import pytest
 from fakes import WordEmbedder
 from large_scopes import ask, fill, other_words, settle
-from semcache_core import Request, SemanticCache
+from semcache_core import Request, SemanticCache, claim, renewal
+from semcache_core.claim import Claim
 from semcache_core.errors import IndexUnavailableError
 from semcache_core.index import ChromaIndex
 from semcache_core.ledger import Ledger
@@ -254,6 +256,93 @@ def test_a_collection_made_anew_under_its_name_is_not_taken_for_the_old_one(
         settle(one)
         assert_finds_all(one)
     assert late.stats().indexed_scopes == 1
+
+
+def worn_pair(hosts: Any, connect: Any, monkeypatch: pytest.MonkeyPatch) -> list[SemanticCache]:
+    """Two hosts on a collection with 120 live entries, 360 ever, due to be made anew."""
+    for name, value in (("LOOK_SECONDS", 0.0), ("RETIRE_SECONDS", 0.0), ("MIN_DEAD", 10**6)):
+        monkeypatch.setattr(renewal, name, value)
+    monkeypatch.setattr(renewal, "MAX_BATCH", 20)
+    monkeypatch.setattr(renewal, "BATCHES_A_ROUND", 1)
+    options = {"scan_limit": LIMIT, "max_entries": 120}
+    pair = [hosts.open(chroma_client=connect(), **options) for _ in range(2)]
+    for start in (0, 120, 240):
+        fill(pair[0], start, start + 120)
+        settle(pair[0])
+    settle(pair[1])
+    assert [cache.stats().indexed_scopes for cache in pair] == [1, 1]
+    monkeypatch.setattr(renewal, "MIN_DEAD", 100)
+    return pair
+
+
+def collections(cache: SemanticCache, client: Any) -> list[str]:
+    index: Any = cache._use().upkeep._indexer._index
+    return [c.name for c in client.list_collections() if c.name.startswith(index._prefix)]
+
+
+@pytest.mark.parametrize("claimed", [True, False], ids=["in turns", "both at once"])
+def test_two_hosts_that_make_a_shared_collection_anew_lose_nothing_and_leave_one(
+    claimed: bool, hosts: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim keeps them apart, unless one was stopped for so long that it lost its claim."""
+    pair = worn_pair(hosts, connect, monkeypatch)
+    with monkeypatch.context() as apart, ThreadPoolExecutor(2) as threads:
+        if not claimed:
+            apart.setattr(Claim, "hold", lambda self: True)
+        done = [threads.submit(_rounds, cache) for cache in pair]
+        for stored in range(360, 390):
+            fill(pair[stored % 2], stored, stored + 1)
+            assert_finds_all(pair[(stored + 1) % 2], stored - 5, stored + 1)
+        for one in done:
+            one.result()
+    for _ in range(8):  # one more is made where the two of them only got in each other's way
+        for cache in pair:
+            settle(cache)
+    for cache in pair:
+        assert_finds_all(cache, 270, 390)
+        assert cache.stats().indexed_scopes == 1
+    (live,) = positions(pair[0]).values()
+    assert live.number > 0
+    assert live.added < 2 * 120 + 100
+    assert len(collections(pair[0], connect())) == 1
+    assert not any(cache._use().upkeep._indexer._renewal._claim._value() for cache in pair)
+
+
+def _rounds(cache: SemanticCache) -> None:
+    for _ in range(25):
+        cache._use().upkeep.round()
+
+
+def test_a_host_that_dies_while_it_makes_a_collection_anew_is_followed_by_another(
+    hosts: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, other = worn_pair(hosts, connect, monkeypatch)
+    gone._use().upkeep.round()
+    assert len(collections(gone, connect())) == 2
+    settle(other)
+    assert [live.number for live in positions(other).values()] == [0]
+    monkeypatch.setattr(claim, "SECONDS", 0.0)  # by now it has shown no sign of life for so long
+    for _ in range(4):
+        settle(other)
+    assert [live.number for live in positions(other).values()] == [1]
+    assert len(collections(other, connect())) == 1
+    assert_finds_all(other, 240, 360)
+
+
+def test_processes_with_a_server_each_do_not_fill_theirs_in_turns_for_ever(
+    hosts: Any, connect: Any, own_client: Any, warnings_of: Any
+) -> None:
+    shared = hosts.open(scan_limit=LIMIT, chroma_client=connect())
+    alone = hosts.open(scan_limit=LIMIT, chroma_client=own_client)
+    fill(shared, 0, 120)
+    for _ in range(4):
+        settle(shared)
+        settle(alone)
+    (live,) = positions(shared).values()
+    assert live.number <= 2
+    assert len(warnings_of("give all processes the same Chroma server")) >= 1
+    for cache in (shared, alone):
+        assert_finds_all(cache)
 
 
 def test_the_levels_of_a_shared_ledger_name_it_without_its_password(hosts: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from claim_contract import ClaimContract
 from ledger_contract import FINGERPRINT, PARTITION, LedgerContract, new
 from postgres_server import PostgresServer
 from scripts_run import run_script
@@ -47,6 +48,10 @@ def reopen(url: str) -> Iterator[Callable[[], Ledger]]:
 
 
 class TestLedgerOnPostgres(LedgerContract):
+    pass
+
+
+class TestClaimInPostgres(ClaimContract):
     pass
 
 
