@@ -7,7 +7,6 @@ from typing import Any
 import chromadb
 import pytest
 from chromadb.config import Settings
-from chromadb.config import Settings
 from conftest import Bench
 from fakes import WordEmbedder
 from semcache_core import Request, SemanticCache, renewal
@@ -17,6 +16,7 @@ from semcache_core.types import Generation
 
 pytestmark = pytest.mark.usefixtures("still")
 LIMIT, MODEL = 20, WordEmbedder.fingerprint
+LIVE, EVER = 105, 315  # a hundred are worth a write
 
 
 @pytest.fixture(autouse=True)
@@ -42,18 +42,18 @@ def rounds(cache: SemanticCache, n: int = 3) -> None:
         cache._use().upkeep.round()
 
 
-def assert_finds(cache: SemanticCache, start: int, stop: int) -> None:
-    for i in range(start, stop):
+def assert_finds(cache: SemanticCache, start: int, stop: int, step: int = 1) -> None:
+    for i in range(start, stop, step):
         hit = cache.lookup(Request(f"gamma{i} alpha{i} beta{i}"))
         assert hit is not None and hit.response == f"answer {i}", i
 
 
 def worn_cache(bench: Bench, **options: Any) -> SemanticCache:
-    """140 live entries, 560 ever."""
-    cache = bench.open(scan_limit=LIMIT, max_entries=140, **options)
-    for start in range(0, 560, 140):
-        fill(cache, start, start + 140)
-        if start < 420:
+    """LIVE entries, EVER in all."""
+    cache = bench.open(scan_limit=LIMIT, max_entries=LIVE, **options)
+    for start in range(0, EVER, LIVE):
+        fill(cache, start, start + LIVE)
+        if start < EVER - LIVE:
             rounds(cache, 1)
     return cache
 
@@ -74,9 +74,9 @@ def segment_directories(bench: Bench) -> list[Path]:
 def test_a_collection_of_dead_entries_is_made_anew_and_leaves_no_file(bench: Bench) -> None:
     cache = worn_cache(bench)
     rounds(cache)
-    assert_finds(cache, 420, 560)
+    assert_finds(cache, EVER - LIVE, EVER)
     assert live(cache).number > 0
-    assert live(cache).added <= 2 * 140
+    assert live(cache).added <= 2 * LIVE
     index: Any = cache._use().retrieval.index
     assert len(index._client.list_collections()) == 1
     assert len(segment_directories(bench)) == 1
@@ -88,7 +88,7 @@ def test_few_dead_entries_are_left_where_they_are(
     monkeypatch.setattr(renewal, "MIN_DEAD", 1000)
     cache = worn_cache(bench)
     rounds(cache)
-    assert (live(cache).number, live(cache).added) == (0, 560)
+    assert (live(cache).number, live(cache).added) == (0, EVER)
 
 
 def test_lookups_and_updates_in_the_middle_of_a_copy_miss_nothing(
@@ -100,16 +100,16 @@ def test_lookups_and_updates_in_the_middle_of_a_copy_miss_nothing(
     monkeypatch.setattr(renewal, "MIN_DEAD", 150)
     monkeypatch.setattr(renewal, "MAX_BATCH", 20)
     monkeypatch.setattr(renewal, "BATCHES_A_ROUND", 1)
-    stored = 560
+    stored = EVER
     while live(cache).number == 0:
-        assert_finds(cache, stored - 140, stored)
+        assert_finds(cache, stored - LIVE, stored, step=4)
         fill(cache, stored, stored + 5)
         stored += 5
         rounds(cache, 1)
-        assert stored < 700, "the copy never ends"
-    assert_finds(cache, stored - 140, stored)
+        assert stored < EVER + LIVE, "the copy never ends"
+    assert_finds(cache, stored - LIVE, stored)
     rounds(cache)
-    assert_finds(cache, stored - 140, stored)
+    assert_finds(cache, stored - LIVE, stored)
 
 
 def test_what_a_crash_in_the_middle_of_a_copy_leaves_is_dropped_on_opening(
@@ -124,10 +124,10 @@ def test_what_a_crash_in_the_middle_of_a_copy_leaves_is_dropped_on_opening(
     rounds(cache, 1)
     assert len(segment_directories(bench)) == 2
     cache.close()
-    again = bench.open(scan_limit=LIMIT, max_entries=140)
+    again = bench.open(scan_limit=LIMIT, max_entries=LIVE)
     monkeypatch.setattr(renewal, "MIN_DEAD", 10**6)
     rounds(again)
-    assert_finds(again, 420, 560)
+    assert_finds(again, EVER - LIVE, EVER)
     assert len(segment_directories(bench)) == 1
     assert live(again).number == 0
 
@@ -271,17 +271,17 @@ class TestOnAServer:
         monkeypatch.setattr(renewal, "MIN_DEAD", 10**6)
         one = worn_cache(bench, chroma_client=client)
         rounds(one)
-        two = bench.open(scan_limit=LIMIT, max_entries=140, chroma_client=client)
+        two = bench.open(scan_limit=LIMIT, max_entries=LIVE, chroma_client=client)
         rounds(two, 1)
         assert two.stats().indexed_scopes == 1
         monkeypatch.setattr(renewal, "MIN_DEAD", 150)
         rounds(one)
         assert live(one).number == 1  # and the old one is gone
-        assert_finds(two, 420, 560)
+        assert_finds(two, EVER - LIVE, EVER)
         rounds(two, 1)
         assert two.stats().indexed_scopes == 1
-        assert_finds(two, 420, 560)
-        assert_finds(one, 420, 560)
+        assert_finds(two, EVER - LIVE, EVER)
+        assert_finds(one, EVER - LIVE, EVER)
         assert warnings_of("failed") == warnings_of("lost") == []
 
     def test_only_one_process_copies_at_a_time(
@@ -290,7 +290,7 @@ class TestOnAServer:
         monkeypatch.setattr(renewal, "MIN_DEAD", 10**6)
         one = worn_cache(bench, chroma_client=client)
         rounds(one)
-        two = bench.open(scan_limit=LIMIT, max_entries=140, chroma_client=client)
+        two = bench.open(scan_limit=LIMIT, max_entries=LIVE, chroma_client=client)
         rounds(two, 1)
         monkeypatch.setattr(renewal, "MIN_DEAD", 150)
         monkeypatch.setattr(renewal, "MAX_BATCH", 20)
@@ -302,7 +302,7 @@ class TestOnAServer:
         one.close()  # in the middle: another takes the copy over, from the beginning
         rounds(two, 12)
         assert live(two).number == 1
-        assert_finds(two, 420, 560)
+        assert_finds(two, EVER - LIVE, EVER)
 
 
 def test_new_vectors_under_old_ids_begin_a_new_generation(bench: Bench) -> None:

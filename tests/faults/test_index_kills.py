@@ -6,6 +6,7 @@ SEMCACHE_SOAK_ENTRIES=100000 runs it at the size of a large scope.
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from semcache_core.ledger import Arrival, Ledger
 from semcache_core.retrieval import Retrieval
 from semcache_core.types import Matrix
 
-ENTRIES = int(os.environ.get("SEMCACHE_SOAK_ENTRIES", "900"))
+ENTRIES = int(os.environ.get("SEMCACHE_SOAK_ENTRIES", "700"))
 PARTITION, MODEL, BATCH = b"p" * 32, "f" * 64, 1000
 
 CHILD = """
@@ -30,7 +31,16 @@ from semcache_core.ledger import Ledger
 from semcache_core.renewal import Renewal
 from semcache_core.retrieval import Retrieval
 
-path, phase, calls = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+import chromadb  # once, before the processes that are killed are forked: it takes a second
+for argument in sys.argv[2:]:
+    if not (pid := os.fork()):
+        break
+    if (ended := os.waitpid(pid, 0)[1]) != signal.SIGKILL:
+        sys.exit(f"{argument}: {ended}")
+else:
+    sys.exit()
+path, phase, calls = Path(sys.argv[1]), *argument.split("=")
+calls = int(calls)
 ledger = Ledger.open(path, None)
 retrieval = Retrieval(ledger, "f" * 64, 0, 2**40)
 indexer = Indexer(ledger, retrieval, 0, IndexHome(path), None)
@@ -116,10 +126,11 @@ def fill(path: Path) -> None:
     ledger.close()
 
 
-def kill_in(path: Path, phase: str, calls: int) -> None:
-    arguments = [sys.executable, "-c", CHILD, str(path), phase, str(calls)]
+def kill_in(path: Path, phases: Sequence[str]) -> None:
+    """One process after another, each killed in its phase, written phase=call."""
+    arguments = [sys.executable, "-c", CHILD, str(path), *phases]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert done.returncode == -9, done.stderr
+    assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
 
 
@@ -158,16 +169,13 @@ def assert_nothing_is_lost(path: Path) -> None:
 @pytest.mark.parametrize(
     "phases",
     [
-        [("filling", 1), ("added", 1), ("noted", 2), ("closing", 1)],
-        [("added", 2), ("copying", 2), ("copied", 1), ("swapped", 1)],
-        [("dropping", 1), ("removing", 1)],
+        ["filling=1", "added=1", "noted=2", "closing=1"],
+        ["copying=2", "copied=1", "swapped=1"],
+        ["dropping=1", "removing=1"],
     ],
     ids=["while filling", "while making anew", "while dropping and removing"],
 )
-def test_a_process_killed_in_any_phase_loses_nothing(
-    phases: list[tuple[str, int]], tmp_path: Path
-) -> None:
+def test_a_process_killed_in_any_phase_loses_nothing(phases: list[str], tmp_path: Path) -> None:
     fill(tmp_path)
-    for phase, calls in phases:
-        kill_in(tmp_path, phase, calls)
+    kill_in(tmp_path, phases)
     assert_nothing_is_lost(tmp_path)
