@@ -77,7 +77,8 @@ def measure(live: int, added: int, n: int, seed: int) -> dict[str, Any]:
 
 def _state(path: Path, retrieval: Retrieval, queries: Matrix) -> dict[str, Any]:
     index: Any = retrieval.index
-    seconds = timed(lambda query: index.nearest(PARTITION, query, CANDIDATES), queries)
+    live = retrieval.indexed[PARTITION]
+    seconds = timed(lambda query: index.nearest(PARTITION, query, CANDIDATES, live), queries)
     files = [f for f in (path / "chroma").rglob("*") if f.is_file()]
     vectors = sum(f.stat().st_size for f in files if f.parent != path / "chroma")
     whole = sum(f.stat().st_size for f in files)

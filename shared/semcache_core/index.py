@@ -126,7 +126,8 @@ class ChromaIndex:
                 if others or name.startswith(known) or not _NUMBERED.search(name)
             ]
             for name in doomed:
-                self._write(partial(self._client.delete_collection, name))
+                with suppress(CollectionGoneError), _as_unavailable("drop"):  # another was faster
+                    self._write(partial(self._client.delete_collection, name))
         return len(doomed)
 
     def count(self, partition: bytes, generation: Generation = EMPTY) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from semcache_core import claim as claims
 from semcache_core.claim import Claim
-from semcache_core.errors import CollectionGoneError, IndexUnavailableError
+from semcache_core.errors import CollectionGoneError
 from semcache_core.generations import Generations
 from semcache_core.index import MAX_BATCH, ChromaIndex
 from semcache_core.ledger import Ledger
@@ -70,7 +70,7 @@ class Renewal:
         self._keep_claim()
         if self._copy is None and not self._waiting and time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + LOOK_SECONDS
-            self._waiting = self._generations.worn(MIN_DEAD)
+            self._look()
         if self._copy is None and self._waiting:
             self._begin(index)
         if self._copy is not None:
@@ -81,6 +81,7 @@ class Renewal:
         self._copy = None
         self._waiting = [p for p, live in self._generations.all().items() if live.through]
         if self._waiting and not self._wait_for_claim(stopping):
+            self._waiting = []
             return False
         while self._waiting and not stopping.is_set():
             self._begin(index)
@@ -106,17 +107,19 @@ class Renewal:
         self._copy, self._waiting, self._retired = None, [], []
         self._release()
 
+    def _look(self) -> None:
+        waiting = self._generations.worn(MIN_DEAD)
+        if waiting and self._claim is not None:
+            # looked once more under the claim: another process may just have done it
+            waiting = self._generations.worn(MIN_DEAD) if self._claim.hold() else []
+        self._waiting = waiting
+        self._release()
+
     def _begin(self, index: ChromaIndex) -> None:
-        if not self._acquire():
-            return
         partition = self._waiting.pop()
         live = self._generations.all().get(partition, EMPTY)
-        try:
-            self._sweep(index)
-            index.drop(partition, live.number + 1)
-        except IndexUnavailableError:
-            self._release()
-            raise
+        self._sweep(index)
+        index.drop(partition, live.number + 1)
         self._copy = _Copy(partition, live.number, Generation(live.number + 1))
 
     def _go_on(self, index: ChromaIndex, batches: int) -> None:
@@ -125,7 +128,8 @@ class Renewal:
                 if self._copy is not None:
                     self._add_batch(index, self._copy)
         except CollectionGoneError:  # somebody dropped it: another copy is begun later
-            self._drop_copy()
+            self._copy = None
+            self._release()
 
     def _add_batch(self, index: ChromaIndex, copy: _Copy) -> None:
         partition, new = copy.partition, copy.new
@@ -186,7 +190,7 @@ class Renewal:
 
     def _keep_claim(self) -> None:
         if self._claim is not None and self._claim.held and not self._claim.hold():
-            self._drop_copy()
+            self._copy, self._waiting = None, []
 
     def _wait_for_claim(self, stopping: threading.Event) -> bool:
         """As long as it takes to find out that a process which had it is gone."""
@@ -196,11 +200,7 @@ class Renewal:
                 return False
         return True
 
-    def _drop_copy(self) -> None:
-        self._copy = None
-        self._release()
-
     def _release(self) -> None:
         """Unless something is left to do that others should not do meanwhile."""
-        if self._claim is not None and self._copy is None and not self._retired:
+        if self._claim is not None and not (self._copy or self._waiting or self._retired):
             self._claim.release()

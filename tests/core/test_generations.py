@@ -304,6 +304,20 @@ class TestOnAServer:
         assert live(two).number == 1
         assert_finds(two, EVER - LIVE, EVER)
 
+    def test_processes_with_a_server_each_do_not_fill_theirs_in_turns_for_ever(
+        self, client: Any, own_client: Any, bench: Bench, warnings_of: Any
+    ) -> None:
+        shared = bench.open(scan_limit=LIMIT, chroma_client=client)
+        alone = bench.open(scan_limit=LIMIT, chroma_client=own_client)
+        fill(shared, 0, 120)
+        for _ in range(5):
+            rounds(shared, 1)
+            rounds(alone, 1)
+        assert live(shared).number <= 2  # each once
+        assert len(warnings_of("give all processes the same Chroma server")) >= 1
+        for cache in (shared, alone):
+            assert_finds(cache, 0, 120)
+
 
 def test_new_vectors_under_old_ids_begin_a_new_generation(bench: Bench) -> None:
     cache = bench.open(scan_limit=LIMIT)

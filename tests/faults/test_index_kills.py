@@ -148,7 +148,7 @@ def assert_nothing_is_lost(path: Path) -> None:
                 indexer.step(0, threading.Event())
                 assert retrieval.indexed
                 assert retrieval.index is not None
-            sample = range(0, ENTRIES, max(1, ENTRIES // 300))
+            sample = range(0, ENTRIES, max(1, ENTRIES // 100))
             living = [i for i in sample if ledger.get(i + 1, PARTITION, 0.0) is not None]
             assert len(living) >= len(sample) - 1  # one was deleted
             found = [

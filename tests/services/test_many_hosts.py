@@ -302,7 +302,7 @@ def test_two_hosts_that_make_a_shared_collection_anew_lose_nothing_and_leave_one
         assert_finds_all(cache, 270, 390)
         assert cache.stats().indexed_scopes == 1
     (live,) = positions(pair[0]).values()
-    assert live.number > 0
+    assert live.number == 1 or (live.number > 1 and not claimed)
     assert live.added < 2 * 120 + 100
     assert len(collections(pair[0], connect())) == 1
     assert not any(cache._use().upkeep._indexer._renewal._claim._value() for cache in pair)
@@ -327,22 +327,6 @@ def test_a_host_that_dies_while_it_makes_a_collection_anew_is_followed_by_anothe
     assert [live.number for live in positions(other).values()] == [1]
     assert len(collections(other, connect())) == 1
     assert_finds_all(other, 240, 360)
-
-
-def test_processes_with_a_server_each_do_not_fill_theirs_in_turns_for_ever(
-    hosts: Any, connect: Any, own_client: Any, warnings_of: Any
-) -> None:
-    shared = hosts.open(scan_limit=LIMIT, chroma_client=connect())
-    alone = hosts.open(scan_limit=LIMIT, chroma_client=own_client)
-    fill(shared, 0, 120)
-    for _ in range(4):
-        settle(shared)
-        settle(alone)
-    (live,) = positions(shared).values()
-    assert live.number <= 2
-    assert len(warnings_of("give all processes the same Chroma server")) >= 1
-    for cache in (shared, alone):
-        assert_finds_all(cache)
 
 
 def test_the_levels_of_a_shared_ledger_name_it_without_its_password(hosts: Any) -> None:
