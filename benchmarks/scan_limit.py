@@ -13,7 +13,7 @@ from semcache_core.indexer import Indexer
 from semcache_core.ledger import Ledger
 from semcache_core.request import key_of
 from semcache_core.retrieval import Retrieval
-from semcache_core.types import Request
+from semcache_core.types import EMPTY, Request
 from timing import summary, timed
 
 SIZES = (2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
@@ -45,7 +45,7 @@ def scan_limit(
                 started = time.perf_counter()
                 indexer.step(size, threading.Event())
                 row = {"entries": size, "index_s": round(time.perf_counter() - started, 1)}
-                if indexed.indexed.get(partition) != size:
+                if indexed.indexed.get(partition, EMPTY).through != size:
                     raise RuntimeError(f"{indexed.indexed} was to hold {size} entries")
                 scanned = Retrieval(ledger, stock.fingerprint, PLENTY, PLENTY)
                 rows.append(row | _compare(scanned, indexed, partition, queries, rounds))

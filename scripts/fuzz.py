@@ -270,12 +270,13 @@ def _ledger_row(rng: Rng) -> None:
 
 
 class _Replying:
+    id = "one"
     configuration_json = None
 
     def __init__(self, reply: Any) -> None:
         self.reply = reply
 
-    def get_or_create_collection(self, *args: Any, **kwargs: Any) -> Any:
+    def get_collection(self, *args: Any, **kwargs: Any) -> Any:
         self.configuration_json = {"hnsw": {"space": "cosine"}}
         return self
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from fakes import WORDS, WordEmbedder, entry_fields
 from running_totals import counted_anew
 from semcache_core import Request
 from semcache_core.eviction import Limits
-from semcache_core.ledger import Ledger, NewEntry, Position
+from semcache_core.ledger import Ledger, NewEntry
 from semcache_core.request import key_of
 from semcache_core.schema import entries, judged, quarantined, served, tags, vectors
+from semcache_core.types import EMPTY, Generation
 
 FINGERPRINT = WordEmbedder.fingerprint
 PARTITION = key_of(Request("", ""), "default").partition
@@ -240,33 +242,72 @@ class LedgerContract:
 
     def test_deleting_notes_only_what_the_index_holds(self, ledger: Ledger) -> None:
         ids = [ledger.insert(new(f"q{i}")) for i in range(4)]
-        ledger.set_indexed(PARTITION, FINGERPRINT, None, Position(ids[1]))
+        ledger.generations(FINGERPRINT).advance(PARTITION, EMPTY, Generation(0, ids[1], 2))
         ledger.clear()
         assert ledger.take_removed() == {PARTITION: ids[:2]}
         assert ledger.take_removed() == {}
 
     def test_what_the_index_holds_is_kept_per_model_and_partition(self, ledger: Ledger) -> None:
-        five, seven = Position(5, "one"), Position(7, "one")
-        assert ledger.set_indexed(PARTITION, FINGERPRINT, None, five)
-        assert ledger.set_indexed(PARTITION, FINGERPRINT, five, seven)
-        assert ledger.set_indexed(b"other", FINGERPRINT, None, Position(8))
-        assert ledger.set_indexed(PARTITION, "f" * 64, None, Position(9))
-        assert ledger.all_indexed(FINGERPRINT) == {PARTITION: seven, b"other": Position(8)}
-        ledger.forget_indexed(FINGERPRINT, b"other")
-        assert ledger.all_indexed(FINGERPRINT) == {PARTITION: seven}
-        ledger.forget_indexed(FINGERPRINT)
-        assert ledger.all_indexed(FINGERPRINT) == {}
-        assert ledger.all_indexed("f" * 64) == {PARTITION: Position(9)}
+        mine, other = ledger.generations(FINGERPRINT), ledger.generations("f" * 64)
+        five, seven = Generation(0, 5, 5, "one"), Generation(0, 7, 7, "one")
+        assert mine.advance(PARTITION, EMPTY, five)
+        assert mine.advance(PARTITION, five, seven)
+        assert mine.advance(b"other", EMPTY, Generation(0, 8))
+        assert other.advance(PARTITION, EMPTY, Generation(0, 9))
+        assert mine.all() == {PARTITION: seven, b"other": Generation(0, 8)}
+        assert mine.forget(b"other", Generation(0, 8))
+        assert mine.all() == {PARTITION: seven, b"other": Generation(1)}
+        mine.forget_all()
+        assert mine.all() == {PARTITION: Generation(1), b"other": Generation(2)}
+        assert other.all() == {PARTITION: Generation(0, 9)}
 
     def test_the_index_is_only_said_to_hold_more_by_who_knew_where_it_was(
         self, ledger: Ledger
     ) -> None:
-        three, four = Position(3, "one"), Position(4, "one")
-        assert not ledger.set_indexed(PARTITION, FINGERPRINT, three, four)
-        assert ledger.set_indexed(PARTITION, FINGERPRINT, None, three)
-        for was in (None, Position(2, "one"), Position(3, "another"), four):
-            assert not ledger.set_indexed(PARTITION, FINGERPRINT, was, four)
-        assert ledger.all_indexed(FINGERPRINT) == {PARTITION: three}
+        generations = ledger.generations(FINGERPRINT)
+        three, four = Generation(0, 3, 3, "one"), Generation(0, 4, 4, "one")
+        assert not generations.advance(PARTITION, three, four)
+        assert generations.advance(PARTITION, EMPTY, three)
+        for name, value in (("number", 1), ("through", 2), ("added", 5), ("collection", "x")):
+            was = replace(three, **{name: value})
+            assert not generations.advance(PARTITION, was, four)
+            assert not generations.forget(PARTITION, was)
+        assert not generations.advance(PARTITION, EMPTY, four)
+        assert generations.all() == {PARTITION: three}
+
+    def test_a_new_generation_takes_the_place_of_the_one_it_was_made_for(
+        self, ledger: Ledger
+    ) -> None:
+        generations = ledger.generations(FINGERPRINT)
+        generations.advance(PARTITION, EMPTY, Generation(0, 9, 9, "one"))
+        assert generations.swap(PARTITION, 0, Generation(1, 7, 4, "two"))
+        assert not generations.swap(PARTITION, 0, Generation(1, 8, 5, "three"))
+        assert generations.all() == {PARTITION: Generation(1, 7, 4, "two")}
+
+    def test_collections_with_more_dead_than_live_entries_are_worn(self, ledger: Ledger) -> None:
+        generations = ledger.generations(FINGERPRINT)
+        ids = [ledger.insert(new(f"q{i}")) for i in range(4)]
+        generations.advance(PARTITION, EMPTY, Generation(0, ids[-1], 9, "one"))
+        generations.advance(b"other", EMPTY, Generation(0, ids[-1], 4, "two"))
+        assert generations.worn(5) == [PARTITION]
+        assert generations.worn(6) == []
+        assert ledger.generations("f" * 64).worn(0) == []
+
+    @pytest.mark.parametrize("noted", [True, False])
+    def test_new_vectors_begin_the_index_of_their_partition_anew(
+        self, noted: bool, ledger: Ledger
+    ) -> None:
+        generations = ledger.generations(FINGERPRINT)
+        ids = [ledger.insert(new(f"q{i}", fingerprint="f" * 64)) for i in range(600)]
+        if noted:
+            generations.advance(PARTITION, EMPTY, Generation(0, ids[-1], 600, "one"))
+            generations.advance(b"other", EMPTY, Generation(0, ids[-1], 600, "two"))
+        vector = np.eye(WORDS, dtype=np.float32)[0]
+        ledger.replace_vectors([(i, FINGERPRINT, vector) for i in ids[-2:]])
+        held = {b"other": Generation(0, ids[-1], 600, "two")} if noted else {}
+        assert generations.all() == {PARTITION: Generation(1), **held}
+        # what was read of the partition before does not count any more
+        assert not generations.advance(PARTITION, EMPTY, Generation(0, ids[-1], 600, "one"))
 
     def test_a_new_vector_replaces_that_of_another_model(self, ledger: Ledger) -> None:
         old = ledger.insert(new("q", fingerprint="f" * 64))

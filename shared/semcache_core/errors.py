@@ -29,5 +29,17 @@ class IndexUnavailableError(SemcacheError):
     """The vector index cannot answer; lookups scan the ledger instead."""
 
 
+class IndexBusyError(IndexUnavailableError):
+    """So many calls to the vector index are under way that this one was not made."""
+
+
+class IndexStalledError(IndexUnavailableError):
+    """The vector index gave no answer in time; it need not be broken."""
+
+
+class CollectionGoneError(IndexUnavailableError):
+    """The collection of one partition is not there any more; the rest of the index may well be."""
+
+
 class TrainingError(SemcacheError):
     """Training, export or calibration was asked for something that cannot be done."""

@@ -2,27 +2,38 @@
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
 
-from semcache_core.errors import IndexUnavailableError
-from semcache_core.types import Matrix, Vector
+from semcache_core.deadline import Deadline
+from semcache_core.errors import CollectionGoneError, IndexBusyError, IndexUnavailableError
+from semcache_core.segments import ForeignLock, identity, remove_unreferenced
+from semcache_core.types import EMPTY, Generation, Matrix, Vector
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
 log = logging.getLogger("semcache")
+T = TypeVar("T")
 
 MAX_BATCH = 300  # Chroma Cloud's quota on records per write
 PROBE_SECONDS = 120
+READS_AT_ONCE = 5
+READ_SECONDS = 2.0
+"""A lookup waits so long for the index, and then scans."""
+WRITE_SECONDS = 10.0
+_NUMBERED = re.compile(r"-[0-9a-f]{16}-[0-9a-f]{7}$")
 # Twice Chroma's defaults for both: where a small dense topic was stored before 30k entries on
 # other topics, the defaults missed 35 % of its questions by their own vector, these 0.25 %.
 # Building takes up to three times as long, in the background. `ef_search` is 100 there: at a
@@ -41,85 +52,181 @@ class ChromaIndex:
 
     A `where` filter on one shared collection was rejected: at 100k entries it takes 100 to 300 ms
     (every matching id is listed first), and over-fetching without a filter misses small scopes.
-    Ledger id and model fingerprint are part of a collection's name: vectors of two ledgers or two
-    models never meet. Every failure of Chroma becomes an IndexUnavailableError.
+    Ledger id, model fingerprint and generation are part of a collection's name: vectors of two
+    ledgers or two models never meet. Every failure of Chroma becomes an IndexUnavailableError, also
+    that it does not answer.
     """
 
-    def __init__(self, client: "ClientAPI", ledger_id: int, fingerprint: str) -> None:
+    def __init__(
+        self,
+        client: "ClientAPI",
+        ledger_id: int,
+        fingerprint: str,
+        calls: "Calls | None" = None,
+        check_free: Callable[[bool], None] = lambda writing: None,
+    ) -> None:
         self._client = client
         self._prefix = f"semcache-{ledger_id:016x}-{fingerprint[:12]}-"
-        self._collections: dict[bytes, Any] = {}
+        self._collections: dict[tuple[bytes, int], Any] = {}
+        calls = calls or Calls()
+        self._reads, self._writes = calls.reads, calls.writes
+        self._check_free = check_free
 
-    def add(self, partition: bytes, ids: Sequence[int], vectors: Matrix) -> None:
-        """Add or replace vectors (float32 [n, d], unit rows) in batches."""
-        with _as_unavailable("add to"):
-            collection = self._collection(partition)
-            for start in range(0, len(ids), MAX_BATCH):
-                chunk = slice(start, start + MAX_BATCH)
-                collection.upsert(ids=[str(i) for i in ids[chunk]], embeddings=vectors[chunk])
+    def identity(self, partition: bytes, number: int = 0) -> str:
+        """Chroma's id of the collection with this number, which is made if it is not there."""
+        with self._failing("open", partition):
+            made = partial(self._collection, partition, Generation(number), create=True)
+            return str(self._write(made).id)
 
-    def nearest(self, partition: bytes, vector: Vector, k: int) -> list[tuple[int, float]]:
-        with _as_unavailable("query"):
-            found = self._collection(partition).query(
-                query_embeddings=vector[None, :], n_results=k, include=["distances"]
+    def add(
+        self,
+        partition: bytes,
+        ids: Sequence[int],
+        vectors: Matrix,
+        generation: Generation = EMPTY,
+    ) -> None:
+        """Add or replace vectors (float32 [n, d], unit rows) in batches. The collection is made
+        where `generation` names none.
+        """
+        for start in range(0, len(ids), MAX_BATCH):
+            chunk = slice(start, start + MAX_BATCH)
+            with self._failing("add to", partition):
+                upsert = partial(self._upsert, partition, ids[chunk], vectors[chunk], generation)
+                self._write(upsert)
+
+    def nearest(
+        self, partition: bytes, vector: Vector, k: int, generation: Generation = EMPTY
+    ) -> list[tuple[int, float]]:
+        with self._failing("query", partition):
+            found = self._read(
+                lambda: self._collection(partition, generation).query(
+                    query_embeddings=vector[None, :], n_results=k, include=["distances"]
+                )
             )
             pairs = zip(found["ids"][0], found["distances"][0], strict=True)
             return [(_entry_id(one), 1.0 - float(distance)) for one, distance in pairs][:k]
 
-    def remove(self, partition: bytes, ids: Sequence[int]) -> None:
-        with _as_unavailable("delete from"):
-            self._collection(partition).delete(ids=[str(i) for i in ids])
+    def remove(self, partition: bytes, ids: Sequence[int], generation: Generation = EMPTY) -> None:
+        with suppress(CollectionGoneError), self._failing("delete from", partition):
+            ids_there = [str(i) for i in ids]
+            self._write(lambda: self._collection(partition, generation).delete(ids=ids_there))
 
-    def drop(self, partition: bytes) -> None:
+    def drop(self, partition: bytes, number: int = 0) -> None:
+        with suppress(CollectionGoneError), self._failing("drop", partition):
+            self._collections.pop((partition, number), None)
+            name = self._name(partition, number)
+            self._write(partial(self._client.delete_collection, name))
+
+    def sweep(self, live: Callable[[], Mapping[bytes, Generation]], others: bool) -> int:
+        """Drop the collections that `live` has another generation of; with `others` also those of
+        partitions that it does not name. Returns how many.
+        """
         with _as_unavailable("drop"):
-            self._collections.pop(partition, None)
-            if self._name(partition) in {c.name for c in self._client.list_collections()}:
-                self._client.delete_collection(self._name(partition))
+            # listed before `live` is read: a collection that is made meanwhile is not in the list
+            collections = self._write(self._client.list_collections)
+            ours = {c.name for c in collections if c.name.startswith(self._prefix)}
+            kept = {self._name(partition, one.number) for partition, one in live().items()}
+            known = tuple(name[: -len(_number(0))] for name in kept)
+            doomed = [
+                name
+                for name in ours - kept
+                if others or name.startswith(known) or not _NUMBERED.search(name)
+            ]
+            for name in doomed:
+                with suppress(CollectionGoneError), _as_unavailable("drop"):  # another was faster
+                    self._write(partial(self._client.delete_collection, name))
+        return len(doomed)
 
-    def drop_all(self) -> None:
-        """Drop what this ledger has for this model, also what cannot be used."""
-        with _as_unavailable("drop"):
-            self._collections.clear()
-            for collection in self._client.list_collections():
-                if collection.name.startswith(self._prefix):
-                    self._client.delete_collection(collection.name)
-
-    def identity(self, partition: bytes) -> str:
-        """Names this very collection: one that is dropped and made again has another."""
-        with _as_unavailable("open"):
-            return str(self._collection(partition).id)
-
-    def count(self, partition: bytes) -> int:
-        with _as_unavailable("count"):
-            return int(self._collection(partition).count())
+    def count(self, partition: bytes, generation: Generation = EMPTY) -> int:
+        """Vectors in the collection; 0 where it is gone."""
+        with suppress(CollectionGoneError), self._failing("count", partition):
+            return int(self._write(lambda: self._collection(partition, generation).count()))
+        return 0
 
     def close(self) -> None:
         self._collections.clear()
         with _as_unavailable("close"):
             close = getattr(self._client, "close", None)  # clients before 1.3 have none
             if close is not None:
-                close()
+                self._writes.run(close)
 
-    def _name(self, partition: bytes) -> str:
-        return self._prefix + partition.hex()[:24]  # 63 characters, the most Chroma allows
+    def _read(self, call: Callable[[], T]) -> T:
+        self._check_free(False)
+        return self._reads.run(call)
 
-    def _collection(self, partition: bytes) -> Any:
-        collection = self._collections.get(partition)
-        if collection is None:
-            collection = self._client.get_or_create_collection(
-                self._name(partition),
-                configuration={"hnsw": _HNSW},
-                embedding_function=None,
-            )
-            # get_or_create keeps an older collection's distance without a word
-            space = ((collection.configuration_json or {}).get("hnsw") or {}).get("space")
-            if space != "cosine":
-                raise IndexUnavailableError(
-                    f"collection {collection.name} measures {space!r}, not cosine; delete it, "
-                    "it is rebuilt from the ledger"
+    def _write(self, call: Callable[[], T]) -> T:
+        self._check_free(True)
+        return self._writes.run(call)
+
+    def _upsert(
+        self, partition: bytes, ids: Sequence[int], vectors: Matrix, generation: Generation
+    ) -> None:
+        collection = self._collection(partition, generation, create=not generation.collection)
+        collection.upsert(ids=[str(i) for i in ids], embeddings=vectors)
+
+    def _name(self, partition: bytes, number: int) -> str:
+        # 63 characters, the most Chroma allows
+        return self._prefix + partition.hex()[:16] + _number(number)
+
+    def _collection(
+        self, partition: bytes, generation: Generation = EMPTY, create: bool = False
+    ) -> Any:
+        key = (partition, generation.number)
+        collection = self._collections.get(key)
+        if collection is None or not _is(collection, generation):
+            name = self._name(*key)
+            # Only who adds creates: an empty one in place of one that is gone would hide entries.
+            if create:
+                collection = self._client.get_or_create_collection(
+                    name, configuration={"hnsw": _HNSW}, embedding_function=None
                 )
-            self._collections[partition] = collection
+            else:
+                collection = self._client.get_collection(name, embedding_function=None)
+            _check_distance(collection)
+            if not _is(collection, generation):
+                raise CollectionGoneError(f"collection {name} was dropped, and made anew")
+            self._collections[key] = collection
         return collection
+
+    @contextmanager
+    def _failing(self, action: str, partition: bytes) -> Iterator[None]:
+        try:
+            with _as_unavailable(action):
+                yield
+        except CollectionGoneError:
+            for key in [key for key in self._collections if key[0] == partition]:
+                self._collections.pop(key, None)
+            raise
+
+
+@dataclass(frozen=True)
+class Calls:
+    """How many calls may be under way, and for how long; kept while clients come and go.
+
+    Half of the concurrent reads that Chroma Cloud allows a collection, so that two processes keep
+    to it; and one write.
+    """
+
+    reads: Deadline = field(default_factory=lambda: Deadline(READS_AT_ONCE, READ_SECONDS))
+    writes: Deadline = field(default_factory=lambda: Deadline(1, WRITE_SECONDS))
+
+
+def _number(number: int) -> str:
+    return f"-{number:07x}"
+
+
+def _is(collection: Any, generation: Generation) -> bool:
+    return generation.collection in ("", str(collection.id))
+
+
+def _check_distance(collection: Any) -> None:
+    # get_or_create keeps an older collection's distance without a word
+    space = ((collection.configuration_json or {}).get("hnsw") or {}).get("space")
+    if space != "cosine":
+        raise CollectionGoneError(
+            f"collection {collection.name} measures {space!r}, not cosine; delete it, "
+            "it is rebuilt from the ledger"
+        )
 
 
 def _entry_id(text: str) -> int:
@@ -157,7 +264,9 @@ def _as_unavailable(action: str) -> Iterator[None]:
         raise
     # Chroma raises errors of its Rust core, SQLite, HTTP client and server, without a common base
     except Exception as error:
-        raise IndexUnavailableError(f"cannot {action} the vector index: {error!r}") from error
+        gone = type(error).__name__ == "NotFoundError"  # chromadb is not imported only for this
+        kind = CollectionGoneError if gone else IndexUnavailableError
+        raise kind(f"cannot {action} the vector index: {error!r}") from error
 
 
 class IndexHome:
@@ -174,6 +283,8 @@ class IndexHome:
         self._open_marker = directory / "index.open"
         self.address_file = directory / "index.address"
         """Where the owner can be asked; see `sharing`."""
+        self._opened: tuple[int, int] | None = None
+        self._foreign_lock: ForeignLock | None = None
         self._lock = FileLock(directory / "index.lock", timeout=0, mode=0o600, thread_local=False)
 
     def acquire(self) -> bool:
@@ -189,6 +300,11 @@ class IndexHome:
 
     def open(self) -> "ClientAPI":
         """A client on the directory, set aside and begun anew first where it is broken."""
+        before = ForeignLock(self._chroma)
+        try:
+            _check_free(before, writing=True)
+        finally:
+            before.close()
         if self._open_marker.exists() and not _probe(self._chroma):
             self.set_aside()
         with _as_unavailable("open"):
@@ -196,7 +312,26 @@ class IndexHome:
             # Chroma's own files are as the umask says: nobody else gets as far as to them
             self._chroma.mkdir(mode=0o700, exist_ok=True)
             self._chroma.chmod(0o700)
-            return _persistent_client(self._chroma)
+            client = _persistent_client(self._chroma)
+            self._opened = identity(self._chroma)
+            self._forget_lock()
+            self._foreign_lock = ForeignLock(self._chroma)
+            return client
+
+    def is_intact(self) -> bool:
+        """Whether the directory is still the one that was opened: a deleted one is written to
+        without an error, and to no end.
+        """
+        return self._opened is not None and identity(self._chroma) == self._opened
+
+    def check_free(self, writing: bool) -> None:
+        """IndexBusyError while another program has the database locked."""
+        if self._foreign_lock is not None:
+            _check_free(self._foreign_lock, writing)
+
+    def tidy(self) -> None:
+        """Remove the directories of collections that were dropped: Chroma leaves them."""
+        remove_unreferenced(self._chroma)
 
     def set_aside(self) -> None:
         """Move the directory out of the way as `chroma.broken`, in place of an older one."""
@@ -219,9 +354,20 @@ class IndexHome:
 
     def release(self, clean: bool) -> None:
         """Stop being the owner; `clean` when the client was closed without an error."""
+        self._forget_lock()
         if clean:
             self._open_marker.unlink(missing_ok=True)
         self._lock.release()
+
+    def _forget_lock(self) -> None:
+        if self._foreign_lock is not None:
+            self._foreign_lock.close()
+            self._foreign_lock = None
+
+
+def _check_free(lock: ForeignLock, writing: bool) -> None:
+    if lock.is_held(writing):
+        raise IndexBusyError("another program has its database locked")
 
 
 def _persistent_client(directory: Path) -> "ClientAPI":

@@ -3,14 +3,32 @@
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from semcache_core.errors import IndexUnavailableError, SemcacheError
-from semcache_core.index import MAX_BATCH, ChromaIndex, IndexHome, memory_client, usable_here
-from semcache_core.ledger import Ledger, Position
+from semcache_core.claim import Claim
+from semcache_core.errors import (
+    CollectionGoneError,
+    IndexBusyError,
+    IndexStalledError,
+    IndexUnavailableError,
+    SemcacheError,
+)
+from semcache_core.index import (
+    MAX_BATCH,
+    Calls,
+    ChromaIndex,
+    IndexHome,
+    memory_client,
+    usable_here,
+)
+from semcache_core.ledger import Ledger
+from semcache_core.renewal import Renewal
 from semcache_core.retrieval import Retrieval
 from semcache_core.sharing import IndexServer, RemoteIndex, can_share, name_of
-from semcache_core.types import Vector
+from semcache_core.types import EMPTY, Generation, Vector
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -19,6 +37,7 @@ log = logging.getLogger("semcache")
 
 RETRY_SECONDS = 10.0
 """After a failure. Whoever only waits for the owner of the index to end asks each round."""
+LOSE_AGAIN_SECONDS = 600.0
 
 # A write of one vector takes Chroma about as long as one of a hundred; fewer are scanned meanwhile.
 WORTH_WRITING = 100
@@ -36,8 +55,9 @@ class Indexer:
     called by one thread at a time: the upkeep's, or `rebuild` while it holds the upkeep's turn.
 
     Any process may write to an index on a server. What one says of it in the ledger is about the
-    collection that it wrote to, and only goes on from what it had read: so nothing is named as
-    indexed that is in a collection dropped meanwhile, on another server, or not there yet.
+    collection that it wrote to, and only goes on from what it had read (see `Generations`): so
+    nothing is named as indexed that is in a collection dropped meanwhile, on another server, or
+    not there yet.
     """
 
     def __init__(
@@ -54,12 +74,18 @@ class Indexer:
         self._scan_limit = scan_limit
         self._home = home
         self._client = client
+        self._generations = ledger.generations(retrieval.fingerprint)
+        claim = None if client is None else Claim(ledger, "renewal")
+        self._renewal = Renewal(ledger, self._generations, retrieval, claim)
+        self._calls = Calls()
+        self._lost_at: dict[bytes, float] = {}
         self._index: ChromaIndex | None = None
         self._server: IndexServer | None = None
         self._remote: RemoteIndex | None = None
         self._rounds = 0
         self._owner = home is None
         self._told = False
+        self._told_elsewhere = False
         self._problem = ""
         self._retry_at = 0.0
         self._last_count = -COUNT_EVERY
@@ -80,20 +106,25 @@ class Indexer:
         if time.monotonic() < self._retry_at:
             return
         self._count_large(written)
-        try:
-            if self._index is not None and self._retrieval.index is None:
-                raise IndexUnavailableError("a lookup found it broken")
-            needed = self._large or self._ledger.all_indexed(self._fingerprint)
-            if not needed or not self._open():
+        with self._surviving():
+            self._see_to_lost()
+            # an index that is open may have something left to drop
+            if (self._index is None and not self._wanted()) or not self._open():
                 return
             self._retrieval.settled.set()  # what follows may take long
-            # read after opening, which may have found that the index lost some of it
-            positions = self._ledger.all_indexed(self._fingerprint)
-            for partition in dict.fromkeys([*self._large, *positions]):
-                self._catch_up(partition, positions.get(partition), stopping)
-            for partition, gone in self._ledger.take_removed(MAX_BATCH).items():
-                self._opened.remove(partition, gone)
+            self._follow(stopping)
+            self._remove_deleted()
+            if not stopping.is_set():
+                self._renewal.step(self._opened)
+                self._tidy()
             self._problem = ""
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        try:
+            yield
+        except (IndexBusyError, IndexStalledError) as error:
+            self._wait(str(error))
         except IndexUnavailableError as error:
             self._abandon(str(error))
 
@@ -109,31 +140,40 @@ class Indexer:
             self._retrieval.found_large.clear()
             self._large = self._ledger.large_partitions(self._fingerprint, self._scan_limit)
 
-    def begin_anew(self) -> None:
-        """Throw the index away; the next step builds it from the ledger."""
-        if self._homeless:
-            self._ledger.forget_indexed(self._fingerprint)  # vectors change: others have a client
-            return
-        if not self._own():
+    def check_own(self) -> None:
+        """IndexUnavailableError where another process owns the index."""
+        if not self._homeless and not self._own():
             raise IndexUnavailableError(
                 "another process owns the index of this path; rebuild there, or stop it first"
             )
-        if self._home is not None:
-            self._close_index()
-            self._home.set_aside()
-        else:
-            self._close_index()  # first: lookups must not take an emptied collection for the whole
-            index = ChromaIndex(self._new_client(), self._ledger.id, self._fingerprint)
-            index.drop_all()
-            if self._client is None:
-                index.close()
-        self._ledger.forget_indexed(self._fingerprint)
+
+    def renew(self, stopping: threading.Event) -> None:
+        """Make every collection anew from the ledger; one that is broken in the next step."""
+        if self._homeless:
+            self._generations.forget_all()  # others have a client
+            return
+        self.check_own()
         self._last_count = -COUNT_EVERY
+        self._lost_at.clear()
+        mine = True
+        with self._surviving():
+            self._see_to_lost()
+            if self._wanted() and self._open():
+                self._follow(stopping)  # what was embedded anew is already without a collection
+                mine = self._renewal.renew(self._opened, stopping)
         self._retry_at = 0.0
+        if not mine and not stopping.is_set():
+            raise IndexUnavailableError(
+                "another process is making collections of this index anew; try again later"
+            )
 
     def close(self) -> None:
         """Let go of the index: an owned client is closed, the user's own is left alone."""
+        if self._index is not None:
+            with suppress(IndexUnavailableError):
+                self._renewal.finish(self._index)
         clean = self._close_index()
+        self._tidy()
         if self._home is not None and self._owner:
             self._home.release(clean)
             self._owner = False
@@ -195,7 +235,8 @@ class Indexer:
             self._remote = RemoteIndex.at(self._home.address_file, name)
         if self._remote is not None:
             try:
-                self._retrieval.indexed = self._remote.held()
+                held = self._remote.held()
+                self._retrieval.indexed = {p: Generation(through=n) for p, n in held.items()}
                 self._retrieval.index = self._remote
             except IndexUnavailableError:
                 self._give_back()  # it is only just opening, or has just ended
@@ -214,9 +255,7 @@ class Indexer:
             return
         name = name_of(self._ledger.id, self._fingerprint)
         try:
-            self._server = IndexServer(
-                self._home.address_file, name, self._nearest, lambda: dict(self._retrieval.indexed)
-            )
+            self._server = IndexServer(self._home.address_file, name, self._nearest, self._held)
         except (OSError, IndexUnavailableError) as error:
             log.warning(
                 "semcache: other processes cannot ask this one about its vector index (%s), so "
@@ -227,10 +266,13 @@ class Indexer:
     def _nearest(
         self, partition: bytes, through: int, vector: Vector, k: int
     ) -> list[tuple[int, float]]:
-        index, held = self._retrieval.index, self._retrieval.indexed.get(partition, 0)
-        if index is None or not held or held < through:
+        answer = self._retrieval.by_index(partition, vector, k)
+        if answer is None or answer[1] < through:
             raise IndexUnavailableError("the vector index does not hold all of this")
-        return index.nearest(partition, vector, k)
+        return answer[0]
+
+    def _held(self) -> dict[bytes, int]:
+        return {p: live.through for p, live in dict(self._retrieval.indexed).items()}
 
     def _open(self) -> bool:
         if self._index is not None:
@@ -239,73 +281,157 @@ class Indexer:
             self._borrow()
             return False
         self._give_back()
-        index = self._index = ChromaIndex(self._new_client(), self._ledger.id, self._fingerprint)
+        client = self._new_client()
+        index = self._index = ChromaIndex(
+            client, self._ledger.id, self._fingerprint, self._calls, self._check_free
+        )
         try:
-            self._retrieval.indexed = self._check(index)
+            self._check(index)
+            self._renewal.sweep(index)  # after it: what lost entries is not the live one any more
         except SemcacheError:
             # closed before it is set aside: Chroma gives an open system out again by its path
             self._close_index()
             raise
+        self._renewal.dropped = True  # by whoever was killed before the files were removed
         self._retrieval.index = index
         self._serve()
         return True
 
-    def _check(self, index: ChromaIndex) -> dict[bytes, int]:
-        """What the ledger says the index holds, less what it has lost."""
-        indexed, lost = dict[bytes, int](), list[bytes]()
-        for partition, position in self._ledger.all_indexed(self._fingerprint).items():
-            if self._holds(index, partition, position):
-                indexed[partition] = position.through
+    def _check_free(self, writing: bool) -> None:
+        if self._home is not None:
+            self._home.check_free(writing)
+
+    def _see_to_lost(self) -> None:
+        """Raise what made lookups take the index out of use, unless it answers again."""
+        if self._index is None:
+            return
+        if self._home is not None and not self._home.is_intact():
+            raise IndexUnavailableError("its files were deleted or replaced")
+        if self._retrieval.index is not None:
+            return
+        if isinstance(self._retrieval.lost, IndexStalledError):
+            for partition, live in list(self._retrieval.indexed.items())[:1]:
+                self._index.count(partition, live)  # raises, or it answers
+            self._retrieval.index = self._index
+            return
+        raise IndexUnavailableError("a lookup found it broken")
+
+    def _wanted(self) -> dict[bytes, Generation]:
+        """The partitions that are to be indexed, and what the ledger says of them."""
+        known = self._generations.all()
+        due = dict.fromkeys(self._large, EMPTY)
+        held = {partition: one for partition, one in known.items() if one.through}
+        return {partition: known.get(partition, one) for partition, one in (due | held).items()}
+
+    def _check(self, index: ChromaIndex) -> None:
+        """Hand lookups what the ledger says the index holds, less what it has lost."""
+        lost = 0
+        for partition, live in self._generations.all().items():
+            if not live.through:
+                continue
+            if self._is_whole(index, partition, live):
+                self._retrieval.indexed[partition] = live
             else:
-                lost.append(partition)
-        for partition in lost:
-            self._ledger.forget_indexed(self._fingerprint, partition)
+                lost += 1
+                self._lose(partition, live)
         if lost:
             log.warning(
                 "semcache: the vector index lost entries of %d scopes; they are scanned until it "
                 "has them again, there is nothing to do",
-                len(lost),
+                lost,
             )
-        return indexed
 
-    def _holds(self, index: ChromaIndex, partition: bytes, position: Position) -> bool:
-        collection = index.identity(partition)
-        wanted = self._ledger.count_vectors(partition, self._fingerprint, position.through)
-        if position.collection not in ("", collection) or index.count(partition) < wanted:
-            return False
-        named = Position(position.through, collection)
-        return named == position or self._ledger.set_indexed(
-            partition, self._fingerprint, position, named
-        )
+    def _is_whole(self, index: ChromaIndex, partition: bytes, live: Generation) -> bool:
+        wanted = self._ledger.count_vectors(partition, self._fingerprint, live.through)
+        return index.count(partition, live) >= wanted
 
-    def _catch_up(
-        self, partition: bytes, position: Position | None, stopping: threading.Event
-    ) -> None:
-        collection = self._opened.identity(partition)
-        if position is None:  # it is new, or somebody found that it lost some
+    def _lose(self, partition: bytes, live: Generation) -> None:
+        """What the ledger names is not here: begin the index of this partition anew.
+
+        But not again and again: where two processes have a Chroma server each, neither finds what
+        the other says, and they would fill theirs in turns for ever.
+        """
+        self._retrieval.indexed.pop(partition, None)
+        now = time.monotonic()
+        if now - self._lost_at.get(partition, -LOSE_AGAIN_SECONDS) >= LOSE_AGAIN_SECONDS:
+            if self._generations.forget(partition, live):
+                self._lost_at[partition] = now
+                self._retrieval.found_large.set()  # soon filled anew
+        elif not self._told_elsewhere:
+            self._told_elsewhere = True
+            log.warning(
+                "semcache: a collection that another process filled is not in this vector index, "
+                "again; give all processes the same Chroma server, or see who deletes there; "
+                "meanwhile its scope is scanned"
+            )
+
+    def _follow(self, stopping: threading.Event) -> None:
+        """Bring every partition level with the ledger, in whatever generation is live by now."""
+        for partition, live in self._wanted().items():
+            try:
+                self._go_over(partition, live)
+                self._catch_up(partition, live, stopping)
+            except CollectionGoneError:
+                self._lose(partition, live)
+
+    def _go_over(self, partition: bytes, live: Generation) -> None:
+        """Let lookups ask no other collection than the live one, which was made sure of first."""
+        held = self._retrieval.indexed.get(partition)
+        if held is not None and not live.through:  # somebody found that it lost some
             self._retrieval.indexed.pop(partition, None)
-        if position is not None and position.collection == collection:
-            through = position.through
-        else:  # told of another collection: go on from what is known of this one
-            through = self._retrieval.indexed.get(partition, 0)
+        elif live.through and (held is None or not held.is_same_collection(live)):
+            if not self._is_whole(self._opened, partition, live):
+                raise CollectionGoneError("it lost entries")
+            # Where they had none, only when it is complete: see `_catch_up`.
+            if held is not None:
+                self._retrieval.indexed[partition] = live
+
+    def _catch_up(self, partition: bytes, live: Generation, stopping: threading.Event) -> None:
+        was = live
         while not stopping.is_set():
             ids, vectors = self._ledger.vectors_after(
-                partition, self._fingerprint, through, MAX_BATCH, self._retrieval.dimension
+                partition, self._fingerprint, live.through, MAX_BATCH, self._retrieval.dimension
             )
-            if len(ids) < (WORTH_WRITING if through else 1):
+            if len(ids) < (WORTH_WRITING if live.through else 1):
                 # Only now do lookups hear of it: until a partition is first complete they scan
                 # all of it, rather than copy a shrinking rest at every batch.
-                if through:
-                    self._retrieval.indexed[partition] = through
+                if live.through:
+                    self._retrieval.indexed[partition] = live
                 return
-            self._opened.add(partition, [int(i) for i in ids], vectors)
+            if not live.collection:
+                live = replace(live, collection=self._opened.identity(partition, live.number))
+            self._opened.add(partition, [int(i) for i in ids], vectors, live)
             # After the vectors: what the ledger does not name as indexed is scanned, so a crash
             # in between costs a second write of the same vectors and never a missed entry.
-            through = int(ids[-1])
-            now = Position(through, collection)
-            if not self._ledger.set_indexed(partition, self._fingerprint, position, now):
-                return  # another process was faster, or threw the index away: look anew next time
-            position = now
+            live = replace(live, through=int(ids[-1]), added=live.added + len(ids))
+            if not self._generations.advance(partition, was, live):
+                return  # another process was faster, or began anew: look again next time
+            was = live
+
+    def _remove_deleted(self) -> None:
+        for partition, gone in self._ledger.take_removed(MAX_BATCH).items():
+            if (live := self._retrieval.indexed.get(partition)) is not None:
+                self._opened.remove(partition, gone, live)
+
+    def _tidy(self) -> None:
+        if self._renewal.dropped and self._home is not None and self._owner:
+            self._home.tidy()
+            self._renewal.dropped = False
+
+    def _wait(self, why: str) -> None:
+        """The index does not answer: lookups scan, and it is asked again later."""
+        if why != self._problem:
+            self._problem = why
+            log.warning(
+                "semcache: the vector index does not answer (%s); large scopes are scanned, which "
+                "is as right and slower, until it does; see to the Chroma server, or to a program "
+                "that keeps the files of the index locked",
+                why,
+            )
+        if self._index is not None and self._retrieval.index is not None:
+            self._retrieval.lost = IndexStalledError(why)
+            self._retrieval.index = None
+        self._retry_at = time.monotonic() + RETRY_SECONDS
 
     def _abandon(self, why: str) -> None:
         if why != self._problem:  # not at every try while a server is down
@@ -319,7 +445,7 @@ class Indexer:
         self._retry_at = time.monotonic() + RETRY_SECONDS
         if self._home is not None:
             self._home.set_aside()
-            self._ledger.forget_indexed(self._fingerprint)
+            self._generations.forget_all()
 
     def _close_index(self) -> bool:
         """Whether the index was closed without an error (or was not open)."""
@@ -327,6 +453,7 @@ class Indexer:
         if server is not None:
             server.close()
         self._give_back()
+        self._renewal.abandon()
         index, self._index = self._index, None
         self._retrieval.index = None
         self._retrieval.indexed = {}

@@ -18,6 +18,7 @@ from semcache_core import eviction, totals
 from semcache_core.database import Database, parsed_url, unsupported
 from semcache_core.errors import LedgerError
 from semcache_core.eviction import AT_ONCE, UNLIMITED, Limits, Policy, Reason
+from semcache_core.generations import Generations, begin_anew
 from semcache_core.prices import Saved
 from semcache_core.rows import UNREADABLE, number_from, vector_from, vectors_from
 from semcache_core.schema import (
@@ -117,16 +118,6 @@ class Stored:
     known_wrong: bool
 
 
-@dataclass(frozen=True)
-class Position:
-    """How far the index has followed a partition: every vector up to the entry id `through` is in
-    `collection`, which names one of Chroma's; empty where a ledger from before does not say.
-    """
-
-    through: int
-    collection: str = ""
-
-
 class Ledger:
     """All reads and writes of one ledger. Every method raises LedgerError when its database fails.
 
@@ -218,9 +209,13 @@ class Ledger:
         ids = np.array([row[0] for row in rows], dtype=np.int64)
         return ids, vectors_from([row[1] for row in rows], dimension)
 
-    def has_more_vectors(self, partition: bytes, fingerprint: str, than: int) -> bool:
-        """Whether this partition has more than so many vectors, live or not."""
-        found = {"partition": partition, "fingerprint": fingerprint, "than": than}
+    def has_more_vectors(
+        self, partition: bytes, fingerprint: str, than: int, after: int = 0
+    ) -> bool:
+        """Whether this partition has more than so many vectors after entry id `after`, live or
+        not.
+        """
+        found = {"partition": partition, "fingerprint": fingerprint, "than": than, "after": after}
         return bool(self.read_bare(_HAS_MORE_VECTORS, found))
 
     def get(self, entry_id: int, partition: bytes, now: float) -> Entry | None:
@@ -317,7 +312,7 @@ class Ledger:
             )
             .where(vectors.c.fingerprint == fingerprint)
             .group_by(vectors.c.partition)
-            .having(sa.or_(sa.func.count() > above, sa.func.max(indexed.c.through).isnot(None)))
+            .having(sa.or_(sa.func.count() > above, sa.func.max(indexed.c.through) > 0))
         )
         return sum(int(row[0]) for row in self.read(counted, {}))
 
@@ -452,6 +447,9 @@ class Ledger:
                         ).where(entries.c.id == entry_id),
                     )
                 )
+            ids = [entry_id for entry_id, _, _ in rows]
+            for start in range(0, len(ids), ID_CHUNK):
+                begin_anew(connection, ids[start : start + ID_CHUNK])
 
     def touch(self, used: dict[int, tuple[int, float]]) -> Saved:
         """Add hits: entry id -> (how many, when last); returns what these saved."""
@@ -517,31 +515,9 @@ class Ledger:
 
     # -- what the index has --------------------------------------------------------------------
 
-    def all_indexed(self, fingerprint: str) -> dict[bytes, Position]:
-        """Partition -> how far it is indexed, for every one in the index of this model."""
-        columns = (indexed.c.partition, indexed.c.through, indexed.c.collection)
-        rows = self.read(sa.select(*columns).where(indexed.c.fingerprint == fingerprint), {})
-        return {partition: Position(through, name) for partition, through, name in rows}
-
-    def set_indexed(
-        self, partition: bytes, fingerprint: str, was: Position | None, now: Position
-    ) -> bool:
-        """Note how far this partition is indexed; False, and nothing noted, if that is not where
-        it `was` any more: another process went on from there, or began the index anew.
-        """
-        of = {"partition": partition, "fingerprint": fingerprint}
-        with self.write() as connection:
-            found = connection.execute(_INDEXED, of).first()
-            if (found and Position(*found)) != was:
-                return False
-            _forget_indexed(connection, partition, fingerprint)
-            connection.execute(sa.insert(indexed), {**of, **vars(now)})
-            return True
-
-    def forget_indexed(self, fingerprint: str, partition: bytes | None = None) -> None:
-        """Note that the index holds nothing of this partition, or nothing at all."""
-        with self.write() as connection:
-            _forget_indexed(connection, partition, fingerprint)
+    def generations(self, fingerprint: str) -> Generations:
+        """What the index holds of one model's vectors."""
+        return Generations(self._database, fingerprint)
 
     def count_vectors(self, partition: bytes, fingerprint: str, through: int) -> int:
         query = sa.select(sa.func.count()).where(
@@ -679,14 +655,10 @@ _VECTORS_AFTER = (
 # of the index alone, without reading a row: 2 ms for 170,000
 _HAS_MORE_VECTORS = (
     sa.select(vectors.c.entry_id)
-    .where(_OF_PARTITION)
+    .where(_OF_PARTITION, vectors.c.entry_id > sa.bindparam("after"))
     .order_by(vectors.c.entry_id)
     .limit(1)
     .offset(sa.bindparam("than", type_=sa.BigInteger))
-)
-_INDEXED = sa.select(indexed.c.through, indexed.c.collection).where(
-    indexed.c.partition == sa.bindparam("partition"),
-    indexed.c.fingerprint == sa.bindparam("fingerprint"),
 )
 _AT: sa.BindParameter[float] = sa.bindparam("at", type_=sa.Float)
 _TOUCH = (
@@ -908,10 +880,3 @@ def _make_room(
 def _tell(limits: Limits, gone: Counter[Reason]) -> None:
     for reason, count in gone.items():
         limits.tell(reason, count)
-
-
-def _forget_indexed(connection: sa.Connection, partition: bytes | None, fingerprint: str) -> None:
-    query = sa.delete(indexed).where(indexed.c.fingerprint == fingerprint)
-    if partition is not None:
-        query = query.where(indexed.c.partition == partition)
-    connection.execute(query)

@@ -76,9 +76,10 @@ class Parts:
     def rebuild(self, embed: Callable[[str], Vector | None]) -> int:
         """Re-embed what lacks a vector of the present model, then index anew."""
         with self.upkeep.paused() as indexer:
-            indexer.begin_anew()
+            indexer.check_own()
             renewed = self._re_embed(embed)
             self.retrieval.renewed()
+            indexer.renew(self.upkeep.stopping)
         self.upkeep.round()
         return renewed
 

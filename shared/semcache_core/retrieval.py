@@ -9,16 +9,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from semcache_core.errors import EmbedderError, IndexUnavailableError
+from semcache_core.errors import (
+    CollectionGoneError,
+    EmbedderError,
+    IndexBusyError,
+    IndexUnavailableError,
+)
 from semcache_core.ledger import Ledger, Stored
-from semcache_core.types import Matrix, NearestIndex, Vector
+from semcache_core.types import Generation, Matrix, NearestIndex, Vector
 
 log = logging.getLogger("semcache")
 
 Ids = NDArray[np.int64]
 CANDIDATES = 16
 """Enough to meet one with another answer where a popular one was stored many times over."""
-MOST_CANDIDATES = 512
+MOST_CANDIDATES = 256
+"""Chroma Cloud gives at most 300 results."""
 OPENING_SECONDS = 1.0
 """A first lookup waits so long for an index that is being opened; then it is a miss. A million
 entries take seven seconds to open, which is longer than most models take to answer: whoever wants
@@ -132,11 +138,13 @@ class ScanMemory:
                     self._keep(partition, known)
                 return known
 
-    def holds(self, partition: bytes) -> bool:
-        """Whether all of this partition has been read, so that a scan reads only what is newer."""
+    def holds(self, partition: bytes, start: int = 0) -> bool:
+        """Whether all of this partition above id `start` has been read, so that a scan reads only
+        what is newer.
+        """
         with self._lock:
             held = self._partitions.get(partition)
-        return held is not None and held.start == 0
+        return held is not None and held.start <= start
 
     def forget(self, partition: bytes, dead: Sequence[int]) -> None:
         with self._lock:
@@ -189,8 +197,10 @@ class Retrieval:
         self.found_large = threading.Event()
         """Set when a scan met more entries than it should have to: the indexer then looks."""
         self.index: NearestIndex | None = None
-        self.indexed: dict[bytes, int] = {}
-        """Partition -> last entry id that `index` holds. Both are set by the upkeep."""
+        self.indexed: dict[bytes, Generation] = {}
+        """Partition -> what is asked of `index`, and holds what. Both are set by the upkeep."""
+        self.lost: IndexUnavailableError | None = None
+        """Why lookups took `index` out of use, for the upkeep."""
         self.settled = threading.Event()
         """Set when the upkeep has opened the index, or found that it need not or cannot."""
 
@@ -240,40 +250,63 @@ class Retrieval:
         """Entries got new vectors under their old ids: read all of them again."""
         self._scan.clear()
 
-    def _propose(self, partition: bytes, vector: Vector, k: int) -> list[list[int]]:
-        """The ids nearest by the index, and those by the scan of what it lacks; or by one scan."""
-        if self.index is None and not self.settled.is_set() and self._too_large(partition, vector):
-            self.await_index(OPENING_SECONDS)
-        index, through = self.index, self.indexed.get(partition, 0)
-        if index is None or not through:
-            return [self._scan_all(partition, vector, k)]
+    def by_index(
+        self, partition: bytes, vector: Vector, k: int
+    ) -> tuple[list[tuple[int, float]], int] | None:
+        """What the index finds, and the last entry id that it was to hold; None where it cannot
+        tell.
+        """
+        # Read once: the collection that is asked, and how far it goes, belong together.
+        index, live = self.index, self.indexed.get(partition)
+        if index is None or live is None:
+            return None
         try:
-            found = [i for i, _ in index.nearest(partition, vector, min(k, MOST_CANDIDATES))]
+            return index.nearest(partition, vector, k, live), live.through
+        except IndexBusyError:
+            pass
+        except CollectionGoneError:
+            # there may be a new one in its place, which the indexer looks for
+            if self.indexed.get(partition) is live:
+                self.indexed.pop(partition, None)
         except IndexUnavailableError as error:
             self._lose_index(index, error)
-            return [self._scan_all(partition, vector, k)]
-        if k > MOST_CANDIDATES:
-            # the index is full of deleted entries; the ledger knows the living
-            return [self._scan_all(partition, vector, k)]
-        rest = self._scan.rows(partition, through)
-        return [found, rest.nearest(vector, k)]
+        return None
 
-    def _too_large(self, partition: bytes, vector: Vector) -> bool:
+    def _propose(self, partition: bytes, vector: Vector, k: int) -> list[list[int]]:
+        """The ids nearest by the index, and those by the scan of what it lacks; or by one scan."""
+        if (
+            self.index is None
+            and not self.settled.is_set()
+            and self._too_large(partition, vector, 0)
+        ):
+            self.await_index(OPENING_SECONDS)
+        answer = self.by_index(partition, vector, min(k, MOST_CANDIDATES))
+        # where the index is full of deleted entries, the ledger knows the living
+        if answer is None or k > MOST_CANDIDATES:
+            return [self._scan_all(partition, vector, k)]
+        found, through = answer
+        return [[i for i, _ in found], self._rows(partition, vector, through).nearest(vector, k)]
+
+    def _too_large(self, partition: bytes, vector: Vector, start: int) -> bool:
         """Whether a scan would need more memory than it may have, and is not there already."""
         most = max(self._scan_limit, self._scan_memory_bytes // vector.nbytes)
-        return not self._scan.holds(partition) and self._ledger.has_more_vectors(
-            partition, self.fingerprint, most
+        return not self._scan.holds(partition, start) and self._ledger.has_more_vectors(
+            partition, self.fingerprint, most, start
         )
 
     def _scan_all(self, partition: bytes, vector: Vector, k: int) -> list[int]:
-        if self._too_large(partition, vector):
-            self.found_large.set()
-            self._tell_too_large()
-            raise IndexUnavailableError(TOO_LARGE)
-        rows = self._scan.rows(partition, 0)
+        rows = self._rows(partition, vector, 0)
         if len(rows.ids) > self._scan_limit:
             self.found_large.set()
         return rows.nearest(vector, k)
+
+    def _rows(self, partition: bytes, vector: Vector, start: int) -> _Rows:
+        """Those above id `start`, if they fit."""
+        if self._too_large(partition, vector, start):
+            self.found_large.set()
+            self._tell_too_large()
+            raise IndexUnavailableError(TOO_LARGE)
+        return self._scan.rows(partition, start)
 
     def _tell_too_large(self) -> None:
         if not self._told_too_large:
@@ -286,6 +319,7 @@ class Retrieval:
 
     def _lose_index(self, index: NearestIndex, error: IndexUnavailableError) -> None:
         if self.index is index:
+            self.lost = error
             self.index = None
             log.warning(
                 "semcache: %s; large scopes are scanned, which is as right and slower, until the "

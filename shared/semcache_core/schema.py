@@ -153,8 +153,7 @@ tags = sa.Table(
     sa.Column("tag", AnyText, primary_key=True, index=True),
 )
 
-# What the vector index holds: per partition and model, every vector up to `through`. That is
-# true of one collection of Chroma's, not of one made anew under its name, or on another server ...
+# What the vector index holds: see `Generation` ...
 indexed = sa.Table(
     "semcache_indexed",
     metadata,
@@ -162,6 +161,8 @@ indexed = sa.Table(
     sa.Column("fingerprint", sa.String, primary_key=True),
     sa.Column("through", ID, nullable=False),
     sa.Column("collection", sa.String, nullable=False, server_default=""),
+    sa.Column("generation", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("added", sa.BigInteger, nullable=False, server_default=sa.text("0")),
 )
 
 # ... and of these the ones deleted since, for the index's owner to remove.
@@ -272,12 +273,25 @@ def _count_space(connection: sa.Connection) -> None:
     connection.execute(sa.insert(means), zeros)
 
 
+def _number_generations(connection: sa.Connection) -> None:
+    _add_columns(connection, indexed, ("generation", "added"))
+    # How full of dead entries the collections of before are nobody knows, and their names carry no
+    # generation: all are filled anew.
+    connection.execute(sa.delete(indexed))
+    connection.execute(sa.delete(removed))
+
+
+def _count_space_and_generations(connection: sa.Connection) -> None:
+    _count_space(connection)
+    _number_generations(connection)
+
+
 MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _create,
     _judge_answers,
     _keep_usage,
     _name_collections,
-    _count_space,
+    _count_space_and_generations,
 )
 """Migration n takes a ledger from version n to n + 1; they run in one transaction."""
 

@@ -22,8 +22,8 @@ import numpy as np
 
 from semcache_core.atomic import write_whole
 from semcache_core.connections import Connections
-from semcache_core.errors import IndexUnavailableError
-from semcache_core.types import Vector
+from semcache_core.errors import CollectionGoneError, IndexUnavailableError
+from semcache_core.types import EMPTY, Generation, Vector
 
 TIMEOUT_SECONDS = 1.0
 """An owner that was stopped, or is gone with its socket held open by a child, answers nothing."""
@@ -147,7 +147,6 @@ class RemoteIndex:
     def __init__(self, address: str, name: bytes) -> None:
         self._address = address
         self._name = name
-        self._through: dict[bytes, int] = {}
         self._connections = Connections(self._connected, _KEPT)
 
     @classmethod
@@ -160,15 +159,18 @@ class RemoteIndex:
         return cls(address, name) if can_share() and address else None
 
     def held(self) -> dict[bytes, int]:
-        """Partition -> last entry id that the owner says it holds, from now on asked for."""
+        """Partition -> last entry id that the owner says it holds."""
         rows = self._ask(bytes(32), 0, 0, b"", _HOLDING)
-        self._through = {bytes(row["partition"]): int(row["through"]) for row in rows}
-        return dict(self._through)
+        return {bytes(row["partition"]): int(row["through"]) for row in rows}
 
-    def nearest(self, partition: bytes, vector: Vector, k: int) -> list[tuple[int, float]]:
-        """At most `k` (entry id, cosine similarity), best first, of what `held` said is held."""
+    def nearest(
+        self, partition: bytes, vector: Vector, k: int, generation: Generation = EMPTY
+    ) -> list[tuple[int, float]]:
+        """From whatever collection the owner asks by now, if it goes as far as `generation`;
+        CollectionGoneError if it does not: one made anew may not.
+        """
         body = np.ascontiguousarray(vector, np.float32).tobytes()
-        rows = self._ask(partition, self._through.get(partition, 0), k, body, _NEIGHBOUR)
+        rows = self._ask(partition, generation.through, k, body, _NEIGHBOUR)
         return [(int(row["id"]), float(row["similarity"])) for row in rows]
 
     def close(self) -> None:
@@ -182,8 +184,10 @@ class RemoteIndex:
             with self._connections.one() as connection:
                 connection.sendall(head + body)
                 (count,) = _COUNT.unpack(_received(connection, _COUNT.size))
+                if count == _UNAVAILABLE:
+                    raise CollectionGoneError("the owner of the vector index has not got it")
                 if not 0 <= count <= (k or MOST_PARTITIONS):
-                    raise IndexUnavailableError("the owner of the vector index has not got it")
+                    raise ConnectionError(f"an answer of {count} rows")
                 return np.frombuffer(_received(connection, count * row.itemsize), row)
         except OSError as error:
             raise IndexUnavailableError(

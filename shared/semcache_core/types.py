@@ -195,23 +195,58 @@ class Embedder(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Generation:
+    """A collection of the vector index: number `number` of its partition, and what it holds.
+
+    That is every vector of the partition up to entry id `through` (0: it is not in use yet).
+    `added` vectors were ever written to it, of which Chroma keeps the dead ones too. `collection`
+    is Chroma's own id of it, empty as long as there is none: what holds for one does not hold for
+    another that was made under its name, or on another server.
+    """
+
+    number: int = 0
+    through: int = 0
+    added: int = 0
+    collection: str = ""
+
+    def is_same_collection(self, other: "Generation") -> bool:
+        return (self.number, self.collection) == (other.number, other.collection)
+
+
+EMPTY = Generation()
+"""Of what was never indexed."""
+
+
 class NearestIndex(Protocol):
     """A nearest-neighbour index as a lookup sees it."""
 
-    def nearest(self, partition: bytes, vector: Vector, k: int) -> list[tuple[int, float]]:
-        """At most `k` (entry id, cosine similarity), best first."""
+    def nearest(
+        self, partition: bytes, vector: Vector, k: int, generation: Generation = EMPTY
+    ) -> list[tuple[int, float]]:
+        """At most `k` (entry id, cosine similarity), best first, of that very collection;
+        CollectionGoneError where it is gone.
+        """
         ...
 
 
 class VectorIndex(NearestIndex, Protocol):
     """A rebuildable nearest-neighbour index with one collection per partition."""
 
-    def add(self, partition: bytes, ids: Sequence[int], vectors: Matrix) -> None: ...
+    def add(
+        self,
+        partition: bytes,
+        ids: Sequence[int],
+        vectors: Matrix,
+        generation: Generation = EMPTY,
+    ) -> None: ...
 
-    def remove(self, partition: bytes, ids: Sequence[int]) -> None: ...
+    def remove(
+        self, partition: bytes, ids: Sequence[int], generation: Generation = EMPTY
+    ) -> None: ...
 
-    def drop(self, partition: bytes) -> None: ...
+    def drop(self, partition: bytes, number: int = 0) -> None: ...
 
-    def count(self, partition: bytes) -> int: ...
+    def count(self, partition: bytes, generation: Generation = EMPTY) -> int: ...
 
     def close(self) -> None: ...

@@ -80,7 +80,7 @@ class Upkeep:
         self._look_for_hub = look_for_hub
         self._served: set[int] = set()
         self._turn = threading.Lock()
-        self._stopping = threading.Event()
+        self.stopping = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._last_problem = ""
@@ -90,7 +90,7 @@ class Upkeep:
     def start(self) -> None:
         if self._thread is None and self._turn.acquire(blocking=False):
             try:
-                if self._thread is None and not self._stopping.is_set():
+                if self._thread is None and not self.stopping.is_set():
                     self._thread = threading.Thread(
                         target=self._run, name="semcache-upkeep", daemon=True
                     )
@@ -100,7 +100,7 @@ class Upkeep:
 
     def stop(self) -> None:
         """End the thread, write the last hits, let go of the index and close the ledger."""
-        self._stopping.set()
+        self.stopping.set()
         self._wake.set()
         if self._thread is None:
             self._finish()
@@ -139,7 +139,7 @@ class Upkeep:
                 self._touches.flush(self._ledger)
                 self._served |= self._records.flush()
                 self._make_room()
-                self._indexer.step(self.written, self._stopping)
+                self._indexer.step(self.written, self.stopping)
                 # last, as the embedder may fail; and one a round: that may be dozens of questions
                 if self._served:
                     self._look_for_hub(self._served.pop())
@@ -170,7 +170,7 @@ class Upkeep:
                 break
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             self.round()
             self._wake.wait(INTERVAL_SECONDS)
             self._wake.clear()

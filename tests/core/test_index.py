@@ -9,9 +9,11 @@ from typing import Any
 import chromadb
 import pytest
 from chromadb.config import Settings
-from contracts import PARTITION, VectorIndexContract, unit
+from contracts import OTHER, PARTITION, VectorIndexContract, unit
 from semcache_core import SemcacheError
+from semcache_core.errors import CollectionGoneError
 from semcache_core.index import ChromaIndex, IndexHome, _probe, memory_client
+from semcache_core.types import Generation
 
 FINGERPRINT = "f" * 64
 ANONYMOUS = Settings(anonymized_telemetry=False)
@@ -63,15 +65,17 @@ class TestServer(VectorIndexContract):
 def test_two_ledgers_on_one_client_never_see_each_others_vectors(own_client: Any) -> None:
     one, other = (ChromaIndex(own_client, ledger_id, FINGERPRINT) for ledger_id in (1, 2))
     one.add(PARTITION, [1], unit(0))
-    assert other.nearest(PARTITION, unit(0)[0], 8) == []
-    other.drop_all()
+    with pytest.raises(CollectionGoneError):
+        other.nearest(PARTITION, unit(0)[0], 8)
+    other.sweep(dict, others=True)
     assert one.count(PARTITION) == 1
 
 
 def test_two_models_on_one_client_never_see_each_others_vectors(own_client: Any) -> None:
     one, other = (ChromaIndex(own_client, 3, fingerprint) for fingerprint in ("a" * 64, "b" * 64))
     one.add(PARTITION, [1], unit(0))
-    assert other.nearest(PARTITION, unit(0)[0], 8) == []
+    with pytest.raises(CollectionGoneError):
+        other.nearest(PARTITION, unit(0)[0], 8)
 
 
 def test_names_hold_for_the_largest_ledger_id(own_client: Any) -> None:
@@ -84,21 +88,51 @@ def test_a_collection_of_our_name_with_another_distance_is_refused_with_the_fix(
     own_client: Any,
 ) -> None:
     index = ChromaIndex(own_client, 4, FINGERPRINT)
-    own_client.create_collection(index._name(PARTITION), embedding_function=None)
+    own_client.create_collection(index._name(PARTITION, 0), embedding_function=None)
     with pytest.raises(SemcacheError, match="'l2', not cosine; delete it"):
         index.nearest(PARTITION, unit(0)[0], 1)
-    index.drop_all()
+    index.drop(PARTITION)
     index.add(PARTITION, [1], unit(0))
     assert index.nearest(PARTITION, unit(0)[0], 1) == [(1, pytest.approx(1, abs=1e-5))]
 
 
-def test_drop_all_leaves_other_collections_alone(own_client: Any) -> None:
+def test_a_sweep_leaves_collections_of_others_alone(own_client: Any) -> None:
     own_client.get_or_create_collection("mine-alone", embedding_function=None)
     index = ChromaIndex(own_client, 6, FINGERPRINT)
     index.add(PARTITION, [1], unit(0))
-    index.drop_all()
+    assert index.sweep(dict, others=True) == 1
     assert index.count(PARTITION) == 0
     assert "mine-alone" in {c.name for c in own_client.list_collections()}
+
+
+def test_a_collection_that_was_made_anew_is_not_taken_for_the_old_one(own_client: Any) -> None:
+    index, elsewhere = (ChromaIndex(own_client, 7, FINGERPRINT) for _ in range(2))
+    live = Generation(3, 1, 1, index.identity(PARTITION, 3))
+    index.add(PARTITION, [1], unit(0), live)
+    elsewhere.drop(PARTITION, 3)
+    anew = Generation(3, 1, 1, elsewhere.identity(PARTITION, 3))
+    elsewhere.add(PARTITION, [2], unit(0), anew)
+    late = ChromaIndex(own_client, 7, FINGERPRINT)
+    for one in (index, late):
+        for _ in range(2):  # also once it knows that it is gone
+            with pytest.raises(CollectionGoneError):
+                one.nearest(PARTITION, unit(0)[0], 8, live)
+            with pytest.raises(CollectionGoneError):
+                one.add(PARTITION, [5], unit(0), live)
+            assert one.count(PARTITION, live) == 0
+        assert [i for i, _ in one.nearest(PARTITION, unit(0)[0], 8, anew)] == [2]
+
+
+def test_a_sweep_drops_other_generations_and_only_of_what_is_known(own_client: Any) -> None:
+    index = ChromaIndex(own_client, 8, FINGERPRINT)
+    for partition, number in ((PARTITION, 0), (PARTITION, 1), (OTHER, 4)):
+        index.add(partition, [1], unit(0), Generation(number))
+    assert index.sweep(lambda: {PARTITION: Generation(1)}, others=False) == 1
+    counts = [
+        index.count(p, Generation(n)) for p, n in ((PARTITION, 0), (PARTITION, 1), (OTHER, 4))
+    ]
+    assert counts == [0, 1, 1]
+    assert index.sweep(lambda: {PARTITION: Generation(1)}, others=True) == 1
 
 
 def test_every_failure_of_chroma_is_a_semcache_error() -> None:
@@ -112,7 +146,8 @@ def test_every_failure_of_chroma_is_a_semcache_error() -> None:
         lambda: index.nearest(PARTITION, unit(0)[0], 1),
         lambda: index.remove(PARTITION, [1]),
         lambda: index.drop(PARTITION),
-        lambda: index.drop_all(),
+        lambda: index.sweep(dict, others=True),
+        lambda: index.identity(PARTITION),
         lambda: index.count(PARTITION),
     ):
         with pytest.raises(SemcacheError, match="server down"):

@@ -8,10 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 from contracts import OTHER, PARTITION, unit
-from semcache_core.errors import IndexUnavailableError
+from semcache_core.errors import (
+    CollectionGoneError,
+    IndexBusyError,
+    IndexStalledError,
+    IndexUnavailableError,
+)
 from semcache_core.ledger import Ledger, NewEntry
 from semcache_core.retrieval import _ROWS_BYTES, CANDIDATES, MOST_CANDIDATES, Retrieval, ScanMemory
-from semcache_core.types import Matrix, Vector
+from semcache_core.types import EMPTY, Generation, Matrix, Vector
 
 FINGERPRINT = "f" * 64
 NOW = 1000.0
@@ -23,23 +28,29 @@ class ExactIndex:
     def __init__(self) -> None:
         self.held: dict[int, Vector] = {}
         self.asked: list[int] = []
-        self.broken = False
+        self.broken: IndexUnavailableError | None = None
 
-    def add(self, partition: bytes, ids: Sequence[int], vectors: Matrix) -> None:
+    def add(
+        self, partition: bytes, ids: Sequence[int], vectors: Matrix, generation: Generation = EMPTY
+    ) -> None:
         self.held.update(zip(ids, vectors, strict=True))
 
-    def nearest(self, partition: bytes, vector: Vector, k: int) -> list[tuple[int, float]]:
-        if self.broken:
-            raise IndexUnavailableError("broken in the middle of a query")
+    def nearest(
+        self, partition: bytes, vector: Vector, k: int, generation: Generation = EMPTY
+    ) -> list[tuple[int, float]]:
+        if self.broken is not None:
+            raise self.broken
         self.asked.append(k)
         scored = [(i, float(v @ vector)) for i, v in self.held.items()]
         return sorted(scored, key=lambda pair: -pair[1])[:k]
 
-    def remove(self, partition: bytes, ids: Sequence[int]) -> None: ...
+    def remove(
+        self, partition: bytes, ids: Sequence[int], generation: Generation = EMPTY
+    ) -> None: ...
 
-    def drop(self, partition: bytes) -> None: ...
+    def drop(self, partition: bytes, number: int = 0) -> None: ...
 
-    def count(self, partition: bytes) -> int:
+    def count(self, partition: bytes, generation: Generation = EMPTY) -> int:
         return len(self.held)
 
     def close(self) -> None: ...
@@ -78,7 +89,7 @@ class Shelf:
         ids, vectors = self.ledger.vectors_after(PARTITION, FINGERPRINT, 0)
         self.index.add(PARTITION, [int(i) for i in ids], vectors)
         self.retrieval.index = self.index
-        self.retrieval.indexed = {PARTITION: int(ids[-1])}
+        self.retrieval.indexed = {PARTITION: Generation(through=int(ids[-1]))}
 
     def ids(self, angle: float) -> list[int]:
         return [near.entry.id for near in self.retrieval.nearest(PARTITION, unit(angle)[0], NOW)]
@@ -226,11 +237,62 @@ def test_an_index_that_fails_in_a_query_is_left_and_all_is_scanned(
     ids = [shelf.put(angle) for angle in (5, 20)]
     shelf.index_all()
     shelf.ids(0)
-    shelf.index.broken = True
+    shelf.index.broken = IndexUnavailableError("broken in the middle of a query")
     assert shelf.ids(0) == ids
     assert shelf.retrieval.index is None
     assert shelf.ids(0) == ids
     assert len(warnings_of("broken in the middle")) == 1
+
+
+@pytest.mark.parametrize("error", [CollectionGoneError, IndexBusyError])
+def test_one_collection_that_is_gone_or_busy_leaves_the_index_in_use(
+    error: type[IndexUnavailableError], shelf: Shelf
+) -> None:
+    entry_id = shelf.put(5)
+    shelf.index_all()
+    shelf.retrieval.indexed[OTHER] = Generation(through=3)
+    shelf.index.broken = error("not this one")
+    assert shelf.ids(0) == [entry_id]
+    assert shelf.retrieval.index is shelf.index
+    gone = error is CollectionGoneError
+    assert shelf.retrieval.indexed.keys() == ({OTHER} if gone else {OTHER, PARTITION})
+
+
+def test_a_lookup_that_finds_an_old_collection_gone_keeps_the_new_one(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it scans what the old one lacked, not the new one: both belong together."""
+    entry_id = shelf.put(5)
+    shelf.index_all()
+    new = Generation(1, entry_id, 1, "new")
+
+    def swapped_meanwhile(*_: Any) -> Any:
+        shelf.retrieval.indexed[PARTITION] = new
+        raise CollectionGoneError("the old one")
+
+    monkeypatch.setattr(shelf.index, "nearest", swapped_meanwhile)
+    assert shelf.ids(0) == [entry_id]
+    assert shelf.retrieval.indexed == {PARTITION: new}
+
+
+def test_a_lookup_under_way_while_a_shorter_collection_takes_over_misses_nothing(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = shelf.put(5), shelf.put(10)
+    shelf.index_all()
+    long, short = Generation(0, second, 2, "long"), Generation(1, first, 1, "short")
+    shelf.retrieval.indexed[PARTITION] = long
+    asked: list[Generation] = []
+
+    def nearest(partition: bytes, vector: Vector, k: int, generation: Generation) -> Any:
+        asked.append(generation)
+        shelf.retrieval.indexed[PARTITION] = short
+        return [(i, 0.5) for i in (first, second) if i <= generation.through]
+
+    monkeypatch.setattr(shelf.index, "nearest", nearest)
+    for _ in range(2):
+        assert shelf.ids(0) == [first, second]
+    assert asked == [long, short]
 
 
 def test_a_partition_that_is_not_indexed_is_not_asked_of_the_index(shelf: Shelf) -> None:
@@ -269,6 +331,36 @@ class TestAScopeTooLargeToScan:
                 large.retrieval.nearest(PARTITION, unit(0.0)[0], NOW)
         assert large.retrieval.found_large.is_set()
         assert len(warnings_of("too large to scan")) == 1
+
+    @pytest.mark.parametrize(
+        "error", [CollectionGoneError, IndexBusyError, IndexStalledError, IndexUnavailableError]
+    )
+    def test_is_not_scanned_when_its_index_does_not_answer(
+        self, error: type[IndexUnavailableError], large: Shelf
+    ) -> None:
+        large.index_all()
+        large.index.broken = error("not now")
+        with pytest.raises(IndexUnavailableError, match="too large to scan"):
+            large.retrieval.nearest(PARTITION, unit(0.0)[0], NOW)
+
+    def test_is_not_scanned_from_where_the_index_ends_if_that_is_too_much(
+        self, large: Shelf
+    ) -> None:
+        large.index_all()
+        large.retrieval.indexed[PARTITION] = Generation(through=self.ids[10])
+        with pytest.raises(IndexUnavailableError, match="too large to scan"):
+            large.retrieval.nearest(PARTITION, unit(0.0)[0], NOW)
+        large.retrieval.indexed[PARTITION] = Generation(through=self.ids[20])
+        assert large.retrieval.nearest(PARTITION, unit(0.0)[0], NOW)[0].entry.id == self.ids[0]
+
+    def test_is_not_counted_at_every_lookup(
+        self, large: Shelf, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        large.index_all()
+        large.retrieval.nearest(PARTITION, unit(0.0)[0], NOW)
+        monkeypatch.setattr(large.ledger, "has_more_vectors", lambda *_: 1 / 0)
+        large.put(0.5)
+        large.retrieval.nearest(PARTITION, unit(0.0)[0], NOW)
 
     def test_is_scanned_below_the_scan_limit_whatever_the_memory(self, large: Shelf) -> None:
         retrieval = Retrieval(large.ledger, FINGERPRINT, 30, 1)

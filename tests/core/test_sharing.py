@@ -12,11 +12,12 @@ from contracts import OTHER, PARTITION, unit
 from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core import sharing
-from semcache_core.errors import IndexUnavailableError
+from semcache_core.errors import CollectionGoneError, IndexUnavailableError
 from semcache_core.sharing import MOST_NEIGHBOURS, IndexServer, RemoteIndex, name_of
-from semcache_core.types import Vector
+from semcache_core.types import Generation, Vector
 
 NAME = name_of(1, "f" * 64)
+NINE = Generation(through=9)
 
 
 class Owner:
@@ -73,8 +74,8 @@ def test_the_owner_is_asked_with_the_same_vector_and_its_answer_comes_back(
     remote: RemoteIndex, owner: Owner
 ) -> None:
     vector = unit(0.3)[0]
-    assert remote.nearest(PARTITION, vector, 16) == [(9, 0.5), (1 << 40, -0.25)]
-    assert remote.nearest(PARTITION, vector, 1) == [(9, 0.5)]
+    assert remote.nearest(PARTITION, vector, 16, NINE) == [(9, 0.5), (1 << 40, -0.25)]
+    assert remote.nearest(PARTITION, vector, 1, NINE) == [(9, 0.5)]
     partition, through, asked, k = owner.asked[0]
     assert (partition, through, k) == (PARTITION, 9, 16)
     assert np.array_equal(asked, vector)
@@ -91,10 +92,10 @@ def test_what_the_owner_does_not_hold_any_more_is_unavailable(
     remote: RemoteIndex, owner: Owner
 ) -> None:
     owner.through = {PARTITION: 8}
-    with pytest.raises(IndexUnavailableError, match="has not got it"):
-        remote.nearest(PARTITION, unit(0.0)[0], 16)
+    with pytest.raises(CollectionGoneError, match="has not got it"):
+        remote.nearest(PARTITION, unit(0.0)[0], 16, NINE)
     owner.through = {PARTITION: 10}
-    assert remote.nearest(PARTITION, unit(0.0)[0], 16)
+    assert remote.nearest(PARTITION, unit(0.0)[0], 16, NINE)
 
 
 def test_the_index_of_another_ledger_or_model_gives_nothing(

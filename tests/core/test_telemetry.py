@@ -21,7 +21,8 @@ from prometheus_client import REGISTRY, generate_latest
 from semcache_core import Prices, Request, SemanticCache, SemcacheError, Usage
 from semcache_core.errors import LedgerError
 from semcache_core.gauges import READ_EVERY_SECONDS, Gauges, Levels
-from semcache_core.ledger import Ledger, Position
+from semcache_core.ledger import Ledger
+from semcache_core.types import EMPTY, Generation
 
 Metrics = Callable[[], dict[str, dict[Any, Any]]]
 Spans = Callable[[], list[ReadableSpan]]
@@ -288,7 +289,7 @@ class TestGauges:
         assert _gauge(recorded(), "index.lag") == {str(bench.path / "ledger.sqlite3"): 4}
         assert fourth is not None
         partition = cache._key(Request("four")).partition
-        ledger.set_indexed(partition, fingerprint, None, Position(fourth - 2))
+        ledger.generations(fingerprint).advance(partition, EMPTY, Generation(0, fourth - 2, 2))
         assert ledger.not_indexed(fingerprint, 3) == 1
         assert ledger.not_indexed(fingerprint, 10) == 1  # what the index holds it must follow
         assert ledger.not_indexed("another model", 0) == 0

@@ -178,11 +178,13 @@ def test_vectors_keep_their_places_where_one_is_unusable() -> None:
 class Replying:
     """A Chroma client whose server says what the test says."""
 
+    id = "one"
+
     def __init__(self, ids: Any, distances: Any) -> None:
         self.configuration_json = {"hnsw": {"space": "cosine"}}
         self.reply = {"ids": ids, "distances": distances}
 
-    def get_or_create_collection(self, *args: Any, **kwargs: Any) -> "Replying":
+    def get_collection(self, *args: Any, **kwargs: Any) -> "Replying":
         return self
 
     def query(self, **asked: Any) -> Any:
@@ -207,7 +209,7 @@ class Replying:
 )
 def test_a_reply_that_is_none_makes_the_index_unavailable(ids: Any, distances: Any) -> None:
     client: Any = Replying(ids, distances)
-    with pytest.raises(IndexUnavailableError):
+    with pytest.raises(IndexUnavailableError, match="cannot query"):
         ChromaIndex(client, 1, "f" * 64).nearest(b"p" * 32, unit(), 4)
 
 

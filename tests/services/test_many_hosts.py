@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import chromadb
 import pytest
 from fakes import WordEmbedder
 from large_scopes import ask, fill, other_words, settle
-from semcache_core import Request, SemanticCache
+from semcache_core import Request, SemanticCache, claim, renewal
+from semcache_core.claim import Claim
 from semcache_core.errors import IndexUnavailableError
 from semcache_core.index import ChromaIndex
-from semcache_core.ledger import Ledger, Position
+from semcache_core.ledger import Ledger
 from semcache_core.request import key_of
+from semcache_core.types import Generation
 
 pytestmark = pytest.mark.usefixtures("still")
 
@@ -39,7 +42,8 @@ def assert_finds_all(cache: SemanticCache, start: int = 0, stop: int = 120) -> N
 def holds(cache: SemanticCache, entry_id: int) -> bool:
     index = cache._use().upkeep._indexer._index
     assert index is not None
-    collection = index._collection(key_of(Request(""), "default").partition)
+    partition = key_of(Request(""), "default").partition
+    collection = index._collection(partition, cache._use().retrieval.indexed[partition])
     return collection.get(ids=[str(entry_id)])["ids"] == [str(entry_id)]
 
 
@@ -49,8 +53,10 @@ def connect(chroma_server: int) -> Any:
     return lambda: chromadb.HttpClient("127.0.0.1", chroma_server)
 
 
-def positions(cache: SemanticCache) -> dict[bytes, Position]:
-    return cache._use().ledger.all_indexed(FINGERPRINT)
+def positions(cache: SemanticCache) -> dict[bytes, Generation]:
+    """Of what is in an index."""
+    known = cache._use().ledger.generations(FINGERPRINT).all()
+    return {partition: one for partition, one in known.items() if one.through}
 
 
 def test_two_hosts_see_each_others_updates_and_share_the_index(
@@ -121,7 +127,7 @@ def test_a_process_elsewhere_that_indexes_at_the_same_time_loses_nothing(
     partition = cache._key(Request("")).partition
     index = cache._use().retrieval.index
     held = cache._use().ledger.count_vectors(partition, FINGERPRINT, position.through)
-    assert index is not None and index.count(partition) >= held > 100
+    assert index is not None and index.count(partition, position) >= held > 100
 
 
 class Interrupted:
@@ -239,16 +245,88 @@ def test_a_collection_made_anew_under_its_name_is_not_taken_for_the_old_one(
     fill(cache)
     settle(cache)
     index: Any = cache._use().retrieval.index
+    ((partition, live),) = positions(cache).items()
     client = connect()
     (name,) = (c.name for c in client.list_collections() if c.name.startswith(index._prefix))
     client.delete_collection(name)
     with pytest.raises(IndexUnavailableError):  # its id is gone, whatever its name leads to
-        index.nearest(cache._key(Request("")).partition, WordEmbedder()._one("q"), 1)
+        index.nearest(partition, WordEmbedder()._one("q"), 1, live)
     late = hosts.open(scan_limit=LIMIT, chroma_client=connect())
     for one in (late, cache):
         settle(one)
         assert_finds_all(one)
     assert late.stats().indexed_scopes == 1
+
+
+def worn_pair(hosts: Any, connect: Any, monkeypatch: pytest.MonkeyPatch) -> list[SemanticCache]:
+    """Two hosts on a collection with 120 live entries, 360 ever, due to be made anew."""
+    for name, value in (("LOOK_SECONDS", 0.0), ("RETIRE_SECONDS", 0.0), ("MIN_DEAD", 10**6)):
+        monkeypatch.setattr(renewal, name, value)
+    monkeypatch.setattr(renewal, "MAX_BATCH", 20)
+    monkeypatch.setattr(renewal, "BATCHES_A_ROUND", 1)
+    options = {"scan_limit": LIMIT, "max_entries": 120}
+    pair = [hosts.open(chroma_client=connect(), **options) for _ in range(2)]
+    for start in (0, 120, 240):
+        fill(pair[0], start, start + 120)
+        settle(pair[0])
+    settle(pair[1])
+    assert [cache.stats().indexed_scopes for cache in pair] == [1, 1]
+    monkeypatch.setattr(renewal, "MIN_DEAD", 100)
+    return pair
+
+
+def collections(cache: SemanticCache, client: Any) -> list[str]:
+    index: Any = cache._use().upkeep._indexer._index
+    return [c.name for c in client.list_collections() if c.name.startswith(index._prefix)]
+
+
+@pytest.mark.parametrize("claimed", [True, False], ids=["in turns", "both at once"])
+def test_two_hosts_that_make_a_shared_collection_anew_lose_nothing_and_leave_one(
+    claimed: bool, hosts: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim keeps them apart, unless one was stopped for so long that it lost its claim."""
+    pair = worn_pair(hosts, connect, monkeypatch)
+    with monkeypatch.context() as apart, ThreadPoolExecutor(2) as threads:
+        if not claimed:
+            apart.setattr(Claim, "hold", lambda self: True)
+        done = [threads.submit(_rounds, cache) for cache in pair]
+        for stored in range(360, 390):
+            fill(pair[stored % 2], stored, stored + 1)
+            assert_finds_all(pair[(stored + 1) % 2], stored - 5, stored + 1)
+        for one in done:
+            one.result()
+    for _ in range(8):  # one more is made where the two of them only got in each other's way
+        for cache in pair:
+            settle(cache)
+    for cache in pair:
+        assert_finds_all(cache, 270, 390)
+        assert cache.stats().indexed_scopes == 1
+    (live,) = positions(pair[0]).values()
+    assert live.number == 1 or (live.number > 1 and not claimed)
+    assert live.added < 2 * 120 + 100
+    assert len(collections(pair[0], connect())) == 1
+    assert not any(cache._use().upkeep._indexer._renewal._claim._value() for cache in pair)
+
+
+def _rounds(cache: SemanticCache) -> None:
+    for _ in range(25):
+        cache._use().upkeep.round()
+
+
+def test_a_host_that_dies_while_it_makes_a_collection_anew_is_followed_by_another(
+    hosts: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, other = worn_pair(hosts, connect, monkeypatch)
+    gone._use().upkeep.round()
+    assert len(collections(gone, connect())) == 2
+    settle(other)
+    assert [live.number for live in positions(other).values()] == [0]
+    monkeypatch.setattr(claim, "SECONDS", 0.0)  # by now it has shown no sign of life for so long
+    for _ in range(4):
+        settle(other)
+    assert [live.number for live in positions(other).values()] == [1]
+    assert len(collections(other, connect())) == 1
+    assert_finds_all(other, 240, 360)
 
 
 def test_the_levels_of_a_shared_ledger_name_it_without_its_password(hosts: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from claim_contract import ClaimContract
 from ledger_contract import FINGERPRINT, PARTITION, LedgerContract, new
 from postgres_server import PostgresServer
 from running_totals import RunningTotals, check_totals
@@ -74,6 +75,8 @@ def test_a_ledger_of_the_version_before_is_counted_anew(
             connection.execute(sa.text(f"DROP TABLE semcache_{table}"))
         for column in ("bytes", "worth", "priority"):  # and the index goes with them
             connection.execute(sa.text(f"ALTER TABLE semcache_entries DROP COLUMN {column}"))
+        for column in ("generation", "added"):
+            connection.execute(sa.text(f"ALTER TABLE semcache_indexed DROP COLUMN {column}"))
         connection.execute(sa.update(meta).where(meta.c.value == 5).values(value=4))
     again = reopen()
     assert (again.space().entries, again.space().bytes) == (3, 0)
@@ -83,6 +86,10 @@ def test_a_ledger_of_the_version_before_is_counted_anew(
     assert again.read(index, {})[0][0] >= 1
     again.insert(new("q3"), Limits(3, policy="lfu"))
     assert again.get(ids[0], PARTITION, 100) is None
+
+
+class TestClaimInPostgres(ClaimContract):
+    pass
 
 
 def test_a_writer_draws_no_id_before_the_one_in_front_of_it_can_be_seen(

@@ -299,7 +299,7 @@ def _search(vectors: Matrix, scan_limit: int) -> Iterator[_Search]:
         index.add(_Indexed.PARTITION, range(1, len(vectors) + 1), vectors)
         yield _Indexed(vectors, index)
     finally:
-        index.drop_all()
+        index.drop(_Indexed.PARTITION)
         index.close()
 
 

@@ -1,0 +1,425 @@
+"""The index hurt in every way we know of: no answer is lost, and no error reaches the app."""
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import chromadb
+import pytest
+from conftest import Bench, _wait_for
+from semcache_core import Request, SemanticCache, index
+from semcache_core.index import Calls
+from semcache_core.indexer import Indexer
+from semcache_core.retrieval import MOST_CANDIDATES
+
+pytestmark = pytest.mark.usefixtures("still")
+LIMIT, ENTRIES = 20, 120
+
+
+def words(i: int) -> str:
+    return f"alpha{i} beta{i} gamma{i}"
+
+
+def fill(cache: SemanticCache, start: int = 0, stop: int = ENTRIES) -> None:
+    for i in range(start, stop):
+        cache.update(Request(words(i)), f"answer {i}")
+
+
+def rounds(cache: SemanticCache, n: int = 3) -> None:
+    for _ in range(n):
+        cache._use().retrieval.found_large.set()
+        cache._use().upkeep._indexer._retry_at = 0.0
+        cache._use().upkeep.round()
+
+
+def assert_finds(cache: SemanticCache, start: int = 0, stop: int = ENTRIES, step: int = 1) -> None:
+    for i in range(start, stop, step):
+        hit = cache.lookup(Request(f"gamma{i} alpha{i} beta{i}"))
+        assert hit is not None and hit.response == f"answer {i}", i
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second of patience, not two and ten: the order of things is the same."""
+    monkeypatch.setattr(index, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(index, "WRITE_SECONDS", 0.5)
+
+
+# -- the directory -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_directory_deleted_or_replaced_while_open_is_noticed_and_made_anew(
+    replaced: bool, bench: Bench
+) -> None:
+    cache = bench.open(scan_limit=LIMIT)
+    fill(cache)
+    rounds(cache)
+    chroma = bench.path / "chroma"
+    chroma.rename(bench.path / "moved")
+    if replaced:
+        chroma.write_text("a file in its place")
+        assert_finds(cache)
+    rounds(cache)
+    assert_finds(cache)
+    assert (chroma / "chroma.sqlite3").exists()
+    assert cache.stats().indexed_scopes == 1
+    cache.close()
+    again = bench.open(scan_limit=LIMIT)
+    rounds(again, 1)
+    assert again.stats().indexed_scopes == 1
+    assert_finds(again)
+
+
+LOCKS = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has a file locked")
+def test_a_database_locked_by_another_program_stops_no_thread_and_costs_no_answer(
+    bench: Bench, warnings_of: Any
+) -> None:
+    cache = bench.open(scan_limit=LIMIT)
+    fill(cache)
+    rounds(cache)
+    database = bench.path / "chroma" / "chroma.sqlite3"
+    other = subprocess.Popen(
+        [sys.executable, "-c", LOCKS, str(database)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "locked\n"
+    fill(cache, ENTRIES, 2 * ENTRIES)
+    rounds(cache, 1)  # a write of Chroma's would stop every thread
+    assert_finds(cache, stop=2 * ENTRIES)
+    rounds(cache, 1)
+    assert warnings_of("locked")
+    other.communicate("")
+    _until_indexed(cache)
+    assert_finds(cache, stop=2 * ENTRIES)
+    assert warnings_of("rebuilt from the ledger") == []  # it was never broken
+
+
+def _until_indexed(cache: SemanticCache) -> None:
+    for _ in range(100):
+        rounds(cache, 1)
+        if cache._use().retrieval.index is not None and cache.stats().indexed_scopes:
+            return
+        threading.Event().wait(0.1)
+    raise AssertionError("the index did not come back")
+
+
+# -- a server ------------------------------------------------------------------------------------
+
+
+class Server:
+    """A `chroma run` that can be stopped, frozen and started again, on one port and path."""
+
+    def __init__(self, directory: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self._directory = directory
+        self.start()
+
+    def start(self) -> None:
+        command = [str(Path(sys.executable).with_name("chroma")), "run", "--host", "127.0.0.1"]
+        command += ["--path", str(self._directory), "--port", str(self.port)]
+        quiet = subprocess.DEVNULL
+        self.process = subprocess.Popen(command, stdout=quiet, stderr=quiet)
+        _wait_for(self.port, self.process)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path / "server")
+    yield server
+    server.stop()
+
+
+def test_a_server_killed_and_started_again_under_load_costs_no_answer(
+    server: Server, bench: Bench
+) -> None:
+    client = chromadb.HttpClient("127.0.0.1", server.port)
+    cache = bench.open(scan_limit=LIMIT, chroma_client=client)
+    fill(cache)
+    rounds(cache)
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def look() -> None:
+        try:
+            while not done.is_set():
+                assert_finds(cache, step=17)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=look) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    server.stop()
+    fill(cache, ENTRIES, 2 * ENTRIES)
+    rounds(cache)
+    server.start()
+    _until_indexed(cache)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    rounds(cache)
+    (live,) = cache._use().retrieval.indexed.values()
+    assert live.through == 2 * ENTRIES  # it has caught up by itself
+    assert_finds(cache, stop=2 * ENTRIES)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_server_that_hangs_is_waited_for_once_and_used_again_when_it_answers(
+    server: Server, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = chromadb.HttpClient("127.0.0.1", server.port)
+    cache = bench.open(scan_limit=LIMIT, chroma_client=client)
+    fill(cache)
+    rounds(cache)
+    asked: list[int] = []
+    run = index.Deadline.run
+    monkeypatch.setattr(
+        index.Deadline, "run", lambda self, call: asked.append(1) or run(self, call)
+    )
+    server.process.send_signal(signal.SIGSTOP)
+    assert_finds(cache)
+    assert len(asked) == 1  # the first lookup found it out, the others scanned
+    fill(cache, ENTRIES, 2 * ENTRIES)
+    rounds(cache, 2)
+    assert_finds(cache, stop=2 * ENTRIES)
+    server.process.send_signal(signal.SIGCONT)
+    _until_indexed(cache)
+    assert_finds(cache, stop=2 * ENTRIES)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_server_that_hangs_holds_up_neither_close_nor_the_end_of_the_process(
+    server: Server, bench: Bench
+) -> None:
+    script = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+import chromadb
+from fakes import WordEmbedder
+from semcache_core import Request, SemanticCache
+client = chromadb.HttpClient("127.0.0.1", {server.port})
+cache = SemanticCache(
+    path={str(bench.path)!r}, artefact={str(bench.artefact)!r}, embedder=WordEmbedder(),
+    scan_limit=20, chroma_client=client,
+)
+for i in range(120):
+    cache.update(Request(f"alpha{{i}} beta{{i}} gamma{{i}}"), "a")
+cache.rebuild()
+assert cache.stats().indexed_scopes == 1
+print("indexed", flush=True)
+sys.stdin.readline()
+assert cache.lookup(Request("gamma5 alpha5 beta5")) is not None
+cache.close()
+print("closed", flush=True)
+"""
+    child = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    try:
+        assert child.stdout.readline() == "indexed\n"
+        server.process.send_signal(signal.SIGSTOP)
+        said, _ = child.communicate("go\n", timeout=60)
+        assert (said, child.returncode) == ("closed\n", 0)
+    finally:
+        child.kill()
+        server.process.send_signal(signal.SIGCONT)
+
+
+class _Nonsense(threading.Thread):
+    """Answers every connection with the same bytes."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__(daemon=True)
+        self._answer = answer
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._socket.getsockname()[1])
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(65536)
+                connection.sendall(self._answer)
+
+
+def _http(status: str, body: bytes) -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    return head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        _http("500 Internal Server Error", b'{"error":"InternalError","message":"no"}'),
+        _http("429 Too Many Requests", b"slow down"),
+        _http("200 OK", b"not json"),
+        _http("200 OK", b'{"ids": 5}'),
+        _http("200 OK", b"null"),
+        b"",
+    ],
+)
+def test_a_server_that_answers_nonsense_costs_no_answer(
+    answer: bytes, server: Server, bench: Bench
+) -> None:
+    client: Any = chromadb.HttpClient("127.0.0.1", server.port)
+    cache = bench.open(scan_limit=LIMIT, chroma_client=client)
+    fill(cache)
+    rounds(cache)
+    right = client._server._api_url
+    client._server._api_url = f"http://127.0.0.1:{_Nonsense(answer).port}/api/v2"
+    assert_finds(cache, step=10)
+    fill(cache, ENTRIES, ENTRIES + 100)
+    rounds(cache, 2)
+    assert_finds(cache, stop=ENTRIES + 100, step=10)
+    client._server._api_url = right
+    _until_indexed(cache)
+    assert_finds(cache, stop=ENTRIES + 100, step=5)
+
+
+# -- Chroma Cloud's quotas -----------------------------------------------------------------------
+
+
+class _Limited:
+    """A collection that refuses what Chroma Cloud does."""
+
+    def __init__(self, collection: Any, client: "LimitingClient") -> None:
+        self._collection, self._client = collection, client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._collection, name)
+
+    def upsert(self, ids: list[str], embeddings: Any) -> None:
+        self._check(ids)
+        with self._client.counted("writes"):
+            self._collection.upsert(ids=ids, embeddings=embeddings)
+
+    def delete(self, ids: list[str]) -> None:
+        self._check(ids)
+        with self._client.counted("writes"):
+            self._collection.delete(ids=ids)
+
+    def query(self, n_results: int, **options: Any) -> Any:
+        if n_results > 300:
+            self._client.refused.append(f"{n_results} results")
+            raise ValueError("quota")
+        with self._client.counted("reads"):
+            return self._collection.query(n_results=n_results, **options)
+
+    def _check(self, ids: list[str]) -> None:
+        if len(ids) > 300 or any(len(one.encode()) > 128 for one in ids):
+            self._client.refused.append(f"{len(ids)} records")
+            raise ValueError("quota")
+
+
+class LimitingClient:
+    def __init__(self) -> None:
+        self._client = index.memory_client()
+        self._lock = threading.Lock()
+        self._now = {"reads": 0, "writes": 0}
+        self.most = dict(self._now)
+        self.refused: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def get_or_create_collection(self, *args: Any, **options: Any) -> _Limited:
+        return _Limited(self._client.get_or_create_collection(*args, **options), self)
+
+    def get_collection(self, *args: Any, **options: Any) -> _Limited:
+        return _Limited(self._client.get_collection(*args, **options), self)
+
+    def counted(self, kind: str) -> "_Counted":
+        return _Counted(self, kind)
+
+
+class _Counted:
+    def __init__(self, client: LimitingClient, kind: str) -> None:
+        self._client, self._kind = client, kind
+
+    def __enter__(self) -> None:
+        client, kind = self._client, self._kind
+        with client._lock:
+            client._now[kind] += 1
+            client.most[kind] = max(client.most[kind], client._now[kind])
+            if client._now[kind] > 10:
+                client.refused.append(kind)
+        threading.Event().wait(0.001)  # on its way
+
+    def __exit__(self, *_: object) -> None:
+        with self._client._lock:
+            self._client._now[self._kind] -= 1
+
+
+def test_many_threads_keep_within_the_quotas_of_chroma_cloud(bench: Bench) -> None:
+    client: Any = LimitingClient()
+    cache = bench.open(scan_limit=LIMIT, chroma_client=client)
+    for i in range(700):
+        cache.update(Request(f"{words(i)} and more"), "dead", ttl=5)
+    rounds(cache)
+    bench.clock.now += 10
+    fill(cache)
+    failures: list[BaseException] = []
+
+    def look(start: int) -> None:
+        try:
+            assert_finds(cache, start, step=12)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=look, args=(n,)) for n in range(24)]
+    for thread in threads:
+        thread.start()
+    rounds(cache)
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert client.refused == []
+    assert MOST_CANDIDATES <= 300  # that many are asked for where the nearest are all dead
+    assert 1 < client.most["reads"] <= Calls().reads._at_once
+    assert cache.stats().indexed_scopes == 1
+
+
+def test_an_index_that_is_busy_is_not_taken_for_broken(bench: Bench) -> None:
+    cache = bench.open(scan_limit=LIMIT)
+    fill(cache)
+    rounds(cache)
+    indexer: Indexer = cache._use().upkeep._indexer
+    reads, never = indexer._calls.reads, threading.Event()
+    reads._seconds = 0.01
+    reads._begun = {n: float("inf") for n in range(1000, 1000 + reads._at_once)}
+    assert_finds(cache, step=20)
+    never.set()
+    assert cache._use().retrieval.index is not None
