@@ -1,6 +1,5 @@
 """Copies a collection that is full of dead entries into a new one, while the old one serves."""
 
-import logging
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -13,8 +12,6 @@ from semcache_core.index import MAX_BATCH, ChromaIndex
 from semcache_core.ledger import Ledger
 from semcache_core.retrieval import Retrieval
 from semcache_core.types import EMPTY, Generation
-
-log = logging.getLogger("semcache")
 
 MIN_DEAD = 5_000
 """Fewer dead entries than these are left where they are."""
@@ -163,7 +160,6 @@ class Renewal:
         else:
             self._retrieval.indexed.pop(copy.partition, None)
         self._retired.append(_Retired(copy.partition, copy.old, time.monotonic()))
-        log.info("semcache: a collection of %d entries was made anew", copy.new.added)
 
     def _is_whole(self, index: ChromaIndex, copy: _Copy) -> bool:
         """Whether it has all that it should: nothing that is not there may be named as indexed."""
