@@ -97,9 +97,10 @@ def test_the_index_full_of_dead_entries_still_finds_the_live_one(how: str, bench
         for i in range(150):
             cache.update(Request(f"{near} x{i}", exact_only=True), "replaced")
     else:
+        bench.clock.now += 2
         cache.lookup(Request(f"ten {near.removesuffix(' ten')}"))
-        bench.clock.now += 1
-        for i in range(299):
+        bench.clock.now -= 1  # so that it goes last, after the dead and some of those that come
+        for i in range(310):
             cache.update(Request(f"far{i} away{i} from{i}"), "far")
     hit = cache.lookup(Request(near))
     assert hit is not None and hit.response == ("live")
