@@ -85,6 +85,11 @@ class RunningTotals(RuleBasedStateMachine):
         """The same ledger each time, an empty one at first."""
         return Ledger.open(Path(self.directory.name), None)
 
+    def stored(self, nth: int) -> int:
+        """The id of one that is there, else of none: ids drawn at will hardly ever met one."""
+        ids = [row[0] for row in self.ledger.read(sa.select(entries.c.id), {})]
+        return ids[nth] if nth < len(ids) else 10**9
+
     @initialize()
     def begin(self) -> None:
         self.directory = tempfile.TemporaryDirectory()
@@ -139,18 +144,18 @@ class RunningTotals(RuleBasedStateMachine):
     def delete_exact(self, n: int) -> None:
         self.ledger.delete_exact(new(f"q{n}").exact, self.now)
 
-    @rule(entry_id=st.integers(1, 30))
-    def delete(self, entry_id: int) -> None:
-        self.ledger.delete(entry_id)
+    @rule(nth=NUMBERS)
+    def delete(self, nth: int) -> None:
+        self.ledger.delete(self.stored(nth))
 
-    @rule(entry_ids=st.lists(st.integers(1, 30), max_size=3), longer=st.booleans())
-    def replace_vectors(self, entry_ids: list[int], longer: bool) -> None:
+    @rule(nths=st.lists(NUMBERS, min_size=1, max_size=3), longer=st.booleans())
+    def replace_vectors(self, nths: list[int], longer: bool) -> None:
         vector = np.tile(VECTOR, 1 + longer)
-        self.ledger.replace_vectors([(i, "f" * 64, vector) for i in entry_ids])
+        self.ledger.replace_vectors([(self.stored(nth), "f" * 64, vector) for nth in nths])
 
-    @rule(entry_id=st.integers(1, 30), hits=st.integers(1, 5))
-    def touch(self, entry_id: int, hits: int) -> None:
-        self.ledger.touch({entry_id: (hits, self.now)})
+    @rule(nth=NUMBERS, hits=st.integers(1, 5))
+    def touch(self, nth: int, hits: int) -> None:
+        self.ledger.touch({self.stored(nth): (hits, self.now)})
 
     @rule()
     def expire(self) -> None:
