@@ -16,19 +16,12 @@ from semcache_core.errors import (
     IndexUnavailableError,
     SemcacheError,
 )
-from semcache_core.index import (
-    MAX_BATCH,
-    Calls,
-    ChromaIndex,
-    IndexHome,
-    memory_client,
-    usable_here,
-)
+from semcache_core.index import MAX_BATCH, Calls, ChromaIndex, IndexHome
 from semcache_core.ledger import Ledger
+from semcache_core.ownership import Ownership
 from semcache_core.renewal import Renewal
 from semcache_core.retrieval import Retrieval
-from semcache_core.sharing import IndexServer, RemoteIndex, can_share, name_of
-from semcache_core.types import EMPTY, Generation, Vector
+from semcache_core.types import EMPTY, Generation
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -48,11 +41,8 @@ COUNT_EVERY_ROUNDS = 60
 class Indexer:
     """Indexes the partitions that are too large to scan.
 
-    Through the user's own `client` (a Chroma server serves many processes); else in `home`, the
-    embedded index, which one process owns and the others ask it about; else in memory, where the
-    ledger is too. A ledger that other hosts share is scanned without a client: an index in each
-    process's memory was rejected, as each would be built for minutes at every start. Methods are
-    called by one thread at a time: the upkeep's, or `rebuild` while it holds the upkeep's turn.
+    Where that is, `Ownership` knows. Methods are called by one thread at a time: the upkeep's, or
+    `rebuild` while it holds the upkeep's turn.
 
     Any process may write to an index on a server. What one says of it in the ledger is about the
     collection that it wrote to, and only goes on from what it had read (see `Generations`): so
@@ -73,18 +63,14 @@ class Indexer:
         self._fingerprint = retrieval.fingerprint
         self._scan_limit = scan_limit
         self._home = home
-        self._client = client
+        self.ownership = Ownership(ledger, retrieval, home, client)
         self._generations = ledger.generations(retrieval.fingerprint)
         claim = None if client is None else Claim(ledger, "renewal")
         self._renewal = Renewal(ledger, self._generations, retrieval, claim)
         self._calls = Calls()
         self._lost_at: dict[bytes, float] = {}
         self._index: ChromaIndex | None = None
-        self._server: IndexServer | None = None
-        self._remote: RemoteIndex | None = None
         self._rounds = 0
-        self._owner = home is None
-        self._told = False
         self._told_elsewhere = False
         self._problem = ""
         self._retry_at = 0.0
@@ -140,19 +126,12 @@ class Indexer:
             self._retrieval.found_large.clear()
             self._large = self._ledger.large_partitions(self._fingerprint, self._scan_limit)
 
-    def check_own(self) -> None:
-        """IndexUnavailableError where another process owns the index."""
-        if not self._homeless and not self._own():
-            raise IndexUnavailableError(
-                "another process owns the index of this path; rebuild there, or stop it first"
-            )
-
     def renew(self, stopping: threading.Event) -> None:
         """Make every collection anew from the ledger; one that is broken in the next step."""
-        if self._homeless:
+        if self.ownership.homeless:
             self._generations.forget_all()  # others have a client
             return
-        self.check_own()
+        self.ownership.check()
         self._last_count = -COUNT_EVERY
         self._lost_at.clear()
         mine = True
@@ -174,9 +153,7 @@ class Indexer:
                 self._renewal.finish(self._index)
         clean = self._close_index()
         self._tidy()
-        if self._home is not None and self._owner:
-            self._home.release(clean)
-            self._owner = False
+        self.ownership.release(clean)
 
     @property
     def _opened(self) -> ChromaIndex:
@@ -184,104 +161,14 @@ class Indexer:
             raise IndexUnavailableError("the vector index is closed")
         return self._index
 
-    def _new_client(self) -> "ClientAPI":
-        if self._client is not None:
-            return self._client
-        return memory_client() if self._home is None else self._home.open()
-
-    @property
-    def _homeless(self) -> bool:
-        return self._client is None and self._home is None and self._ledger.shared
-
-    def _own(self) -> bool:
-        if self._homeless:
-            self._tell_homeless()
-            return False
-        if self._client is None and not usable_here():
-            self._tell("this process was forked from one with a vector index open;")
-            return False
-        if not self._owner and self._home is not None:
-            self._owner = self._home.acquire()
-            if not self._owner:
-                self._tell("another process owns the vector index of this path;")
-        return self._owner
-
-    def _tell(self, why: str) -> None:
-        if not self._told:
-            self._told = True
-            log.warning(
-                "semcache: %s this one asks the owner about large scopes, and scans those that it "
-                "does not hold, which is as right and slower",
-                why,
-            )
-
-    def _tell_homeless(self) -> None:
-        if not self._told:
-            self._told = True
-            log.warning(
-                "semcache: many hosts may share this ledger, so without chroma_client= there is "
-                "no vector index: large scopes are scanned, which is as right and slower, and "
-                "those that do not fit into scan_memory_mb are answered by exact keys alone"
-            )
-
-    def _borrow(self) -> None:
-        """Use the index of the process that owns it, as far as that says it holds something."""
-        if self._home is None:
-            return
-        if self._retrieval.index is None:  # a lookup lost it, if it ever was there
-            self._give_back()
-        if self._remote is None:
-            name = name_of(self._ledger.id, self._fingerprint)
-            self._remote = RemoteIndex.at(self._home.address_file, name)
-        if self._remote is not None:
-            try:
-                held = self._remote.held()
-                self._retrieval.indexed = {p: Generation(through=n) for p, n in held.items()}
-                self._retrieval.index = self._remote
-            except IndexUnavailableError:
-                self._give_back()  # it is only just opening, or has just ended
-
-    def _give_back(self) -> None:
-        """Stop using another's index."""
-        if self._remote is not None:
-            self._retrieval.index = None
-            self._retrieval.indexed = {}
-            self._remote.close()
-            self._remote = None
-
-    def _serve(self) -> None:
-        """Answer the other processes of this path; without, they scan."""
-        if self._home is None or not can_share():
-            return
-        name = name_of(self._ledger.id, self._fingerprint)
-        try:
-            self._server = IndexServer(self._home.address_file, name, self._nearest, self._held)
-        except (OSError, IndexUnavailableError) as error:
-            log.warning(
-                "semcache: other processes cannot ask this one about its vector index (%s), so "
-                "they scan, which is as right and slower; see to the directory for temporary files",
-                error,
-            )
-
-    def _nearest(
-        self, partition: bytes, through: int, vector: Vector, k: int
-    ) -> list[tuple[int, float]]:
-        answer = self._retrieval.by_index(partition, vector, k)
-        if answer is None or answer[1] < through:
-            raise IndexUnavailableError("the vector index does not hold all of this")
-        return answer[0]
-
-    def _held(self) -> dict[bytes, int]:
-        return {p: live.through for p, live in dict(self._retrieval.indexed).items()}
-
     def _open(self) -> bool:
         if self._index is not None:
             return True
-        if not self._own():  # tried again each round: a lock costs nothing, a dead owner time
-            self._borrow()
+        if not self.ownership.take():  # tried each round: a lock costs nothing, a dead owner time
+            self.ownership.borrow()
             return False
-        self._give_back()
-        client = self._new_client()
+        self.ownership.give_back()
+        client = self.ownership.client()
         index = self._index = ChromaIndex(
             client, self._ledger.id, self._fingerprint, self._calls, self._check_free
         )
@@ -294,7 +181,7 @@ class Indexer:
             raise
         self._renewal.dropped = True  # by whoever was killed before the files were removed
         self._retrieval.index = index
-        self._serve()
+        self.ownership.serve()
         return True
 
     def _check_free(self, writing: bool) -> None:
@@ -414,7 +301,7 @@ class Indexer:
                 self._opened.remove(partition, gone, live)
 
     def _tidy(self) -> None:
-        if self._renewal.dropped and self._home is not None and self._owner:
+        if self._renewal.dropped and self._home is not None and self.ownership.held:
             self._home.tidy()
             self._renewal.dropped = False
 
@@ -449,15 +336,13 @@ class Indexer:
 
     def _close_index(self) -> bool:
         """Whether the index was closed without an error (or was not open)."""
-        server, self._server = self._server, None
-        if server is not None:
-            server.close()
-        self._give_back()
+        self.ownership.stop_serving()
+        self.ownership.give_back()
         self._renewal.abandon()
         index, self._index = self._index, None
         self._retrieval.index = None
         self._retrieval.indexed = {}
-        if index is None or self._client is not None:
+        if index is None or self.ownership.of_user:
             return True
         try:
             index.close()

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
 import sqlalchemy as sa
 
 from semcache_core.ledger import Ledger
+from semcache_core.rows import UNREADABLE, vector_from
 from semcache_core.schema import entries, is_live, joined_hex, quarantined, tags, text_from, vectors
 from semcache_core.types import Vector, is_amount
 
@@ -198,7 +198,10 @@ def _listed(row: Any) -> Listed:
     of_another = row.first_id != row.id and row.first_digest is not None
     fields["same_as"] = (row.first_exact, row.first_digest) if of_another else None
     if row.vector is not None:
-        fields["vector"] = np.frombuffer(row.vector, dtype=np.float32)
+        try:
+            fields["vector"] = vector_from(row.vector)
+        except UNREADABLE:  # planted: as if it had none, so whoever takes it in embeds its question
+            fields["vector"] = fields["fingerprint"] = None
     return Listed(**fields)
 
 

@@ -76,7 +76,7 @@ class Parts:
     def rebuild(self, embed: Callable[[str], Vector | None]) -> int:
         """Re-embed what lacks a vector of the present model, then index anew."""
         with self.upkeep.paused() as indexer:
-            indexer.check_own()
+            indexer.ownership.check()
             renewed = self._re_embed(embed)
             self.retrieval.renewed()
             indexer.renew(self.upkeep.stopping)

@@ -39,6 +39,17 @@ def questions(listed: Iterator[Listed]) -> list[str]:
     return [one.question for one in listed]
 
 
+@pytest.mark.parametrize("planted", [b"", b"odd", bytes(8), "text"])
+def test_an_entry_with_a_planted_vector_is_listed_as_one_without(
+    ledger: Ledger, planted: object
+) -> None:
+    store(ledger, "a")
+    with ledger.write() as connection:
+        connection.exec_driver_sql("UPDATE semcache_vectors SET vector = ?", (planted,))
+    (listed,) = Listing(ledger).oldest_first(200.0)
+    assert (listed.question, listed.vector, listed.fingerprint) == ("a", None, None)
+
+
 def test_an_entry_is_listed_with_all_that_is_kept_of_it(ledger: Ledger) -> None:
     entry_id = store(
         ledger, "a \ud800\0", scope="s\ud800", namespace="acme", expires=300.0, cost=0.0,
