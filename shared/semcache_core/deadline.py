@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NoAnswer
 from typing import TypeVar
 
-from semcache_core.errors import IndexBusyError, IndexStalledError
+from semcache_core.errors import IndexBusyError, IndexStalledError, IndexUnavailableError
 
 T = TypeVar("T")
 
@@ -25,9 +25,12 @@ class Deadline:
     server that hangs for days costs few threads.
     """
 
-    def __init__(self, at_once: int, seconds: float) -> None:
+    def __init__(
+        self, at_once: int, seconds: float, late: type[IndexUnavailableError] = IndexStalledError
+    ) -> None:
         self._at_once = at_once
         self._seconds = seconds
+        self._late = late
         self._changed = threading.Condition()
         self._begun: dict[int, float] = {}
         self._number = 0
@@ -35,8 +38,8 @@ class Deadline:
     def run(self, call: Callable[[], T]) -> T:
         """What `call` returns or raises.
 
-        IndexBusyError when all places are taken for as long, IndexStalledError when there is
-        no answer in time.
+        IndexBusyError when all places are taken for as long, `late` when there is no answer in
+        time.
         """
         until = time.monotonic() + self._seconds
         number = self._take_place(until)
@@ -62,7 +65,7 @@ class Deadline:
         try:
             raised = answer.exception(max(0.0, until - time.monotonic()))
         except NoAnswer:
-            raise IndexStalledError(f"Chroma gave no answer within {self._seconds:g} s") from None
+            raise self._late(f"Chroma gave no answer within {self._seconds:g} s") from None
         if raised is not None:
             raise raised
         return answer.result()

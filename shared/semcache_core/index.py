@@ -32,7 +32,9 @@ PROBE_SECONDS = 120
 READS_AT_ONCE = 5
 READ_SECONDS = 2.0
 """A lookup waits so long for the index, and then scans."""
-WRITE_SECONDS = 10.0
+WRITE_SECONDS = 30.0
+EMBEDDED_READS_AT_ONCE = 64
+EMBEDDED_WRITE_SECONDS = 600.0
 _NUMBERED = re.compile(r"-[0-9a-f]{16}-[0-9a-f]{7}$")
 # Twice Chroma's defaults for both: where a small dense topic was stored before 30k entries on
 # other topics, the defaults missed 35 % of its questions by their own vector, these 0.25 %.
@@ -203,12 +205,23 @@ class ChromaIndex:
 class Calls:
     """How many calls may be under way, and for how long; kept while clients come and go.
 
-    Half of the concurrent reads that Chroma Cloud allows a collection, so that two processes keep
-    to it; and one write.
+    On a server half of the concurrent reads that Chroma Cloud allows a collection, so that two
+    processes keep to it; and one write.
     """
 
     reads: Deadline = field(default_factory=lambda: Deadline(READS_AT_ONCE, READ_SECONDS))
     writes: Deadline = field(default_factory=lambda: Deadline(1, WRITE_SECONDS))
+
+    @classmethod
+    def embedded(cls) -> "Calls":
+        """Chroma within this process does not hang as a server may, but it takes its time: to open
+        a million vectors six seconds, more from a slow disk; to write their file longer still, and
+        it lets nobody read meanwhile. So a lookup that waits in vain says nothing of the index.
+        """
+        return cls(
+            Deadline(EMBEDDED_READS_AT_ONCE, READ_SECONDS, late=IndexBusyError),
+            Deadline(1, EMBEDDED_WRITE_SECONDS),
+        )
 
 
 def _number(number: int) -> str:

@@ -67,7 +67,7 @@ class Indexer:
         self._generations = ledger.generations(retrieval.fingerprint)
         claim = None if client is None else Claim(ledger, "renewal")
         self._renewal = Renewal(ledger, self._generations, retrieval, claim)
-        self._calls = Calls()
+        self._calls = Calls.embedded() if client is None else Calls()
         self._lost_at: dict[bytes, float] = {}
         self._index: ChromaIndex | None = None
         self._rounds = 0
@@ -315,9 +315,7 @@ class Indexer:
                 "that keeps the files of the index locked",
                 why,
             )
-        if self._index is not None and self._retrieval.index is not None:
-            self._retrieval.lost = IndexStalledError(why)
-            self._retrieval.index = None
+        # Lookups go on asking it: what keeps a write need not keep them, and if it does they see.
         self._retry_at = time.monotonic() + RETRY_SECONDS
 
     def _abandon(self, why: str) -> None:

@@ -13,7 +13,7 @@ import chromadb
 import pytest
 from conftest import Bench, _wait_for
 from semcache_core import Request, SemanticCache, index
-from semcache_core.index import Calls
+from semcache_core.index import Calls, ChromaIndex
 from semcache_core.indexer import Indexer
 from semcache_core.retrieval import MOST_CANDIDATES
 
@@ -45,7 +45,7 @@ def assert_finds(cache: SemanticCache, start: int = 0, stop: int = ENTRIES, step
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a second of patience, not two and ten: the order of things is the same."""
+    """Half a second of patience, not two and thirty: the order of things is the same."""
     monkeypatch.setattr(index, "READ_SECONDS", 0.5)
     monkeypatch.setattr(index, "WRITE_SECONDS", 0.5)
 
@@ -408,8 +408,58 @@ def test_many_threads_keep_within_the_quotas_of_chroma_cloud(bench: Bench) -> No
     assert failures == []
     assert client.refused == []
     assert MOST_CANDIDATES <= 300  # that many are asked for where the nearest are all dead
-    assert 1 < client.most["reads"] <= Calls().reads._at_once
+    assert 1 < client.most["reads"] <= Calls().reads._at_once <= 5
     assert cache.stats().indexed_scopes == 1
+
+
+def test_a_write_that_takes_long_leaves_the_embedded_index_to_lookups(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, scans: list[bytes], warnings_of: Any
+) -> None:
+    monkeypatch.setattr(index, "WRITE_SECONDS", 0.1)  # as for a server, which may hang
+    cache = bench.open(scan_limit=LIMIT)
+    fill(cache)
+    rounds(cache)
+    begun, goes_on, upsert = threading.Event(), threading.Event(), ChromaIndex._upsert
+
+    def upsert_slowly(*arguments: Any) -> None:
+        begun.set()
+        assert goes_on.wait(60)
+        upsert(*arguments)
+
+    monkeypatch.setattr(ChromaIndex, "_upsert", upsert_slowly)
+    fill(cache, ENTRIES, 2 * ENTRIES)
+    writing = threading.Thread(target=rounds, args=(cache, 1))
+    writing.start()
+    assert begun.wait(60)
+    writing.join(0.5)
+    scans.clear()
+    assert_finds(cache, stop=2 * ENTRIES, step=20)
+    goes_on.set()
+    writing.join()
+    assert_finds(cache, stop=2 * ENTRIES, step=20)
+    assert (scans, warnings_of("does not answer")) == ([], [])
+
+
+def test_a_lookup_that_waits_in_vain_leaves_the_embedded_index_to_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, scans: list[bytes]
+) -> None:
+    monkeypatch.setattr(index, "READ_SECONDS", 0.2)
+    cache = bench.open(scan_limit=LIMIT)
+    fill(cache)
+    rounds(cache)
+    goes_on, find = threading.Event(), ChromaIndex._collection
+
+    def find_slowly(*arguments: Any, **named: Any) -> Any:
+        assert goes_on.wait(60)
+        return find(*arguments, **named)
+
+    scans.clear()
+    monkeypatch.setattr(ChromaIndex, "_collection", find_slowly)
+    assert_finds(cache, stop=1)
+    assert len(scans) == 1
+    goes_on.set()
+    assert_finds(cache, step=20)
+    assert len(scans) == 1
 
 
 def test_an_index_that_is_busy_is_not_taken_for_broken(bench: Bench) -> None:
