@@ -170,6 +170,8 @@ def plot(results: Results, path: Path) -> None:
         draw_latencies(axes[0], results)
         for axis, stream in zip(axes[1:], results["streams"], strict=True):
             draw_curves(axis, stream)
+        shown = axes[0].get_legend_handles_labels()
+        figure.legend(*shown, loc="outside lower center", ncols=5, fontsize=8)
         figure.savefig(path, metadata={"Date": None})
 
 
@@ -190,7 +192,6 @@ def draw_latencies(axis: Any, results: Results) -> None:
     axis.set_xticks(range(len(OPERATIONS)), OPERATIONS)
     axis.set_ylabel("ms, median and 95th percentile")
     axis.set_title(f"Time of a call at {size:,} entries", fontsize=11)
-    axis.legend(fontsize=8)
 
 
 def draw_curves(axis: Any, stream: dict[str, Any]) -> None:
@@ -201,7 +202,9 @@ def draw_curves(axis: Any, stream: dict[str, Any]) -> None:
         arms.sort(key=lambda arm: arm["served"])
         at = [(arm["served"], arm["error"]) for arm in arms]
         colour = COLOURS.get(name, "black")
-        axis.plot(*zip(*at, strict=True) if at else ([], []), "o-", ms=3, color=colour, label=name)
+        # dashed, as with the same model and the same cosine it lies on the one before
+        line = "o--" if name == "RedisVL" else "o-"
+        axis.plot(*zip(*at, strict=True) if at else ([], []), line, ms=3, color=colour)
         for arm in arms:
             if arm["default"]:
                 axis.plot(arm["served"], arm["error"], "o", ms=9, mfc="none", color=colour)
@@ -210,4 +213,3 @@ def draw_curves(axis: Any, stream: dict[str, Any]) -> None:
     axis.set_xlabel("served, of all questions")
     axis.set_ylabel("wrong, of those served")
     axis.set_title(f"{stream['name']}, arriving (ring: default)", fontsize=11)
-    axis.legend(fontsize=8)
