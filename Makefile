@@ -4,7 +4,7 @@ PACKAGE ?= -e .
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-services lint audit fuzz soak clean
+.PHONY: demo test test-services postgres lint audit fuzz soak clean
 
 demo: .venv/demo.stamp
 	$(BIN)/semcache demo
@@ -13,13 +13,17 @@ demo: .venv/demo.stamp
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-# What needs servers; without PostgreSQL, and where we may, Debian's is installed.
-test-services: .venv/test.stamp
+# What needs servers; without PostgreSQL their tests are skipped.
+test-services: .venv/test.stamp postgres
+	$(BIN)/pytest tests/services
+
+# Debian's, where it is missing and we may.
+postgres:
 	@command -v initdb > /dev/null || ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 || \
 		{ test "$$(id -u)" = 0 && command -v apt-get > /dev/null && \
-		  apt-get -qq update && apt-get -qq install -y postgresql > /dev/null; } || \
+		  timeout 180 apt-get -qq update && \
+		  timeout 180 apt-get -qq install -y postgresql > /dev/null; } || \
 		echo "PostgreSQL is not installed, and cannot be from here: its tests are skipped"
-	$(BIN)/pytest tests/services
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .
