@@ -16,6 +16,21 @@ def fill(cache: SemanticCache, start: int = 0, stop: int = 120, scope: str = "")
         cache.update(Request(ask(i), scope), f"answer {scope}{i}")
 
 
+def rounds(cache: SemanticCache, n: int = 3) -> None:
+    """Of upkeep, in each of which scopes are counted, and a broken index is tried again."""
+    parts = cache._use()
+    for _ in range(n):
+        parts.retrieval.found_large.set()
+        parts.upkeep._indexer._retry_at = 0.0
+        parts.upkeep.round()
+
+
+def assert_finds(cache: SemanticCache, start: int = 0, stop: int = 120, step: int = 1) -> None:
+    for i in range(start, stop, step):
+        hit = cache.lookup(Request(other_words(i)))
+        assert hit is not None and hit.response == f"answer {i}", i
+
+
 def settle(cache: SemanticCache) -> None:
     """Rounds until the index has what it should; a broken index is tried again at once."""
     parts = cache._use()

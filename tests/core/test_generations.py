@@ -9,6 +9,7 @@ import pytest
 from chromadb.config import Settings
 from conftest import Bench
 from fakes import WordEmbedder
+from large_scopes import ask, assert_finds, fill, rounds
 from semcache_core import Request, SemanticCache, renewal
 from semcache_core.index import ChromaIndex
 from semcache_core.segments import remove_unreferenced
@@ -26,28 +27,6 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(renewal, "RETIRE_SECONDS", 0.0)
 
 
-def words(i: int) -> str:
-    return f"alpha{i} beta{i} gamma{i}"
-
-
-def fill(cache: SemanticCache, start: int, stop: int) -> None:
-    for i in range(start, stop):
-        cache.update(Request(words(i)), f"answer {i}")
-
-
-def rounds(cache: SemanticCache, n: int = 3) -> None:
-    for _ in range(n):
-        cache._use().retrieval.found_large.set()
-        cache._use().upkeep._indexer._retry_at = 0.0
-        cache._use().upkeep.round()
-
-
-def assert_finds(cache: SemanticCache, start: int, stop: int, step: int = 1) -> None:
-    for i in range(start, stop, step):
-        hit = cache.lookup(Request(f"gamma{i} alpha{i} beta{i}"))
-        assert hit is not None and hit.response == f"answer {i}", i
-
-
 def worn_cache(bench: Bench, **options: Any) -> SemanticCache:
     """The last LIVE entries, or one more, as they are evicted two at a time; EVER in all."""
     cache = bench.open(scan_limit=LIMIT, max_entries=LIVE + 1, **options)
@@ -55,6 +34,17 @@ def worn_cache(bench: Bench, **options: Any) -> SemanticCache:
         fill(cache, start, start + LIVE)
         if start < EVER - LIVE:
             rounds(cache, 1)
+    return cache
+
+
+def worn_cache_copied_slowly(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> SemanticCache:
+    """Its copy begins at the next round, and takes many."""
+    monkeypatch.setattr(renewal, "MIN_DEAD", 10**6)
+    cache = worn_cache(bench)
+    rounds(cache)
+    monkeypatch.setattr(renewal, "MIN_DEAD", 150)
+    monkeypatch.setattr(renewal, "MAX_BATCH", 20)
+    monkeypatch.setattr(renewal, "BATCHES_A_ROUND", 1)
     return cache
 
 
@@ -94,12 +84,7 @@ def test_few_dead_entries_are_left_where_they_are(
 def test_lookups_and_updates_in_the_middle_of_a_copy_miss_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(renewal, "MIN_DEAD", 10**6)
-    cache = worn_cache(bench)
-    rounds(cache)
-    monkeypatch.setattr(renewal, "MIN_DEAD", 150)
-    monkeypatch.setattr(renewal, "MAX_BATCH", 20)
-    monkeypatch.setattr(renewal, "BATCHES_A_ROUND", 1)
+    cache = worn_cache_copied_slowly(bench, monkeypatch)
     stored = EVER
     while live(cache).number == 0:
         assert_finds(cache, stored - LIVE, stored, step=4)
@@ -115,12 +100,7 @@ def test_lookups_and_updates_in_the_middle_of_a_copy_miss_nothing(
 def test_what_a_crash_in_the_middle_of_a_copy_leaves_is_dropped_on_opening(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(renewal, "MIN_DEAD", 10**6)
-    cache = worn_cache(bench)
-    rounds(cache)
-    monkeypatch.setattr(renewal, "MIN_DEAD", 150)
-    monkeypatch.setattr(renewal, "MAX_BATCH", 20)
-    monkeypatch.setattr(renewal, "BATCHES_A_ROUND", 1)
+    cache = worn_cache_copied_slowly(bench, monkeypatch)
     rounds(cache, 1)
     assert len(segment_directories(bench)) == 2
     cache.close()
@@ -210,7 +190,7 @@ class TestBeside:
         cache = bench.open(scan_limit=LIMIT)
         fill(cache, 0, 120)
         for i in range(120, 150):
-            cache.update(Request(words(i)), f"answer {i}", tags=["last"])
+            cache.update(Request(ask(i)), f"answer {i}", tags=["last"])
         rounds(cache)
         return cache
 
@@ -256,7 +236,7 @@ class TestBeside:
         owner.invalidate(["last"])
         owner.rebuild()
         assert beside.lookup(Request("gamma5 alpha5 beta5")) is None
-        assert beside.lookup(Request(words(5))) is not None  # by its exact key
+        assert beside.lookup(Request(ask(5))) is not None  # by its exact key
         assert len(warnings_of("too large to scan")) == 1
         rounds(beside, 1)
         assert_finds(beside, 0, 120)

@@ -12,6 +12,7 @@ from typing import Any
 import chromadb
 import pytest
 from conftest import Bench, _wait_for
+from large_scopes import ask, assert_finds, fill, rounds
 from semcache_core import Request, SemanticCache, index
 from semcache_core.index import Calls, ChromaIndex
 from semcache_core.indexer import Indexer
@@ -19,28 +20,6 @@ from semcache_core.retrieval import MOST_CANDIDATES
 
 pytestmark = pytest.mark.usefixtures("still")
 LIMIT, ENTRIES = 20, 120
-
-
-def words(i: int) -> str:
-    return f"alpha{i} beta{i} gamma{i}"
-
-
-def fill(cache: SemanticCache, start: int = 0, stop: int = ENTRIES) -> None:
-    for i in range(start, stop):
-        cache.update(Request(words(i)), f"answer {i}")
-
-
-def rounds(cache: SemanticCache, n: int = 3) -> None:
-    for _ in range(n):
-        cache._use().retrieval.found_large.set()
-        cache._use().upkeep._indexer._retry_at = 0.0
-        cache._use().upkeep.round()
-
-
-def assert_finds(cache: SemanticCache, start: int = 0, stop: int = ENTRIES, step: int = 1) -> None:
-    for i in range(start, stop, step):
-        hit = cache.lookup(Request(f"gamma{i} alpha{i} beta{i}"))
-        assert hit is not None and hit.response == f"answer {i}", i
 
 
 @pytest.fixture
@@ -387,7 +366,7 @@ def test_many_threads_keep_within_the_quotas_of_chroma_cloud(bench: Bench) -> No
     client: Any = LimitingClient()
     cache = bench.open(scan_limit=LIMIT, chroma_client=client)
     for i in range(700):
-        cache.update(Request(f"{words(i)} and more"), "dead", ttl=5)
+        cache.update(Request(f"{ask(i)} and more"), "dead", ttl=5)
     rounds(cache)
     bench.clock.now += 10
     fill(cache)
