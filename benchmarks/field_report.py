@@ -152,18 +152,9 @@ def plot(results: Results, path: Path) -> None:
     """Latency of each operation at the largest size, and served against wrong for each stream."""
     import matplotlib
     from matplotlib.figure import Figure
+    from semcache_core.evaluation.plots import STYLE
 
-    style = {
-        "svg.hashsalt": "semcache",
-        "svg.fonttype": "path",
-        "axes.grid": True,
-        "grid.color": "#e8eaed",
-        "axes.axisbelow": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "legend.frameon": False,
-    }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(STYLE):
         panels = 1 + len(results["streams"])
         figure = Figure(figsize=(5.2 * panels, 4.2), layout="constrained")
         axes = figure.subplots(1, panels, squeeze=False)[0]

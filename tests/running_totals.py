@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from fakes import WORDS, WordEmbedder
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
     rule,
-    run_state_machine_as_test,
 )
 from semcache_core import Request
 from semcache_core.catching_up import CatchingUp
@@ -23,6 +21,7 @@ from semcache_core.eviction import Limits, Policy
 from semcache_core.ledger import Arrival, Ledger, NewEntry
 from semcache_core.request import key_of
 from semcache_core.schema import ENTRY_BYTES, entries, space, tags, vectors
+from state_machines import run_machine
 
 FINGERPRINT = WordEmbedder.fingerprint
 VECTOR = (np.ones(WORDS) / np.sqrt(WORDS)).astype(np.float32)
@@ -216,14 +215,4 @@ class RunningTotals(RuleBasedStateMachine):
 
 
 def check_totals(machine: type[RunningTotals], examples: int) -> None:
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=25,
-            derandomize=True,
-            deadline=None,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_machine(machine, examples, 25)

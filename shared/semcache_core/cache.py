@@ -548,12 +548,11 @@ class SemanticCache:
         """Store the entries of an export, or of a log of `{"question", "response"}` lines.
 
         `admit` and `redact` see each of them, as in `update`, and what is too large is not stored.
-        An entry that is here already stays
-        if it is as new or newer, or the line has no time. Nothing is stored of a file with a line
-        that is wrong. Done again, after a crash too, it leaves the same entries. With `embed`
-        an entry without a vector of this cache's model gets one; without, the file's are kept as
-        they are, and `rebuild` makes what is missing. `progress` is told how many are done of how
-        many.
+        An entry that is here already stays if it is as new or newer, or the line has no time.
+        Nothing is stored of a file with a line that is wrong. Done again, after a crash too, it
+        leaves the same entries. With `embed` an entry without a vector of this cache's model gets
+        one; without, the file's are kept as they are, and `rebuild` makes what is missing.
+        `progress` is told how many are done of how many.
         """
         parts = self._use()
         if parts.limits.bounded:

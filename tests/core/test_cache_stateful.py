@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from fakes import ManualClock, WordEmbedder, calibrated
-from hypothesis import HealthCheck, assume, settings
+from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -18,11 +18,11 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 from semcache_core import Hit, Request, SemanticCache
 from semcache_core.posterior import doubt
 from semcache_core.upkeep import Upkeep
+from state_machines import run_machine
 
 QUESTIONS = [f"alpha{n} beta{n} gamma{n}" for n in range(12)]
 PERMUTED = [
@@ -235,17 +235,7 @@ class CacheAsDict(RuleBasedStateMachine):
 
 def run(machine: type[CacheAsDict], monkeypatch: pytest.MonkeyPatch, examples: int) -> None:
     monkeypatch.setattr(Upkeep, "start", lambda self: None)
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=40,
-            derandomize=True,
-            deadline=None,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_machine(machine, examples, 40)
 
 
 def test_the_cache_remembers_what_a_dictionary_would(monkeypatch: pytest.MonkeyPatch) -> None:

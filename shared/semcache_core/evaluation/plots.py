@@ -25,7 +25,7 @@ from semcache_core.evaluation.served import MIN_ASKED, Streams
 # Okabe and Ito's colours, told apart with any kind of colour vision
 _SAME, _OTHER, _GUIDE = "#0072b2", "#d55e00", "#8a8f98"
 _SIZE = (4.8, 3.9)
-_STYLE: Any = {
+STYLE: Any = {
     # no ids that change from run to run, and text as shapes: the same on a machine without fonts
     "svg.hashsalt": "semcache",
     "svg.fonttype": "path",
@@ -162,7 +162,7 @@ def _shares(axes: Axes, x: str, y: str) -> None:
 
 def _drawn(draw: Callable[[Axes], None]) -> str:
     # a figure of its own and not pyplot: that keeps its figures, and picks a backend, for everyone
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         drawing = Drawing(figsize=_SIZE, layout="constrained")
         draw(drawing.add_subplot())
         buffer = io.BytesIO()
