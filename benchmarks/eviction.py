@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 from semcache_core import Request
-from semcache_core.eviction import UNLIMITED, Limits
-from semcache_core.ledger import Arrival, Ledger, NewEntry
 from semcache_core.request import key_of
+from semcache_core.storage.eviction import UNLIMITED, Limits
+from semcache_core.storage.ledger import ImportedEntry, Ledger, NewEntry
 from timing import Samples, What, hardware, timed, versions
 
 RESULTS = Path(__file__).with_name("results")
@@ -102,7 +102,7 @@ def _fill(ledger: Ledger, size: int, seed: int) -> None:
         seconds, used = drawn.gamma(2.0, 3.0, len(numbers)), drawn.random(len(numbers))
         ledger.insert_newer(
             [
-                _entry(Arrival, f"stored {n}", 1e6 + float(at), float(took))
+                _entry(ImportedEntry, f"stored {n}", 1e6 + float(at), float(took))
                 for n, at, took in zip(numbers, used, seconds, strict=True)
             ],
             1e6,

@@ -10,7 +10,7 @@ from corpus import questions
 from filling import ANSWER, artefact_for_judging
 from peers import HOW_TO_GET_GPTCACHE
 from pipe import Piped
-from semcache_core.embedding import DEFAULT_ARTEFACT
+from semcache_core.embedding.onnx import DEFAULT_ARTEFACT
 from timing import Samples, What
 
 HERE = Path(__file__).parent

@@ -167,7 +167,7 @@ def _generations(answer: str) -> list[Any]:
     from langchain_core.messages import AIMessage
     from langchain_core.outputs import ChatGeneration
 
-    from langchain_semcache.generations import load_generations
+    from langchain_semcache.serialization import load_generations
 
     if answer == ANSWER:
         return list(load_generations(answer) or ())

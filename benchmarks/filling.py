@@ -12,13 +12,13 @@ from corpus import Matrix, Questions, clustered
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration
 from semcache_core import Request, SemanticCache
-from semcache_core.embedding import MODEL_FILE, TOKENIZER_FILE, OnnxEmbedder
-from semcache_core.ledger import Ledger
-from semcache_core.predictor import Calibration, Threshold, load_calibration
+from semcache_core.decision.calibration import Calibration, Threshold, load_calibration
+from semcache_core.embedding.onnx import MODEL_FILE, TOKENIZER_FILE, OnnxEmbedder
 from semcache_core.request import key_of
-from semcache_core.schema import entries, vectors
+from semcache_core.storage.ledger import Ledger
+from semcache_core.storage.schema import entries, vectors
 
-from langchain_semcache.generations import dump_generations
+from langchain_semcache.serialization import dump_generations
 
 SERVED_COSINE = 0.7
 """Paraphrases lie far above it, strangers far below: the benchmark times calls, not answers."""

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-from semcache_core import renewal
-from semcache_core.index import IndexHome
-from semcache_core.indexer import Indexer
-from semcache_core.ledger import Arrival, Ledger
-from semcache_core.retrieval import CANDIDATES, Retrieval
-from semcache_core.schema import removed
+from semcache_core.search import compaction
+from semcache_core.search.embedded import EmbeddedIndex
+from semcache_core.search.retriever import CANDIDATES, Retriever
+from semcache_core.search.sync import IndexSync
+from semcache_core.storage.ledger import ImportedEntry, Ledger
+from semcache_core.storage.schema import removed
 from semcache_core.types import Matrix
 from timing import hardware, summary, timed, versions
 
@@ -45,8 +45,8 @@ def measure(live: int, added: int, n: int, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="semcache-generations-") as name:
         path = Path(name)
         ledger = Ledger.open(path, None)
-        retrieval = Retrieval(ledger, MODEL, 0, 2**40)
-        indexer = Indexer(ledger, retrieval, 0, IndexHome(path), None)
+        retrieval = Retriever(ledger, MODEL, 0, 2**40)
+        indexer = IndexSync(ledger, retrieval, 0, EmbeddedIndex(path), None)
         indexer._renewal._look_at = float("inf")  # only when the old one has been measured
         try:
             for start in range(0, added, BATCH):
@@ -60,7 +60,7 @@ def measure(live: int, added: int, n: int, seed: int) -> dict[str, Any]:
             started = time.perf_counter()
             indexer.renew(threading.Event())
             seconds = time.perf_counter() - started
-            renewal.RETIRE_SECONDS = 0.0
+            compaction.RETIRE_SECONDS = 0.0
             indexer.step(0, threading.Event())
             after = _state(path, retrieval, queries)
         finally:
@@ -75,7 +75,7 @@ def measure(live: int, added: int, n: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _state(path: Path, retrieval: Retrieval, queries: Matrix) -> dict[str, Any]:
+def _state(path: Path, retrieval: Retriever, queries: Matrix) -> dict[str, Any]:
     index: Any = retrieval.index
     live = retrieval.indexed[PARTITION]
     seconds = timed(lambda query: index.nearest(PARTITION, query, CANDIDATES, live), queries)
@@ -91,9 +91,9 @@ def _unit(rows: Any) -> Matrix:
     return unit
 
 
-def _arrivals(start: int, rows: Matrix) -> list[Arrival]:
+def _arrivals(start: int, rows: Matrix) -> list[ImportedEntry]:
     return [
-        Arrival(
+        ImportedEntry(
             exact=i.to_bytes(32, "big"),
             partition=PARTITION,
             namespace="n",

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from semcache_core.demo import sample_questions
-from semcache_core.embedding import DEFAULT_ARTEFACT, OnnxEmbedder
+from semcache_core.cli.demo import sample_questions
+from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
 from semcache_core.evaluation.simulation import wilson
-from semcache_core.hubs import MIN_ASKED, is_hub
+from semcache_core.quality.hubs import MIN_ASKED, is_hub
 from semcache_core.types import Matrix, Vector
 from timing import hardware, versions
 

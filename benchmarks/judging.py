@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from semcache_core import Request, SemanticCache
-from semcache_core.demo import sample_questions
-from semcache_core.meaning import ByMeaning
+from semcache_core.cli.demo import sample_questions
+from semcache_core.decision.decide import HitDecider
 from semcache_core.request import key_of
-from semcache_core.training.synthetic import synthetic_pairs
+from semcache_core.training.data.augmentation import synthetic_pairs
 from timing import hardware, versions
 
 RESULTS = Path(__file__).with_name("results")
@@ -62,7 +62,7 @@ def measured(cache: SemanticCache, seed: int) -> tuple[list[float], int]:
         vector = parts.recent.embed(parts.embedder, question, "default")
         near = parts.retrieval.nearest(key.partition, vector, now)
         started = time.perf_counter()
-        decision = ByMeaning(parts, 0)._among(near, request, key, now)
+        decision = HitDecider(parts, 0)._among(near, request, key, now)
         if decision is not None and decision.served is not None:
             parts.watch.served(key, question, decision.served, now)
             hits += 1

@@ -24,7 +24,7 @@ from peers import Gptcache, RawNumpy, gptcache
 from report import table
 from scan_limit import SIZES as SCAN_SIZES
 from scan_limit import scan_limit
-from semcache_core.embedding import DEFAULT_ARTEFACT, OnnxEmbedder
+from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
 from subjects import LLM_STRING, ChatSemcache, InMemory, Semcache, TimedEmbedder, chat_scope, prompt
 from throughput import throughput
 from timing import Samples, What, hardware, timed, versions

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 from corpus import clustered
-from semcache_core.ledger import Ledger, NewEntry
 from semcache_core.request import key_of
-from semcache_core.schema import metadata
+from semcache_core.storage.ledger import Ledger, NewEntry
+from semcache_core.storage.schema import metadata
 from semcache_core.types import Request
 from timing import hardware, summary, timed, versions
 

@@ -14,7 +14,7 @@ import numpy as np
 from corpus import questions
 from filling import Layout, artefact_for_timing, fill, opened, stock
 from semcache_core import Request, SemanticCache
-from semcache_core.embedding import DEFAULT_ARTEFACT
+from semcache_core.embedding.onnx import DEFAULT_ARTEFACT
 from timing import hardware, rss_mib, summary, versions
 
 OUT = Path(__file__).parent / "results" / "many_scopes.json"

@@ -18,8 +18,8 @@ from corpus import clustered, questions
 from filling import ANSWER, Layout, Stock, add_rows, artefact_for_timing, opened, stock
 from first_hit import first_hits
 from semcache_core import Request
-from semcache_core.embedding import DEFAULT_ARTEFACT, OnnxEmbedder
-from semcache_core.ledger import Ledger
+from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
+from semcache_core.storage.ledger import Ledger
 from subjects import LLM_STRING, Semcache, TimedEmbedder, chat_scope, prompt
 from timing import Samples, hardware, rss_mib, versions
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from corpus import Matrix, clustered
 from filling import NAMESPACE, Stock, add_rows
-from semcache_core.index import IndexHome
-from semcache_core.indexer import Indexer
-from semcache_core.ledger import Ledger
 from semcache_core.request import key_of
-from semcache_core.retrieval import Retrieval
+from semcache_core.search.embedded import EmbeddedIndex
+from semcache_core.search.retriever import Retriever
+from semcache_core.search.sync import IndexSync
+from semcache_core.storage.ledger import Ledger
 from semcache_core.types import EMPTY, Request
 from timing import summary, timed
 
@@ -26,7 +26,7 @@ NEAR = 0.3
 def scan_limit(
     stock: Stock, n: int, sizes: tuple[int, ...], seed: int, rounds: int
 ) -> list[dict[str, Any]]:
-    """`Retrieval.nearest` at growing sizes, once forced to scan and once forced to use Chroma.
+    """`Retriever.nearest` at growing sizes, once forced to scan and once forced to use Chroma.
 
     Each of `n` queries lies as near to one of the first entries as a paraphrase does.
     """
@@ -36,8 +36,8 @@ def scan_limit(
     rows = []
     with tempfile.TemporaryDirectory(prefix="semcache-scan-") as name:
         ledger = Ledger.open(Path(name), None)
-        indexed = Retrieval(ledger, stock.fingerprint, 0, PLENTY)
-        indexer = Indexer(ledger, indexed, 0, IndexHome(Path(name)), None)
+        indexed = Retriever(ledger, stock.fingerprint, 0, PLENTY)
+        indexer = IndexSync(ledger, indexed, 0, EmbeddedIndex(Path(name)), None)
         try:
             for start, size in zip((0, *sizes), sizes, strict=False):
                 requests = [Request(f"filler {i}", SCOPE) for i in range(start, size)]
@@ -47,7 +47,7 @@ def scan_limit(
                 row = {"entries": size, "index_s": round(time.perf_counter() - started, 1)}
                 if indexed.indexed.get(partition, EMPTY).through != size:
                     raise RuntimeError(f"{indexed.indexed} was to hold {size} entries")
-                scanned = Retrieval(ledger, stock.fingerprint, PLENTY, PLENTY)
+                scanned = Retriever(ledger, stock.fingerprint, PLENTY, PLENTY)
                 rows.append(row | _compare(scanned, indexed, partition, queries, rounds))
         finally:
             indexer.close()
@@ -56,7 +56,7 @@ def scan_limit(
 
 
 def _compare(
-    scanned: Retrieval, indexed: Retrieval, partition: bytes, queries: Matrix, rounds: int
+    scanned: Retriever, indexed: Retriever, partition: bytes, queries: Matrix, rounds: int
 ) -> dict[str, Any]:
     now = time.time()
     seconds: dict[str, list[float]] = {"scan": [], "chroma": []}
@@ -74,7 +74,7 @@ def _compare(
 
 
 def _recall(
-    scanned: Retrieval, indexed: Retrieval, partition: bytes, queries: Matrix, now: float
+    scanned: Retriever, indexed: Retriever, partition: bytes, queries: Matrix, now: float
 ) -> float:
     """Share of queries for which Chroma finds the entry that is really the nearest."""
     same = sum(

@@ -16,8 +16,8 @@ from typing import Any
 from corpus import questions
 from filling import Layout, artefact_for_timing, fill, opened, stock
 from semcache_core import Request
-from semcache_core.embedding import DEFAULT_ARTEFACT, OnnxEmbedder
-from semcache_core.sharing import RemoteIndex
+from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
+from semcache_core.search.remote import RemoteIndex
 from subjects import TimedEmbedder
 from timing import Samples, What, hardware, versions
 

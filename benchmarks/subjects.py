@@ -16,7 +16,7 @@ from semcache_core import Embedder, Request, SemanticCache
 from timing import Samples, What, timed
 
 from langchain_semcache import SemanticLLMCache
-from langchain_semcache.generations import load_generations
+from langchain_semcache.serialization import load_generations
 
 LLM_STRING = (
     dumps(

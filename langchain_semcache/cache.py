@@ -22,23 +22,22 @@ from semcache_core.adapters import (
     Writer,
     check_given,
     check_writer,
-    given_or_opened,
-    note,
+    open_cache,
+    set_last_hit,
 )
 from typing_extensions import Unpack
 
-from langchain_semcache.generations import (
+from langchain_semcache.model_identity import calling_model, read_llm_string
+from langchain_semcache.request import RequestReader, namespace_of_config
+from langchain_semcache.serialization import (
     as_stored,
     dump_generations,
     is_storable,
     load_generations,
+    mark,
     plain_text,
+    usage_of,
 )
-from langchain_semcache.hits import mark
-from langchain_semcache.identity import calling_model, read_llm_string
-from langchain_semcache.namespaces import namespace_of_config
-from langchain_semcache.requests import RequestReader
-from langchain_semcache.usages import usage_of
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -73,7 +72,7 @@ class SemanticLLMCache(BaseCache):
     ) -> None:
         check_given(namespace)
         check_writer(writer)
-        self.cache = given_or_opened(cache, embedder, chroma_client, options)
+        self.cache = open_cache(cache, embedder, chroma_client, options)
         self._reader = RequestReader(self.cache, split, namespace, normalise_system, writer)
 
     def lookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
@@ -164,5 +163,5 @@ class SemanticLLMCache(BaseCache):
 
 def _noted(found: tuple[Hit, list[Generation]] | None) -> list[Generation] | None:
     """The generations; in the caller's own context, for a thread has another one."""
-    note(None if found is None else found[0])
+    set_last_hit(None if found is None else found[0])
     return None if found is None else found[1]

@@ -1,7 +1,13 @@
-"""CachedChatModel: any LangChain chat model with a cache in front, streams included."""
+"""A chat model whose `_generate` and `_stream` are told of the config that a call was given.
 
-from collections.abc import AsyncIterator, Iterator
+LangChain tells them of the run's callbacks at most, so it is handed down as an argument of the
+call. A context variable would not do: a stream's steps may run in one context after another.
+"""
+
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import (
@@ -10,18 +16,13 @@ from langchain_core.callbacks import (
     CallbackManagerForLLMRun,
 )
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config
+from langchain_core.utils.uuid import uuid7
 from pydantic import Field, PrivateAttr, SkipValidation, model_validator
-from semcache_core import (
-    CacheStats,
-    Explanation,
-    Hit,
-    SemanticCache,
-    Splitter,
-    split_question,
-)
+from semcache_core import CacheStats, Explanation, Hit, SemanticCache, Splitter, split_question
 from semcache_core.adapters import (
     Namespace,
     Normaliser,
@@ -29,22 +30,121 @@ from semcache_core.adapters import (
     check_given,
     check_pace,
     check_writer,
-    given_or_opened,
-    note,
+    open_cache,
+    set_last_hit,
 )
 from typing_extensions import Self
 
-from langchain_semcache.asking import STREAM, WHOLE, Question, RunManager
-from langchain_semcache.calls import ChatCalls
-from langchain_semcache.delegating import check_model
-from langchain_semcache.hits import Run
-from langchain_semcache.namespaces import namespace_of_config
-from langchain_semcache.replay import areplayed, replayed
-from langchain_semcache.requests import RequestReader
-from langchain_semcache.told import Call, ToldOfCalls, call_of
+from langchain_semcache.calls import (
+    STREAM,
+    WHOLE,
+    ChatCalls,
+    Question,
+    RunManager,
+    areplayed,
+    replayed,
+)
+from langchain_semcache.request import RequestReader, namespace_of_config
+from langchain_semcache.serialization import Run
+from langchain_semcache.wrapper import OWN_ARGUMENT, Delegating, check_model
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
+
+
+@dataclass
+class Call:
+    """What one call was told, and in which context; and the hit that answered it, once known.
+
+    A stream may be read in another context than it was asked for in, such as by a web server when
+    the endpoint has returned: the tenant is that of the asker.
+    """
+
+    config: RunnableConfig
+    context: Context = field(default_factory=copy_context)
+    hit: Hit | None = None
+
+
+def call_of(config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> Call:
+    """A new one, or the one among `kwargs`. It names the run, so that its handlers know it."""
+    if OWN_ARGUMENT in kwargs:
+        call: Call = kwargs[OWN_ARGUMENT]
+        return call
+    told = ensure_config(config)
+    return Call({**told, "run_id": told.get("run_id") or uuid7()})
+
+
+def _telling(config: RunnableConfig | None, kwargs: dict[str, Any]) -> tuple[Call, dict[str, Any]]:
+    """The call, and the arguments that hand it down."""
+    call = call_of(config, kwargs)
+    return call, {**kwargs, OWN_ARGUMENT: call}
+
+
+class ToldOfCalls(Delegating):
+    """Passes a `Call` down as the argument `semcache_call`."""
+
+    def invoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        call, told = _telling(config, kwargs)
+        return super().invoke(input, call.config, stop=stop, **told)
+
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        call, told = _telling(config, kwargs)
+        try:
+            return await super().ainvoke(input, call.config, stop=stop, **told)
+        finally:
+            set_last_hit(call.hit)  # LangChain asks in a task of its own
+
+    def stream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        call, told = _telling(config, kwargs)
+        return super().stream(input, call.config, stop=stop, **told)
+
+    def astream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        call, told = _telling(config, kwargs)
+        return super().astream(input, call.config, stop=stop, **told)
+
+    def stream_events(
+        self, input: Any, config: Any = None, *, version: Any = "v2", **kwargs: Any
+    ) -> Any:
+        if version == "v3":  # the others are made from `stream`
+            call, kwargs = _telling(config, kwargs)
+            config = call.config
+        return super().stream_events(input, config, version=version, **kwargs)
+
+    def astream_events(
+        self, input: Any, config: Any = None, *, version: Any = "v2", **kwargs: Any
+    ) -> Any:
+        if version == "v3":
+            call, kwargs = _telling(config, kwargs)
+            config = call.config
+        return super().astream_events(input, config, version=version, **kwargs)
 
 
 class CachedChatModel(ToldOfCalls):
@@ -95,7 +195,7 @@ class CachedChatModel(ToldOfCalls):
         shared: Any = {name: value for name, value in options.items() if name not in fields}
         # `configurable_fields` makes a copy from the values of all fields: then it is among them
         given: Any = options.get("semantic_cache", cache)
-        own["semantic_cache"] = given_or_opened(given, embedder, chroma_client, shared)
+        own["semantic_cache"] = open_cache(given, embedder, chroma_client, shared)
         # LangChain's own field: with False it does not ask its global cache besides this one
         super().__init__(model=model, cache=False, **own)
 
@@ -119,7 +219,7 @@ class CachedChatModel(ToldOfCalls):
     ) -> ChatResult:
         calls = self._calls()
         asked = calls.ask(self._question(messages, stop, kwargs, semcache_call, run_manager))
-        note(None)
+        set_last_hit(None)
         results = list(calls.items(asked, WHOLE))
         if asked.answer is None:
             return results[0]
@@ -152,7 +252,7 @@ class CachedChatModel(ToldOfCalls):
     ) -> Iterator[ChatGenerationChunk]:
         calls = self._calls()
         asked = calls.ask(self._question(messages, stop, kwargs, semcache_call, run_manager))
-        note(None)
+        set_last_hit(None)
         yield from calls.items(asked, STREAM)
         if asked.answer is not None:
             self._tell(asked.hit, semcache_call, run_manager)
@@ -168,7 +268,7 @@ class CachedChatModel(ToldOfCalls):
     ) -> AsyncIterator[ChatGenerationChunk]:
         calls = self._calls()
         asked = await calls.aask(self._question(messages, stop, kwargs, semcache_call, run_manager))
-        note(None)
+        set_last_hit(None)
         async with aclosing(calls.aitems(asked, STREAM)) as items:
             async for chunk in items:
                 yield chunk
@@ -263,6 +363,6 @@ class CachedChatModel(ToldOfCalls):
 
 
 def _note(hit: Hit | None, call: Call | None) -> None:
-    note(hit)
+    set_last_hit(hit)
     if call is not None:
         call.hit = hit

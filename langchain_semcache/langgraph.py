@@ -16,8 +16,7 @@ from langchain_core.runnables.config import ensure_config
 from pydantic import BaseModel
 from semcache_core import SemcacheError, digest
 
-from langchain_semcache.messages import read_prompt
-from langchain_semcache.namespaces import namespace_in
+from langchain_semcache.request import namespace_in, read_prompt
 
 log = logging.getLogger("semcache")
 

@@ -34,18 +34,14 @@ from semcache_core.adapters import (
     check_given,
     check_writer,
     described,
-    given_or_opened,
-    note,
+    open_cache,
+    set_last_hit,
 )
 from typing_extensions import Unpack
 
-from langchain_semcache.delegating import unobserved
-from langchain_semcache.generations import as_stored, plain_text
-from langchain_semcache.hits import EVENT
-from langchain_semcache.namespaces import namespace_of_config
-from langchain_semcache.requests import RequestReader
-from langchain_semcache.uncached import tools_called_in, tools_run_inside
-from langchain_semcache.usages import usage_of
+from langchain_semcache.request import RequestReader, namespace_of_config
+from langchain_semcache.serialization import EVENT, as_stored, plain_text, usage_of
+from langchain_semcache.wrapper import unobserved
 
 try:
     from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
@@ -55,8 +51,16 @@ except ImportError as error:
         'run: pip install "semcache-core[agents]"'
     ) from error
 
-from langchain_semcache.answers import dump_answer, generations_of, load_answer
-from langchain_semcache.schemas import describe_choice, describe_format, describe_tools
+from langchain_semcache.agent_answers import (
+    describe_choice,
+    describe_format,
+    describe_tools,
+    dump_answer,
+    generations_of,
+    load_answer,
+    tools_called_in,
+    tools_run_inside,
+)
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -112,7 +116,7 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
         check_given(namespace)
         check_writer(writer)
         self._uncached = UncachedTools(uncached_tools)
-        self.cache = given_or_opened(cache, embedder, chroma_client, options)
+        self.cache = open_cache(cache, embedder, chroma_client, options)
         self._tenant_by_config = namespace is namespace_of_config
         self._reader = RequestReader(self.cache, split, namespace, normalise_system, writer)
         self._audits = Audits(self.cache)
@@ -120,7 +124,7 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
     def wrap_model_call(self, request: ModelRequest[Any], handler: Call) -> Response:
         """The remembered answer to this step of the agent, else the model's."""
         looked = _Looked() if self._is_blind(handler) else self._look(request)
-        note(looked.hit)
+        set_last_hit(looked.hit)
         if looked.answer is not None and looked.hit is not None:
             with self.cache.failing_open("announce"), suppress(RuntimeError):  # outside of any run
                 dispatch_custom_event(EVENT, described(looked.hit))
@@ -140,7 +144,7 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
         if not self._is_blind(handler) and not self._lacks_config():
             with self.cache.failing_open("lookup"):
                 looked = await self.cache.in_thread(self._look, request)
-        note(looked.hit)
+        set_last_hit(looked.hit)
         if looked.answer is not None and looked.hit is not None:
             with self.cache.failing_open("announce"), suppress(RuntimeError):
                 await adispatch_custom_event(EVENT, described(looked.hit))

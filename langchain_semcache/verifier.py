@@ -7,7 +7,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from semcache_core import SemcacheError
 from semcache_core.adapters import JUDGE_PROMPT, check_judge_prompt, told_to_judge, verdict
 
-from langchain_semcache.delegating import unobserved
+from langchain_semcache.wrapper import unobserved
 
 
 class ChatVerifier:

@@ -8,11 +8,10 @@ Wherever an LLM goes:
 from semcache_core.adapters import last_hit
 
 from llamaindex_semcache.docstore import InvalidatingDocstore
+from llamaindex_semcache.documents import SourceNodes, Sources, document_tag, node_tag
 from llamaindex_semcache.events import SemcacheHitEvent
 from llamaindex_semcache.kvstore import SemcacheKVStore
 from llamaindex_semcache.llm import CachedLLM
-from llamaindex_semcache.sources import SourceNodes, Sources
-from llamaindex_semcache.tags import document_tag, node_tag
 from llamaindex_semcache.verifier import LLMVerifier
 
 __all__ = [

@@ -8,7 +8,7 @@ from llama_index.core.schema import BaseNode
 from llama_index.core.storage.docstore.types import BaseDocumentStore, RefDocInfo
 from semcache_core import SemanticCache, SemcacheError
 
-from llamaindex_semcache.tags import document_tag, node_tag
+from llamaindex_semcache.documents import document_tag, node_tag
 
 
 def _inner(name: str) -> Any:

@@ -17,9 +17,9 @@ from semcache_core import Request, SemanticCache, SemcacheError, SharedOptions, 
 from semcache_core.adapters import (
     Namespace,
     check_given,
-    given_or_opened,
+    current_namespace,
+    open_cache,
     own_namespace,
-    present_namespace,
 )
 from typing_extensions import Unpack
 
@@ -62,7 +62,7 @@ class SemcacheKVStore(BaseKVStore):
     ) -> None:
         check_given(namespace)
         self._namespace = namespace
-        opened = given_or_opened(cache, None, None, options)
+        opened = open_cache(cache, None, None, options)
         self._settings = _settings(opened) if cache is None else None
         self._cache: SemanticCache | None = opened
         self._opening = threading.Lock()
@@ -117,7 +117,7 @@ class SemcacheKVStore(BaseKVStore):
         found: dict[str, dict[str, Any]] = {}
 
         def find(cache: SemanticCache) -> None:
-            tenant = present_namespace(self._namespace, cache)
+            tenant = current_namespace(self._namespace, cache)
             for entry in cache.entries(_scope(collection), tenant):
                 with cache.failing_open("get_all"):  # one bad row does not hide the others
                     found[entry.question] = _load(entry.response)
@@ -167,7 +167,7 @@ class SemcacheKVStore(BaseKVStore):
     # -- helpers -------------------------------------------------------------------------------
 
     def _request(self, cache: SemanticCache, key: str, collection: str) -> Request:
-        tenant = present_namespace(self._namespace, cache)
+        tenant = current_namespace(self._namespace, cache)
         return Request(key, _scope(collection), tenant, exact_only=True)
 
     def _attempt(self, operation: str, call: Callable[[SemanticCache], T], otherwise: T) -> T:

@@ -1,14 +1,17 @@
-"""CachedLLM: any LlamaIndex LLM with a cache in front, streams and structured answers included."""
+"""A CachedLLM on its way to another process."""
 
+import logging
 import os
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+import pickle
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
 from llama_index.core.bridge.pydantic import BaseModel, Field, PrivateAttr
 from llama_index.core.llms.llm import LLM
 from llama_index.core.prompts import BasePromptTemplate
+from llama_index.core.types import Model
 from pydantic import SkipValidation
 from semcache_core import (
     CacheStats,
@@ -27,23 +30,135 @@ from semcache_core.adapters import (
     check_given,
     check_pace,
     check_writer,
-    given_or_opened,
+    open_cache,
     own_namespace,
 )
 from typing_extensions import Self, Unpack
 
-from llamaindex_semcache.asking import CHAT, CHAT_STREAM, COMPLETION, COMPLETION_STREAM
-from llamaindex_semcache.call import Call
-from llamaindex_semcache.delegating import check_llm
-from llamaindex_semcache.pickled import reduced
-from llamaindex_semcache.predicting import PredictingLLM
-from llamaindex_semcache.reading import CallReader, Context
+from llamaindex_semcache.calls import CHAT, CHAT_STREAM, COMPLETION, COMPLETION_STREAM
+from llamaindex_semcache.documents import Sources
+from llamaindex_semcache.request import Call, CallReader, Context
 from llamaindex_semcache.serving import Served, Serving, served_by
-from llamaindex_semcache.sources import Sources
+from llamaindex_semcache.structured import Prediction
 from llamaindex_semcache.templates import Templates
+from llamaindex_semcache.wrapper import DelegatingLLM, check_llm
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
+
+log = logging.getLogger("semcache")
+
+
+def reduced(
+    make: Callable[..., LLM], llm: LLM, told: Mapping[str, Any], cache: SemanticCache
+) -> tuple[Any, ...]:
+    """For `__reduce__`: `make(llm=llm, **told)`, or `llm` alone where `told` cannot be pickled.
+
+    Not an error, at which LlamaIndex would drop the LLM from whatever holds it and fall back on
+    OpenAI. And never a cache that has forgotten whose answers it may give.
+    """
+    try:
+        pickle.dumps(told)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        cache.warn_once(
+            "pickled",
+            f"a pickled CachedLLM arrives as its LLM alone, without a cache: {error}; give it a "
+            "path, and functions of a module",
+        )
+        return _alone, (llm,)
+    return _made, (make, llm, told)
+
+
+def _made(make: Callable[..., LLM], llm: LLM, told: Mapping[str, Any]) -> LLM:
+    # an error here would end the worker, and the pipeline would wait for it for ever
+    try:
+        return make(llm=llm, **told)
+    except (SemcacheError, OSError) as error:
+        log.warning("a CachedLLM arrives as its LLM alone, as its cache does not open: %s", error)
+        return llm
+
+
+def _alone(llm: LLM) -> LLM:
+    return llm
+
+
+class PredictingLLM(DelegatingLLM):
+    """Gives stored objects, or asks the LLM in it by that one's own structured methods.
+
+    Those may use a native mode of the provider, and render the prompt in a way of their own. So the
+    whole prediction is one call, not the chat that is made of it.
+    """
+
+    def structured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Model:
+        """An object of the cache, else the LLM's by its own `structured_predict`."""
+        call = self._prediction(output_cls, prompt, llm_kwargs, prompt_args)
+        kind = Prediction(prompt, prompt_args).whole
+        return cast(Model, self._predictions(output_cls).answer(call, kind))
+
+    async def astructured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Model:
+        """See `structured_predict`. The event loop is never blocked."""
+        call = self._prediction(output_cls, prompt, llm_kwargs, prompt_args)
+        kind = Prediction(prompt, prompt_args).whole
+        return cast(Model, await self._predictions(output_cls).aanswer(call, kind))
+
+    def stream_structured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Generator[Any, None, None]:
+        """The LLM's object as it fills; of a hit, all of it at once.
+
+        What comes last is stored. Where the LLM stops too early, LlamaIndex closes the brackets and
+        a shorter list looks whole: give classes whose streams you cache fields without defaults.
+        """
+        call = self._prediction(output_cls, prompt, llm_kwargs, prompt_args)
+        kind = Prediction(prompt, prompt_args).stream
+        return self._predictions(output_cls).stream(call, kind)
+
+    async def astream_structured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> AsyncGenerator[Any, None]:
+        """See `stream_structured_predict`."""
+        call = self._prediction(output_cls, prompt, llm_kwargs, prompt_args)
+        kind = Prediction(prompt, prompt_args).stream
+        return self._predictions(output_cls).astream(call, kind)
+
+    def _predictions(self, output: type[BaseModel]) -> Serving[BaseModel]:
+        """What answers predictions of this class."""
+        raise NotImplementedError
+
+    def _know(self, prompt: BasePromptTemplate) -> None:
+        """Hears of each template before it is rendered."""
+
+    def _prediction(
+        self,
+        output: type[BaseModel],
+        prompt: BasePromptTemplate,
+        arguments: Mapping[str, Any] | None,
+        prompt_args: Mapping[str, Any],
+    ) -> Call:
+        self._know(prompt)
+        messages = tuple(prompt.format_messages(llm=self.llm, **prompt_args))
+        told = dict(arguments or {})
+        return Call(self.llm, messages, arguments=told, output=output, how="structured")
 
 
 class CachedLLM(PredictingLLM):
@@ -112,7 +227,7 @@ class CachedLLM(PredictingLLM):
         _check(split, normalise_system, pace)
         check_given(namespace)
         check_writer(writer)
-        opened = given_or_opened(cache, embedder, chroma_client, options)
+        opened = open_cache(cache, embedder, chroma_client, options)
         fields: dict[str, Any] = {
             "semantic_cache": opened,
             "sources": Sources(),

@@ -21,7 +21,7 @@ from llama_index.core.bridge.pydantic import BaseModel
 from semcache_core import SemcacheError
 from semcache_core.adapters import CallIds
 
-from llamaindex_semcache.identity import as_json, refuse
+from llamaindex_semcache.model_identity import as_json, refuse
 
 _TYPES = {
     MessageRole.USER: "human",

@@ -12,17 +12,15 @@ from typing import Generic, TypeVar
 from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
 from llama_index.core.bridge.pydantic import BaseModel
 from semcache_core import SemanticCache
-from semcache_core.adapters import Answers, Asked, CachedCalls, Kind, note
+from semcache_core.adapters import AnswerCodec, CachedCalls, ModelCall, PendingCall, set_last_hit
 
-from llamaindex_semcache.answers import ChatAnswers, CompletionAnswers
-from llamaindex_semcache.call import Call
-from llamaindex_semcache.delegating import unobserved
+from llamaindex_semcache.calls import chat_items, completion_items
 from llamaindex_semcache.events import announce
-from llamaindex_semcache.reading import CallReader
-from llamaindex_semcache.replay import chat_items, completion_items
+from llamaindex_semcache.request import Call, CallReader
+from llamaindex_semcache.serialization import ChatAnswers, CompletionAnswers, usage_of
 from llamaindex_semcache.structured import Predictions
 from llamaindex_semcache.templates import Templates
-from llamaindex_semcache.usages import usage_of
+from llamaindex_semcache.wrapper import unobserved
 
 A = TypeVar("A")
 
@@ -32,7 +30,7 @@ _CLASSES = 64
 
 @dataclass(frozen=True)
 class Serving(Generic[A]):
-    """Answers calls of one kind: chats, completions, or predictions of one class.
+    """AnswerCodec calls of one kind: chats, completions, or predictions of one class.
 
     `replay` makes the items of a stream of a stored answer; they come `pace` seconds apart.
     """
@@ -42,21 +40,21 @@ class Serving(Generic[A]):
     replay: Callable[[A], Iterator[A]]
     pace: float | None
 
-    def answer(self, call: Call, kind: Kind[Call, A, A]) -> A:
+    def answer(self, call: Call, kind: ModelCall[Call, A, A]) -> A:
         """The whole answer."""
         asked = self.calls.ask(call)
-        note(None)
+        set_last_hit(None)
         given = list(self.calls.items(asked, kind))
         return given[0] if asked.answer is None else self._served(asked, asked.answer)
 
-    async def aanswer(self, call: Call, kind: Kind[Call, A, A]) -> A:
+    async def aanswer(self, call: Call, kind: ModelCall[Call, A, A]) -> A:
         """See `answer`."""
         asked = await self.calls.aask(call)
-        note(None)
+        set_last_hit(None)
         given = [item async for item in self.calls.aitems(asked, kind)]
         return given[0] if asked.answer is None else self._served(asked, asked.answer)
 
-    def stream(self, call: Call, kind: Kind[Call, A, A]) -> Generator[A, None, None]:
+    def stream(self, call: Call, kind: ModelCall[Call, A, A]) -> Generator[A, None, None]:
         """The answer in items. Nothing is asked before the first one is wanted.
 
         For the tenant and the writer of now: whoever reads the stream may do so in another context,
@@ -65,10 +63,10 @@ class Serving(Generic[A]):
         return self._stream(copy_context(), call, kind)
 
     def _stream(
-        self, context: Context, call: Call, kind: Kind[Call, A, A]
+        self, context: Context, call: Call, kind: ModelCall[Call, A, A]
     ) -> Generator[A, None, None]:
         asked = context.run(self.calls.ask, call)
-        note(None)
+        set_last_hit(None)
         yield from self.calls.items(asked, kind)
         if asked.answer is not None:
             for number, item in enumerate(self.replay(self._served(asked, asked.answer))):
@@ -76,15 +74,15 @@ class Serving(Generic[A]):
                     time.sleep(self.pace)
                 yield item
 
-    def astream(self, call: Call, kind: Kind[Call, A, A]) -> AsyncGenerator[A, None]:
+    def astream(self, call: Call, kind: ModelCall[Call, A, A]) -> AsyncGenerator[A, None]:
         """See `stream`. Between two items other tasks have their turn, without a pace too."""
         return self._astream(copy_context(), call, kind)
 
     async def _astream(
-        self, context: Context, call: Call, kind: Kind[Call, A, A]
+        self, context: Context, call: Call, kind: ModelCall[Call, A, A]
     ) -> AsyncGenerator[A, None]:
         asked = await self.calls.aask(call, context)
-        note(None)
+        set_last_hit(None)
         async with aclosing(self.calls.aitems(asked, kind)) as items:
             async for item in items:
                 yield item
@@ -94,9 +92,9 @@ class Serving(Generic[A]):
                     await asyncio.sleep(self.pace or 0)
                 yield item
 
-    def _served(self, asked: Asked[Call, A], answer: A) -> A:
+    def _served(self, asked: PendingCall[Call, A], answer: A) -> A:
         """`answer`, told of as the hit that it is; what another call just got is none."""
-        note(asked.hit)
+        set_last_hit(asked.hit)
         if asked.hit is not None:
             with self.cache.failing_open("announce"):
                 announce(asked.hit)
@@ -119,7 +117,7 @@ def served_by(
 ) -> Served:
     """All of it, for calls that `reader` reads."""
 
-    def serving(answers: Answers[A], replay: Callable[[A], Iterator[A]]) -> Serving[A]:
+    def serving(answers: AnswerCodec[A], replay: Callable[[A], Iterator[A]]) -> Serving[A]:
         calls = CachedCalls(cache, reader.read, answers, _unobserved, usage_of)
         return Serving(cache, calls, replay, pace)
 

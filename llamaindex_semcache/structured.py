@@ -8,12 +8,12 @@ from typing import Any, TypeAlias
 from llama_index.core.bridge.pydantic import BaseModel
 from llama_index.core.prompts import BasePromptTemplate
 from semcache_core import Hit, SemcacheError
-from semcache_core.adapters import Kind
+from semcache_core.adapters import ModelCall
 
-from llamaindex_semcache.asking import closed_after
-from llamaindex_semcache.call import Call
+from llamaindex_semcache.calls import closed_after
+from llamaindex_semcache.request import Call
 
-PredictionKind: TypeAlias = Kind[Call, BaseModel, BaseModel]
+PredictionKind: TypeAlias = ModelCall[Call, BaseModel, BaseModel]
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,12 @@ class Prediction:
     @property
     def whole(self) -> PredictionKind:
         """For the object at once."""
-        return Kind(self._ask, self._aask, copy=lambda given: given, whole=_last)
+        return ModelCall(self._ask, self._aask, copy=lambda given: given, whole=_last)
 
     @property
     def stream(self) -> PredictionKind:
         """For the object as it fills; what comes last is the answer."""
-        return Kind(self._stream, self._astream, copy=deepcopy, whole=_last)
+        return ModelCall(self._stream, self._astream, copy=deepcopy, whole=_last)
 
     def _ask(self, call: Call) -> Generator[BaseModel, None, None]:
         yield call.llm.structured_predict(**self._asked(call))

@@ -7,7 +7,7 @@ from llama_index.core.llms.llm import LLM
 from semcache_core import SemcacheError
 from semcache_core.adapters import JUDGE_PROMPT, check_judge_prompt, told_to_judge, verdict
 
-from llamaindex_semcache.delegating import unobserved
+from llamaindex_semcache.wrapper import unobserved
 
 
 class LLMVerifier:

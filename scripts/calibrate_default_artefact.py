@@ -18,12 +18,12 @@ from default_data import (
     read_data,
 )
 from default_figures import CARD_SEEDS, edited_rows, stream_rows
-from semcache_core.embedding import OnnxEmbedder
-from semcache_core.predictor import Calibration
-from semcache_core.training.calibration import EDITED, calibrate
-from semcache_core.training.card import threshold_rows, weight_rows
-from semcache_core.training.judging import Decided, decide, meet
-from semcache_core.training.streams import Remembering, embed_texts
+from semcache_core.decision.calibration import Calibration
+from semcache_core.embedding.batching import embed_texts
+from semcache_core.embedding.onnx import OnnxEmbedder
+from semcache_core.training.calibration.calibrate import EDITED, calibrate
+from semcache_core.training.calibration.model_card import threshold_rows, weight_rows
+from semcache_core.training.calibration.streams import Decided, Remembering, decide, run_trials
 
 MISSING_SHARES = (("all answerable", 0.0), ("half missing", 0.5))
 CARD = Path(__file__).with_name("default_calibration.md")
@@ -91,7 +91,7 @@ def streams(
     for domain in domains:
         vectors = embed_texts(embedder, domain.texts)
         for form, missing in MISSING_SHARES:
-            met = meet(domain, vectors, missing=missing, seeds=CARD_SEEDS)
+            met = run_trials(domain, vectors, missing=missing, seeds=CARD_SEEDS)
             found.append((form, decide(domain.name, met, calibration.judged_by)))
     return found
 

@@ -5,10 +5,9 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from semcache_core.training.mining import drop_duplicates
-from semcache_core.training.pairs import Pair, read_pairs
-from semcache_core.training.questions import Question, read_questions
-from semcache_core.training.streams import Domain, domain_from_labels, domain_from_pairs
+from semcache_core.training.calibration.streams import Domain, domain_from_labels, domain_from_pairs
+from semcache_core.training.data.mining import drop_duplicates
+from semcache_core.training.data.records import Pair, Question, read_pairs, read_questions
 
 SEED = 0
 TUNED_INTENTS = 40

@@ -6,21 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from semcache_core.embedding import OnnxEmbedder, SentenceTransformerEmbedder
+from semcache_core.decision.calibration import Calibration
+from semcache_core.decision.guard import differences, read
+from semcache_core.decision.scoring import sigmoid
+from semcache_core.embedding.batching import embed_texts
+from semcache_core.embedding.onnx import OnnxEmbedder
+from semcache_core.embedding.wrappers import SentenceTransformerEmbedder
 from semcache_core.evaluation import evaluate
-from semcache_core.evidence import sigmoid
-from semcache_core.guard import differences, read
-from semcache_core.predictor import Calibration
-from semcache_core.training.judging import Decided, decide, meet
-from semcache_core.training.pairs import Pair
-from semcache_core.training.streams import (
+from semcache_core.training.calibration.streams import (
     SEEDS,
+    Decided,
     Remembering,
+    decide,
     domain_from_edits,
-    embed_texts,
+    run_trials,
     similarities_of,
 )
-from semcache_core.training.synthetic import synthetic_pairs
+from semcache_core.training.data.augmentation import synthetic_pairs
+from semcache_core.training.data.records import Pair
 from semcache_core.types import Embedder
 from sentence_transformers import SentenceTransformer
 from sklearn.metrics import roc_auc_score
@@ -109,7 +112,7 @@ def stream_rows(calibration: Calibration, streams: Sequence[tuple[str, Decided]]
 def edited_rows(calibration: Calibration, embedder: Embedder, texts: Sequence[str]) -> str:
     """Per bound: the share served of edits, which have another answer, and of rewrites."""
     domain = domain_from_edits("edited", texts, seed=SYNTHETIC_SEED)
-    met = meet(domain, embed_texts(embedder, domain.texts), missing=0, seeds=(0,))
+    met = run_trials(domain, embed_texts(embedder, domain.texts), missing=0, seeds=(0,))
     decided = decide("edited", met, calibration.judged_by)
     rows = []
     for row in calibration.thresholds:

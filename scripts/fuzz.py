@@ -26,25 +26,24 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.outputs import ChatGeneration, Generation
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
 from semcache_core import Request, SemcacheError
-from semcache_core.answers import answer_digest
-from semcache_core.database import parsed_url
-from semcache_core.embedding import DEFAULT_ARTEFACT
+from semcache_core.decision.calibration import load_calibration
+from semcache_core.decision.guard import differences, read
+from semcache_core.decision.same_answer import answer_digest
+from semcache_core.embedding.onnx import DEFAULT_ARTEFACT
 from semcache_core.errors import ArtefactError, LedgerError, RequestError, SettingsError
-from semcache_core.guard import differences, read
-from semcache_core.index import ChromaIndex
-from semcache_core.json_fields import parse_object
-from semcache_core.ledger import _entry, _stored
-from semcache_core.portable import Header, _header
-from semcache_core.portable import _entry as portable_entry
-from semcache_core.predictor import load_calibration
 from semcache_core.request import key_of, split_question
-from semcache_core.rows import UNREADABLE, vectors_from
+from semcache_core.search.chroma import ChromaIndex
 from semcache_core.settings import settings_from
+from semcache_core.storage.database import parsed_url
+from semcache_core.storage.ledger import _entry, _stored
+from semcache_core.storage.rows import UNREADABLE, vectors_from
+from semcache_core.transfer.jsonl import Header, _header, parse_object
+from semcache_core.transfer.jsonl import _entry as portable_entry
 
-from langchain_semcache.generations import dump_generations, load_generations
-from langchain_semcache.identity import read_llm_string
-from langchain_semcache.messages import read_prompt
-from llamaindex_semcache.answers import ChatAnswers, CompletionAnswers
+from langchain_semcache.model_identity import read_llm_string
+from langchain_semcache.request import read_prompt
+from langchain_semcache.serialization import dump_generations, load_generations
+from llamaindex_semcache.serialization import ChatAnswers, CompletionAnswers
 
 Rng = random.Random
 VALUES: list[Any] = [

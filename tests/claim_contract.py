@@ -4,9 +4,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from semcache_core import claim
-from semcache_core.claim import Claim
-from semcache_core.ledger import Ledger
+from semcache_core.search import compaction
+from semcache_core.search.compaction import Lease
+from semcache_core.storage.ledger import Ledger
 
 
 class Seconds:
@@ -24,12 +24,12 @@ class ClaimContract:
     @pytest.fixture
     def seconds(self, monkeypatch: pytest.MonkeyPatch) -> Seconds:
         seconds = Seconds()
-        monkeypatch.setattr(claim, "time", seconds)
+        monkeypatch.setattr(compaction, "time", seconds)
         return seconds
 
     @pytest.mark.usefixtures("seconds")
     def test_one_has_it_until_it_is_given_back(self, reopen: Callable[[], Ledger]) -> None:
-        one, other = (Claim(reopen(), "a") for _ in range(2))
+        one, other = (Lease(reopen(), "a") for _ in range(2))
         assert one.hold() and one.hold() and one.held
         assert not other.hold() and not other.held
         other.release()  # not its own
@@ -37,15 +37,15 @@ class ClaimContract:
         one.release()
         assert not one.held
         assert other.hold()
-        assert Claim(reopen(), "b").hold()
+        assert Lease(reopen(), "b").hold()
 
     def test_whoever_shows_no_sign_of_life_loses_it(
         self, reopen: Callable[[], Ledger], seconds: Seconds
     ) -> None:
-        gone, other, third = (Claim(reopen(), "a") for _ in range(3))
+        gone, other, third = (Lease(reopen(), "a") for _ in range(3))
         assert gone.hold()
         assert not other.hold()
-        seconds.now += claim.SECONDS - 1
+        seconds.now += compaction.SECONDS - 1
         assert not other.hold()
         seconds.now += 1
         assert not third.hold()  # it has only just seen it
@@ -57,15 +57,15 @@ class ClaimContract:
     def test_whoever_shows_signs_of_life_keeps_it(
         self, reopen: Callable[[], Ledger], seconds: Seconds
     ) -> None:
-        one, other = (Claim(reopen(), "a") for _ in range(2))
+        one, other = (Lease(reopen(), "a") for _ in range(2))
         for _ in range(5):
             assert one.hold()
             assert not other.hold()
-            seconds.now += claim.SECONDS - 1
+            seconds.now += compaction.SECONDS - 1
 
     @pytest.mark.usefixtures("seconds")
     def test_of_many_at_once_one_gets_it(self, reopen: Callable[[], Ledger]) -> None:
-        claims = [Claim(reopen(), "a") for _ in range(4)]
+        claims = [Lease(reopen(), "a") for _ in range(4)]
         with ThreadPoolExecutor(4) as threads:
             assert sum(threads.map(lambda one: one.hold(), claims)) == 1
         assert sum(one.hold() for one in claims) == 1

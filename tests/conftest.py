@@ -15,9 +15,9 @@ import hypothesis
 import pytest
 from fakes import ManualClock, WordEmbedder, calibrated
 from semcache_core import SemanticCache
-from semcache_core.index import memory_client
-from semcache_core.retrieval import Retrieval
-from semcache_core.upkeep import Upkeep
+from semcache_core.pipeline.background import BackgroundWorker
+from semcache_core.search.chroma import memory_client
+from semcache_core.search.retriever import Retriever
 
 # a machine that others use too has no time that a test may not exceed
 hypothesis.settings.register_profile("no deadline", deadline=None)
@@ -71,20 +71,20 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 @pytest.fixture
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
     """No upkeep behind the test's back: the test calls `round()` itself."""
-    monkeypatch.setattr(Upkeep, "start", lambda self: None)
+    monkeypatch.setattr(BackgroundWorker, "start", lambda self: None)
 
 
 @pytest.fixture
 def scans(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Partitions that were scanned whole since."""
     found: list[bytes] = []
-    original = Retrieval._scan_all
+    original = Retriever._scan_all
 
-    def scan_all(self: Retrieval, partition: bytes, *rest: Any) -> list[int]:
+    def scan_all(self: Retriever, partition: bytes, *rest: Any) -> list[int]:
         found.append(partition)
         return original(self, partition, *rest)
 
-    monkeypatch.setattr(Retrieval, "_scan_all", scan_all)
+    monkeypatch.setattr(Retriever, "_scan_all", scan_all)
     return found
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from semcache_core import Embedder, SemcacheError
+from semcache_core.decision.verifier import Verifier
 from semcache_core.errors import CollectionGoneError
 from semcache_core.types import Matrix, VectorIndex
-from semcache_core.verification import Verifier
 
 TEXTS = ["How do I reset my password?", "Where is Basel?", "a", "¿Dónde está mi tarjeta?"]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from semcache_core import Request, SemanticCache
-from semcache_core.evidence import VETO, Weights
-from semcache_core.guard import RULES
-from semcache_core.predictor import Calibration, Threshold
+from semcache_core.decision.calibration import Calibration, Threshold
+from semcache_core.decision.guard import RULES
+from semcache_core.decision.scoring import VETO, Weights
 from semcache_core.request import key_of
 
 WORDS = 64

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from fakes import WORDS, WordEmbedder, entry_fields
 from running_totals import counted_anew
 from semcache_core import Request
-from semcache_core.eviction import Limits
-from semcache_core.ledger import Ledger, NewEntry
 from semcache_core.request import key_of
-from semcache_core.schema import entries, judged, quarantined, served, tags, vectors
+from semcache_core.storage.eviction import Limits
+from semcache_core.storage.ledger import Ledger, NewEntry
+from semcache_core.storage.schema import entries, judged, quarantined, served, tags, vectors
 from semcache_core.types import EMPTY, Generation
 
 FINGERPRINT = WordEmbedder.fingerprint

@@ -16,11 +16,11 @@ from hypothesis.stateful import (
     rule,
 )
 from semcache_core import Request
-from semcache_core.catching_up import CatchingUp
-from semcache_core.eviction import Limits, Policy
-from semcache_core.ledger import Arrival, Ledger, NewEntry
+from semcache_core.pipeline.background import CatchingUp
 from semcache_core.request import key_of
-from semcache_core.schema import ENTRY_BYTES, entries, space, tags, vectors
+from semcache_core.storage.eviction import Limits, Policy
+from semcache_core.storage.ledger import ImportedEntry, Ledger, NewEntry
+from semcache_core.storage.schema import ENTRY_BYTES, entries, space, tags, vectors
 from state_machines import run_machine
 
 FINGERPRINT = WordEmbedder.fingerprint
@@ -136,7 +136,7 @@ class RunningTotals(RuleBasedStateMachine):
     @rule(some=st.lists(st.tuples(NUMBERS, TEXTS), max_size=4), limits=LIMITS)
     def insert_newer(self, some: list[tuple[int, str]], limits: Limits) -> None:
         self.now += 1
-        comes = [new(f"q{n}", Arrival, response=r, created=self.now) for n, r in some]
+        comes = [new(f"q{n}", ImportedEntry, response=r, created=self.now) for n, r in some]
         self.ledger.insert_newer(comes, self.now, limits)
 
     @rule(n=NUMBERS)

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 import torch
-from semcache_core.training.pairs import Pair
+from semcache_core.training.data.records import Pair
 from sentence_transformers import SentenceTransformer, models
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from semcache_core.training.options import FitOptions
+from semcache_core.training.trainer import FitOptions
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

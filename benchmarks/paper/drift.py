@@ -23,15 +23,15 @@ from arguments import RESULTS, at_least_one
 from common import limited, machine
 from figures import Results, markdown, name_of, plain, write
 from intents import read_intents
-from semcache_core.audit import NOTHING, Audit
+from semcache_core._utils.intervals import NOTHING
 from semcache_core.cli.progress import Steps
-from semcache_core.embedding import DEFAULT_ARTEFACT, OnnxEmbedder
+from semcache_core.decision.calibration import Calibration, load_calibration
+from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
 from semcache_core.errors import SemcacheError
-from semcache_core.evaluation.arrivals import Arrival, in_order
 from semcache_core.evaluation.policies import Candidate, MaxErrorRate, Policy
-from semcache_core.evaluation.replay import Progress, Replay, number_stream, run
-from semcache_core.predictor import Calibration, load_calibration
-from semcache_core.training.streams import Remembering
+from semcache_core.evaluation.replay import Arrival, Progress, Replay, in_order, number_stream, run
+from semcache_core.quality.monitor import ErrorMonitor
+from semcache_core.training.calibration.streams import Remembering
 from semcache_core.types import Embedder
 from trial import shown_spread, spread
 
@@ -58,7 +58,7 @@ class Audited:
 
     def __post_init__(self) -> None:
         policy = self.policy
-        self.audit = Audit(
+        self.audit = ErrorMonitor(
             policy.max_error_rate, policy.threshold, chance=self.chance, tell=self._told
         )
 

@@ -19,14 +19,14 @@ from arguments import RESULTS
 from common import machine
 from figures import Results, markdown, write
 from intents import read_intents
-from semcache_core.embedding import DEFAULT_ARTEFACT, OnnxEmbedder
-from semcache_core.evidence import Weights, sigmoid
-from semcache_core.guard import RULES, Difference, differences, read
-from semcache_core.predictor import load_calibration
-from semcache_core.training.pairs import Pair, read_pairs
-from semcache_core.training.questions import Question
-from semcache_core.training.streams import embed_texts, similarities_of
-from semcache_core.training.synthetic import synthetic_pairs
+from semcache_core.decision.calibration import load_calibration
+from semcache_core.decision.guard import RULES, Difference, differences, read
+from semcache_core.decision.scoring import Weights, sigmoid
+from semcache_core.embedding.batching import embed_texts
+from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
+from semcache_core.training.calibration.streams import similarities_of
+from semcache_core.training.data.augmentation import synthetic_pairs
+from semcache_core.training.data.records import Pair, Question, read_pairs
 from semcache_core.types import Embedder
 
 BOUNDS = {"2 %": 0.02, "5 %": 0.05}

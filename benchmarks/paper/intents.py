@@ -10,22 +10,21 @@ import numpy as np
 from common import Arm, Bench
 from figures import Results, plain
 from numpy.typing import NDArray
+from semcache_core.decision.calibration import Calibration
+from semcache_core.embedding.batching import embed_texts
 from semcache_core.errors import TrainingError
 from semcache_core.evaluation import metrics
 from semcache_core.evaluation.served import Forms, Streams, stream_figures
-from semcache_core.predictor import Calibration
-from semcache_core.training.calibration import MISSING
-from semcache_core.training.labelling import label_by_answers
-from semcache_core.training.mining import drop_duplicates, mine
-from semcache_core.training.pairs import Pair
-from semcache_core.training.questions import Question, fold_question
-from semcache_core.training.streams import (
+from semcache_core.training.calibration.calibrate import MISSING
+from semcache_core.training.calibration.streams import (
     Domain,
     domain_from_labels,
-    embed_texts,
     run_streams,
     similarities_of,
 )
+from semcache_core.training.data.labelling import label_by_answers
+from semcache_core.training.data.mining import drop_duplicates, mine
+from semcache_core.training.data.records import Pair, Question, fold_question
 from semcache_core.types import Embedder, Matrix
 
 HELD_OUT = 0.15

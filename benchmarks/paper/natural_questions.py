@@ -18,12 +18,11 @@ from common import Arm, Bench, conduct, counts, limited
 from figures import Results, markdown, name_of, plain, shown
 from semcache_core.errors import TrainingError
 from semcache_core.evaluation import metrics
-from semcache_core.training.labelling import label_by_answers
-from semcache_core.training.mining import NEAR_DUPLICATE, hard_subset, mine
+from semcache_core.training.calibration.streams import similarities_of
+from semcache_core.training.data.labelling import label_by_answers
+from semcache_core.training.data.mining import NEAR_DUPLICATE, hard_subset, mine
+from semcache_core.training.data.records import MinedPair, Pair, Question
 from semcache_core.training.natural_questions import HUB, load_natural_questions
-from semcache_core.training.pairs import MinedPair, Pair
-from semcache_core.training.questions import Question
-from semcache_core.training.streams import similarities_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -22,16 +22,15 @@ from arguments import parser
 from common import Arm, Bench, apart, conduct, counts, limited
 from figures import Results, markdown, plain, shown
 from intents import Group, group_of, measure_group, read_intents
-from semcache_core.evaluation.arrivals import from_pairs, zipf
+from semcache_core.decision.calibration import Calibration
 from semcache_core.evaluation.evaluate import Evaluation, evaluate
 from semcache_core.evaluation.policies import Arm as SimulatedArm
 from semcache_core.evaluation.policies import ExactOnly, InHindsight, MaxErrorRate
+from semcache_core.evaluation.replay import from_pairs, zipf
 from semcache_core.evaluation.simulation import Simulation, simulate
-from semcache_core.predictor import Calibration
-from semcache_core.training.calibration import calibrate
-from semcache_core.training.pairs import Pair, read_pairs
-from semcache_core.training.questions import Question
-from semcache_core.training.streams import similarities_of
+from semcache_core.training.calibration.calibrate import calibrate
+from semcache_core.training.calibration.streams import similarities_of
+from semcache_core.training.data.records import Pair, Question, read_pairs
 
 BOUNDS = (0.02, 0.05, 0.1)
 """The last because the labels are noisy: an error much below 10 % cannot be measured on them."""

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from figures import Results
 from semcache_core.cli.progress import Steps
-from semcache_core.embedding import OnnxEmbedder, open_sentence_transformer
+from semcache_core.decision.calibration import Calibration, load_calibration
+from semcache_core.embedding.onnx import OnnxEmbedder
+from semcache_core.embedding.wrappers import open_sentence_transformer
 from semcache_core.evaluation.policies import Arm, artefact_arm
-from semcache_core.predictor import Calibration, load_calibration
-from semcache_core.training.export import export_onnx
-from semcache_core.training.streams import Remembering
+from semcache_core.training.calibration.streams import Remembering
+from semcache_core.training.onnx_export import export_onnx
 from semcache_core.types import Embedder
 
 BOUNDS = (0.01, 0.02, 0.05, 0.10)

@@ -27,7 +27,7 @@ from arguments import RESULTS, at_least_one
 from common import machine
 from figures import Results, name_of, plain, write
 from semcache_core.cli.progress import Steps
-from semcache_core.embedding import DEFAULT_ARTEFACT
+from semcache_core.embedding.onnx import DEFAULT_ARTEFACT
 from semcache_core.errors import SemcacheError
 from trial import trial_of
 from trust_arrivals import ARRIVALS

@@ -7,9 +7,9 @@ from functools import partial
 from common import limited
 from figures import Results, markdown
 from intents import read_intents
-from semcache_core.evaluation.arrivals import Arrival, in_order
 from semcache_core.evaluation.per_prompt import PerPrompt
 from semcache_core.evaluation.policies import Arm, FixedThreshold, InHindsight
+from semcache_core.evaluation.replay import Arrival, in_order
 from semcache_core.evaluation.simulation import ArmResult, simulate
 from trial import Part, Trial, shown_spread, spread, within
 

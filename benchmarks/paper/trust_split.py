@@ -4,9 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from figures import Results, markdown
-from semcache_core.training.certify import threshold_table
-from semcache_core.training.judging import Decided, decide, meet, pooled
-from semcache_core.training.streams import Domain, embed_texts, split_asked
+from semcache_core.embedding.batching import embed_texts
+from semcache_core.training.calibration.risk_control import threshold_table
+from semcache_core.training.calibration.streams import (
+    Decided,
+    Domain,
+    decide,
+    pooled,
+    run_trials,
+    split_asked,
+)
 from semcache_core.types import Matrix
 from trial import BOUNDS, Part, Trial, shown_spread
 from trust_static import FORMS, MISSING, domains, promise_kept
@@ -48,7 +55,7 @@ def split(chosen: Sequence[tuple[Domain, Matrix]], trial: Trial, seed: int) -> S
     vectors = [own for _, own in chosen]
     table = threshold_table(
         [
-            decide(first.name, meet(first, own, missing=MISSING, seeds=STREAMS), weights)
+            decide(first.name, run_trials(first, own, missing=MISSING, seeds=STREAMS), weights)
             for (first, _), own in zip(halves, vectors, strict=True)
         ],
         BOUNDS,
@@ -56,7 +63,7 @@ def split(chosen: Sequence[tuple[Domain, Matrix]], trial: Trial, seed: int) -> S
     judged = {}
     for form, missing in FORMS.items():
         others = [
-            decide(second.name, meet(second, own, missing=missing, seeds=[seed]), weights)
+            decide(second.name, run_trials(second, own, missing=missing, seeds=[seed]), weights)
             for (_, second), own in zip(halves, vectors, strict=True)
         ]
         judged[form] = [*others, pooled(others)]

@@ -7,11 +7,17 @@ import numpy as np
 from common import limited
 from figures import Results, markdown
 from intents import read_intents, stream_of
-from semcache_core.predictor import Calibration
-from semcache_core.training.calibration import MISSING
-from semcache_core.training.judging import Decided, decide, meet
-from semcache_core.training.pairs import read_pairs
-from semcache_core.training.streams import Domain, domain_from_pairs, embed_texts
+from semcache_core.decision.calibration import Calibration
+from semcache_core.embedding.batching import embed_texts
+from semcache_core.training.calibration.calibrate import MISSING
+from semcache_core.training.calibration.streams import (
+    Decided,
+    Domain,
+    decide,
+    domain_from_pairs,
+    run_trials,
+)
+from semcache_core.training.data.records import read_pairs
 from semcache_core.types import Matrix
 from trial import BOUNDS, Part, Trial, shown_spread, spread, within
 
@@ -60,7 +66,7 @@ def streams(domain: Domain, vectors: Matrix, missing: float, trial: Trial) -> li
     seeds = range(trial.arguments.seeds if drawn else 1)
     weights = trial.calibration.judged_by
     return [
-        decide(domain.name, meet(domain, vectors, missing=missing, seeds=[seed]), weights)
+        decide(domain.name, run_trials(domain, vectors, missing=missing, seeds=[seed]), weights)
         for seed in seeds
     ]
 

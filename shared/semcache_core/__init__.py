@@ -1,16 +1,17 @@
 """The core of semcache: embedding, hit prediction and storage behind one SemanticCache."""
 
+from semcache_core._utils.intervals import Measured
 from semcache_core.admission import Admit, Redact
-from semcache_core.answers import SameAnswer
-from semcache_core.audit import Measured
 from semcache_core.cache import SemanticCache
-from semcache_core.embedding import as_embedder
+from semcache_core.costs import Prices, Saved
+from semcache_core.decision.same_answer import SameAnswer
+from semcache_core.decision.verifier import Verifier
+from semcache_core.embedding.wrappers import as_embedder
 from semcache_core.errors import SemcacheError
-from semcache_core.explanation import CacheStats, Explanation
-from semcache_core.prices import Prices, Saved
+from semcache_core.pipeline.explain import CacheStats, Explanation
 from semcache_core.request import Split, Splitter, digest, split_question
 from semcache_core.settings import CacheOptions, CacheSettings, SharedOptions
-from semcache_core.transfer import Exported, Imported
+from semcache_core.transfer.transfer import Exported, Imported
 from semcache_core.types import (
     Candidate,
     Clock,
@@ -21,7 +22,6 @@ from semcache_core.types import (
     Usage,
     check_namespace,
 )
-from semcache_core.verification import Verifier
 
 __all__ = [
     "Admit",

@@ -19,25 +19,26 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from typing_extensions import Self, Unpack
 
 from semcache_core.admission import Admission, Admit, Redact
-from semcache_core.answers import SameAnswer, answer_digest
-from semcache_core.cores import usable_cores
-from semcache_core.embedding import embed_one
+from semcache_core.costs import Prices
+from semcache_core.decision.decide import Decision, HitDecider
+from semcache_core.decision.same_answer import SameAnswer, answer_digest
+from semcache_core.decision.verifier import Verifier
+from semcache_core.embedding.batching import embed_one
+from semcache_core.embedding.cpu import usable_cores
 from semcache_core.errors import LedgerError, RequestError, SemcacheError
-from semcache_core.explanation import CacheStats, Explanation
-from semcache_core.gauges import Levels, estimates
-from semcache_core.ledger import Ledger, NewEntry, size_of
-from semcache_core.meaning import ByMeaning, Decision
-from semcache_core.parts import Parts, open_parts
-from semcache_core.portable import EntriesFile
-from semcache_core.prices import Prices
-from semcache_core.records import Judgement, Served, Source
+from semcache_core.observability.gauges import Levels, estimates
+from semcache_core.observability.metrics import StageTimer, Telemetry, ignore_stage
+from semcache_core.observability.tracing import Span
+from semcache_core.pipeline.engine import Engine, open_engine
+from semcache_core.pipeline.explain import CacheStats, Explanation
+from semcache_core.pipeline.single_flight import AsyncSingleFlight, SingleFlight
+from semcache_core.quality.verdicts import ServedHit, Source, Verdict
 from semcache_core.request import Key, key_of
 from semcache_core.settings import CacheOptions, settings_from
-from semcache_core.single_flight import AsyncSingleFlight, SingleFlight
-from semcache_core.spans import Span
-from semcache_core.telemetry import Ended, Telemetry, untold
-from semcache_core.totals import text_bytes
-from semcache_core.transfer import Exported, Imported, Intake, Progress, write_entries
+from semcache_core.storage.eviction import text_bytes
+from semcache_core.storage.ledger import Ledger, NewEntry, size_of
+from semcache_core.transfer.jsonl import EntriesFile
+from semcache_core.transfer.transfer import Exported, Imported, Importer, Progress, write_entries
 from semcache_core.types import (
     Candidate,
     Clock,
@@ -52,7 +53,6 @@ from semcache_core.types import (
     check_tags,
     is_amount,
 )
-from semcache_core.verification import Verifier
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -114,7 +114,7 @@ class SemanticCache:
         self._warned: set[str] = set()
         self._closed = False
         self._finalizer: weakref.finalize[..., Any] | None = None
-        self._parts: Parts | None = None
+        self._parts: Engine | None = None
         self._problem = ""
         self._retry_at = 0.0
         self._forget_process()
@@ -154,12 +154,17 @@ class SemanticCache:
         self._telemetry.looked_up(result, time.perf_counter() - started, key.namespace)
         return hit
 
-    def _exactly(self, parts: Parts, key: Key, now: float) -> Decision | None:
+    def _exactly(self, parts: Engine, key: Key, now: float) -> Decision | None:
         entry = parts.ledger.find(key.exact, now)
         return None if entry is None else Decision("the question is the same", entry=entry)
 
     def _by_meaning(
-        self, parts: Parts, request: Request, key: Key, now: float, ended: Ended = untold
+        self,
+        parts: Engine,
+        request: Request,
+        key: Key,
+        now: float,
+        ended: StageTimer = ignore_stage,
     ) -> Decision:
         if reason := self._why_not_by_meaning(parts, request):
             return Decision(reason)
@@ -170,12 +175,12 @@ class SemanticCache:
         with self._gate:
             vector = parts.recent.embed(parts.embedder, request.question, key.namespace)
             ended("embed")
-            by_meaning = ByMeaning(parts, self.settings.confirmations)
+            by_meaning = HitDecider(parts, self.settings.confirmations)
             return by_meaning.decide(request, key, vector, now, ended)
 
     def _unless_withheld(
         self,
-        parts: Parts,
+        parts: Engine,
         key: Key,
         request: Request,
         decision: Decision,
@@ -286,7 +291,7 @@ class SemanticCache:
                 return True
         return False
 
-    def _answered(self, parts: Parts, key: Key, question: str, said: str, now: float) -> None:
+    def _answered(self, parts: Engine, key: Key, question: str, said: str, now: float) -> None:
         """The model's own answer is known: judge the one that was withheld, or audited."""
         judgement = parts.watch.answered(key, question, said, now)
         if judgement is not None:
@@ -305,7 +310,7 @@ class SemanticCache:
             self._answered(parts, key, request.question, self._admission.text(answer), now)
 
     def _new_entry(
-        self, parts: Parts, request: Request, key: Key, response: str, now: float
+        self, parts: Engine, request: Request, key: Key, response: str, now: float
     ) -> NewEntry:
         vector = None
         by_meaning = not self._why_not_by_meaning(parts, request)
@@ -385,7 +390,7 @@ class SemanticCache:
             if not correct:
                 parts.ledger.delete(entry_id)
             return
-        judgement = Judgement(
+        judgement = Verdict(
             namespace=namespace,
             entry_id=entry_id,
             asked=served.asked,
@@ -398,7 +403,7 @@ class SemanticCache:
         )
         parts.records.judge(judgement, served.asked_key)
 
-    def _pairing(self, parts: Parts, entry_id: int, request: Request) -> Served | None:
+    def _pairing(self, parts: Engine, entry_id: int, request: Request) -> ServedHit | None:
         """How this entry came to answer this request; None where the question is its own."""
         key, now = self._key(request), self._clock()
         entry = parts.ledger.find(key.exact, now)
@@ -433,7 +438,7 @@ class SemanticCache:
         )
 
     def _candidates(
-        self, parts: Parts, decision: Decision, key: Key, now: float
+        self, parts: Engine, decision: Decision, key: Key, now: float
     ) -> Iterator[Candidate]:
         for judged in decision.judgement or ():
             entry = parts.ledger.get(judged.neighbour.entry_id, key.partition, now)
@@ -557,7 +562,7 @@ class SemanticCache:
         parts = self._use()
         if parts.limits.bounded:
             parts.touches.flush(parts.ledger)  # eviction goes by use
-        intake = Intake(
+        intake = Importer(
             ledger=parts.ledger,
             admission=self._admission,
             embedder=parts.embedder if embed else None,
@@ -670,7 +675,7 @@ class SemanticCache:
 
     # -- helpers -------------------------------------------------------------------------------
 
-    def _use(self) -> Parts:
+    def _use(self) -> Engine:
         """What the cache works with, opened at first use and again in a forked child."""
         parts = self._parts
         if parts is not None and parts.ledger.displaced:
@@ -692,12 +697,12 @@ class SemanticCache:
         parts.upkeep.start()
         return parts
 
-    def _opened(self) -> Parts:
+    def _opened(self) -> Engine:
         """Not tried again at every call while it fails: the model's files are read each time."""
         if time.monotonic() < self._retry_at:
             raise LedgerError(self._problem)
         try:
-            return open_parts(
+            return open_engine(
                 self.settings,
                 self._embedder,
                 self._chroma_client,
@@ -711,7 +716,7 @@ class SemanticCache:
             self._problem, self._retry_at = str(error), time.monotonic() + RETRY_SECONDS
             raise
 
-    def _let_go(self, parts: Parts) -> None:
+    def _let_go(self, parts: Engine) -> None:
         """Close what works with a file that is no longer there; the next use opens it anew."""
         with self._opening:
             if self._parts is parts:
@@ -762,7 +767,7 @@ class SemanticCache:
         check_request(request)
         return key_of(request, self.settings.namespace)
 
-    def _why_not_by_meaning(self, parts: Parts, request: Request) -> str:
+    def _why_not_by_meaning(self, parts: Engine, request: Request) -> str:
         """Why this request is only matched exactly; empty when it may be matched by meaning."""
         if request.exact_only:
             return "this request asks for an exact match only"
@@ -770,16 +775,16 @@ class SemanticCache:
             return "an empty question is never matched by meaning"
         return "" if parts.threshold is not None else parts.why_exact_only
 
-    def _reads(self, parts: Parts, question: str) -> bool:
+    def _reads(self, parts: Engine, question: str) -> bool:
         assert parts.calibration is not None
         return parts.embedder.reads(question, parts.calibration.max_tokens)
 
-    def _matched_by_meaning(self, parts: Parts, question: str) -> bool:
+    def _matched_by_meaning(self, parts: Engine, question: str) -> bool:
         """Whether an entry of this question gets a vector."""
         reason = self._why_not_by_meaning(parts, Request(question))
         return not reason and self._reads(parts, question)
 
-    def _vector_for_rebuild(self, parts: Parts, question: str) -> Vector | None:
+    def _vector_for_rebuild(self, parts: Engine, question: str) -> Vector | None:
         if not self._matched_by_meaning(parts, question):
             return None
         return embed_one(parts.embedder, question)

@@ -16,6 +16,9 @@ Matrix: TypeAlias = NDArray[np.float32]
 Clock: TypeAlias = Callable[[], float]
 """Seconds since the epoch; `time.time` unless a test brings its own."""
 
+Reason: TypeAlias = Literal["expired", "space"]
+"""Why an entry was evicted."""
+
 
 @dataclass(frozen=True)
 class Request:

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 import pytest
 from background import afinish, finish, judged
 from semcache_core import Hit, Request, Saved, SemanticCache, Usage
-from semcache_core.adapters import Asked, CachedCalls, Kind
-from semcache_core.adapters.flights import AsyncFlight
+from semcache_core.adapters import CachedCalls, ModelCall, PendingCall
+from semcache_core.pipeline.single_flight import AsyncSharedCall
 
 ASK, PARAPHRASE = "how warm is it", "is it how warm"
 
@@ -87,8 +87,10 @@ class Told:
 
 
 Calls: TypeAlias = CachedCalls[Question, Said]
-Words: TypeAlias = Kind[Question, list[str], Said]
-Way: TypeAlias = Callable[[Calls, Question, Words], Awaitable[tuple[str, Asked[Question, Said]]]]
+Words: TypeAlias = ModelCall[Question, list[str], Said]
+Way: TypeAlias = Callable[
+    [Calls, Question, Words], Awaitable[tuple[str, PendingCall[Question, Said]]]
+]
 
 
 def said_by(question: Question) -> Generator[list[str], None, None]:
@@ -120,7 +122,7 @@ def read(question: Question) -> Request | None:
 
 async def by_items(
     calls: Calls, question: Question, kind: Words
-) -> tuple[str, Asked[Question, Said]]:
+) -> tuple[str, PendingCall[Question, Said]]:
     asked = calls.ask(question)
     items = list(calls.items(asked, kind))
     finish()
@@ -129,7 +131,7 @@ async def by_items(
 
 async def by_aitems(
     calls: Calls, question: Question, kind: Words
-) -> tuple[str, Asked[Question, Said]]:
+) -> tuple[str, PendingCall[Question, Said]]:
     asked = await calls.aask(question)
     items = [item async for item in calls.aitems(asked, kind)]
     await afinish()
@@ -146,7 +148,7 @@ def told() -> Told:
 
 @pytest.fixture
 def kind(told: Told) -> Words:
-    return Kind(said_by, asaid_by, told.copy, whole)
+    return ModelCall(said_by, asaid_by, told.copy, whole)
 
 
 @pytest.fixture
@@ -340,10 +342,10 @@ def test_what_was_not_written_down_is_asked_for_by_each(
 async def test_async_all_who_ask_at_once_are_one_call(
     calls: Calls, kind: Words, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go, model, wait = asyncio.Event(), Model("quite warm"), AsyncFlight.wait
+    go, model, wait = asyncio.Event(), Model("quite warm"), AsyncSharedCall.wait
     waiting: list[Any] = []
 
-    async def counted(flight: AsyncFlight[Any]) -> None:
+    async def counted(flight: AsyncSharedCall[Any]) -> None:
         waiting.append(flight)
         if len(waiting) == 7:
             go.set()
@@ -354,11 +356,11 @@ async def test_async_all_who_ask_at_once_are_one_call(
         async for item in asaid_by(question):
             yield item
 
-    async def ask() -> tuple[str, Asked[Question, Said]]:
+    async def ask() -> tuple[str, PendingCall[Question, Said]]:
         question = Question(ASK, model)
         return await by_aitems(calls, question, replace(kind, aask=slowly))
 
-    monkeypatch.setattr(AsyncFlight, "wait", counted)
+    monkeypatch.setattr(AsyncSharedCall, "wait", counted)
     answers = await asyncio.gather(*(ask() for _ in range(8)))
     assert [given for given, _ in answers].count("quite warm") == 1
     shared = [asked.answer for given, asked in answers if not given]
@@ -371,18 +373,18 @@ async def test_async_who_asks_during_a_lookup_gets_the_same_hit(
 ) -> None:
     question = Question(ASK, Model("warm"))
     await by_aitems(calls, question, kind)
-    go, lookup, wait = threading.Event(), cache.lookup, AsyncFlight.wait
+    go, lookup, wait = threading.Event(), cache.lookup, AsyncSharedCall.wait
 
     def slow(request: Request, *, audits: bool = False) -> Hit | None:
         assert go.wait(30)
         return lookup(request, audits=audits)
 
-    async def noticed(flight: AsyncFlight[Any]) -> None:
+    async def noticed(flight: AsyncSharedCall[Any]) -> None:
         go.set()
         await wait(flight)
 
     monkeypatch.setattr(cache, "lookup", slow)
-    monkeypatch.setattr(AsyncFlight, "wait", noticed)
+    monkeypatch.setattr(AsyncSharedCall, "wait", noticed)
     (_, one), (_, other) = await asyncio.gather(*(by_aitems(calls, question, kind) for _ in "ab"))
     assert one.hit is other.hit is not None
     assert one.answer == other.answer == Said("warm", "exact") and one.answer is not other.answer
@@ -397,9 +399,9 @@ def test_who_may_not_share_an_answer_asks_for_himself() -> None:
         replace(request, namespace="bob"),
         replace(request, writer="b"),
     ]
-    keys = {Asked(None, one).key for one in (request, *others)}
+    keys = {PendingCall(None, one).key for one in (request, *others)}
     assert len(keys) == 5
-    assert Asked(None, replace(request)).key == Asked(None, request).key
+    assert PendingCall(None, replace(request)).key == PendingCall(None, request).key
 
 
 # -- audits ----------------------------------------------------------------------------------------
@@ -475,7 +477,7 @@ async def test_it_is_stored_with_the_time_the_model_took_and_not_its_reader(
             clock.now += 60 * 60 * 24
             return list(item)
 
-    kind: Words = Kind(clock.says, asays, Minutes().copy, whole)
+    kind: Words = ModelCall(clock.says, asays, Minutes().copy, whole)
     calls = CachedCalls(
         cache, read, told, unobserved, lambda question, answer: Usage("m", 5, 6), clock
     )

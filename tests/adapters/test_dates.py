@@ -1,7 +1,7 @@
 """What in a system prompt looks like a date or a time, and what does not."""
 
 import pytest
-from semcache_core.adapters.dates import find_date
+from semcache_core.adapters.conversation import find_date
 
 
 @pytest.mark.parametrize(

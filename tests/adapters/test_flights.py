@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from semcache_core.adapters.flights import AsyncFlights, Flight, Flights, Outcome
+from semcache_core.pipeline.single_flight import AsyncSharedCalls, Outcome, SharedCall, SharedCalls
 
 
 class Source:
@@ -47,7 +47,7 @@ class Source:
 
 
 @contextmanager
-def joined(flights: Flights[Any], source: Source, key: str = "q") -> Iterator[Flight[Any]]:
+def joined(flights: SharedCalls[Any], source: Source, key: str = "q") -> Iterator[SharedCall[Any]]:
     flight, _ = flights.join(key, source)
     try:
         yield flight
@@ -56,7 +56,7 @@ def joined(flights: Flights[Any], source: Source, key: str = "q") -> Iterator[Fl
 
 
 def test_the_first_leads_and_the_others_get_the_same_flight() -> None:
-    flights: Flights[int] = Flights()
+    flights: SharedCalls[int] = SharedCalls()
     first, second = Source(1), Source(2)
     flight, leads = flights.join("q", first)
     assert leads and flights.join("q", second) == (flight, False)
@@ -66,7 +66,7 @@ def test_the_first_leads_and_the_others_get_the_same_flight() -> None:
 
 def test_the_leader_is_not_read_ahead() -> None:
     source = Source(1, 2, 3)
-    with joined(Flights(), source) as flight:
+    with joined(SharedCalls(), source) as flight:
         items = flight.items()
         assert source.given == 0
         assert next(items) == 1
@@ -75,7 +75,7 @@ def test_the_leader_is_not_read_ahead() -> None:
 
 def test_one_who_waits_reads_for_a_leader_on_the_same_thread() -> None:
     """A leader that has stopped reading, for good or for now, must not hold up anybody."""
-    flights: Flights[int] = Flights()
+    flights: SharedCalls[int] = SharedCalls()
     source = Source(1, 2, 3)
     with joined(flights, source) as led, joined(flights, source) as waited:
         items = led.items()
@@ -87,7 +87,7 @@ def test_one_who_waits_reads_for_a_leader_on_the_same_thread() -> None:
 
 
 def test_a_leader_that_leaves_does_not_end_it_for_others() -> None:
-    flights: Flights[int] = Flights()
+    flights: SharedCalls[int] = SharedCalls()
     source = Source(1, 2)
     led, _ = flights.join("q", source)
     next(led.items())
@@ -101,7 +101,7 @@ def test_a_leader_that_leaves_does_not_end_it_for_others() -> None:
 
 
 def test_the_source_is_closed_when_the_last_one_leaves() -> None:
-    flights: Flights[int] = Flights()
+    flights: SharedCalls[int] = SharedCalls()
     source = Source(1, 2)
     flight, _ = flights.join("q", source)
     flights.join("q", source)
@@ -114,7 +114,7 @@ def test_the_source_is_closed_when_the_last_one_leaves() -> None:
 
 
 def test_one_that_is_over_is_not_joined() -> None:
-    flights: Flights[int] = Flights()
+    flights: SharedCalls[int] = SharedCalls()
     with joined(flights, Source(1)) as flight:
         assert list(flight.items()) == [1]
         other, leads = flights.join("q", Source(2))
@@ -123,7 +123,7 @@ def test_one_that_is_over_is_not_joined() -> None:
 
 
 def test_an_error_reaches_the_leader_after_its_items_and_is_told_to_the_others() -> None:
-    flights: Flights[int] = Flights()
+    flights: SharedCalls[int] = SharedCalls()
     error = ValueError("no")
     source = Source(1, error)
     with joined(flights, source) as led, joined(flights, source) as waited:
@@ -137,7 +137,7 @@ def test_an_error_reaches_the_leader_after_its_items_and_is_told_to_the_others()
 
 
 def test_an_interrupt_is_raised_where_it_happened() -> None:
-    flights: Flights[int] = Flights()
+    flights: SharedCalls[int] = SharedCalls()
     source = Source(KeyboardInterrupt())
     with joined(flights, source) as led, joined(flights, source) as waited:
         with pytest.raises(KeyboardInterrupt):
@@ -146,7 +146,7 @@ def test_an_interrupt_is_raised_where_it_happened() -> None:
 
 
 def test_a_leader_gets_each_item_while_another_thread_reads() -> None:
-    flights: Flights[int] = Flights()
+    flights: SharedCalls[int] = SharedCalls()
     reading, go_on, end = (threading.Event() for _ in range(3))
     source = Source(1, 2, 3)
     source.at = {1: lambda: (reading.set(), go_on.wait()), 2: end.wait}
@@ -165,7 +165,7 @@ def test_a_leader_gets_each_item_while_another_thread_reads() -> None:
 
 
 def test_many_threads_read_one_source_once() -> None:
-    flights: Flights[int] = Flights()
+    flights: SharedCalls[int] = SharedCalls()
     source = Source(*range(50))
     together = threading.Barrier(8)
 
@@ -184,7 +184,7 @@ def test_many_threads_read_one_source_once() -> None:
 
 
 async def test_async_the_first_leads_and_is_not_read_ahead() -> None:
-    flights: AsyncFlights[int] = AsyncFlights()
+    flights: AsyncSharedCalls[int] = AsyncSharedCalls()
     source = Source(1, 2, 3)
     flight, leads = flights.join("q", source.slowly)
     assert leads and flights.join("q", Source().slowly) == (flight, False)
@@ -197,7 +197,7 @@ async def test_async_the_first_leads_and_is_not_read_ahead() -> None:
 
 
 async def test_async_one_who_waits_reads_for_a_leader_in_the_same_task() -> None:
-    flights: AsyncFlights[int] = AsyncFlights()
+    flights: AsyncSharedCalls[int] = AsyncSharedCalls()
     source = Source(1, 2, 3)
     led, _ = flights.join("q", source.slowly)
     waited, _ = flights.join("q", source.slowly)
@@ -209,7 +209,7 @@ async def test_async_one_who_waits_reads_for_a_leader_in_the_same_task() -> None
 
 
 async def test_async_a_cancelled_leader_harms_no_other() -> None:
-    flights: AsyncFlights[int] = AsyncFlights()
+    flights: AsyncSharedCalls[int] = AsyncSharedCalls()
     source = Source(1, 2)
     begun, go_on = asyncio.Event(), asyncio.Event()
 
@@ -232,7 +232,7 @@ async def test_async_a_cancelled_leader_harms_no_other() -> None:
 
 
 async def test_async_the_source_is_cancelled_when_the_last_one_leaves() -> None:
-    flights: AsyncFlights[int] = AsyncFlights()
+    flights: AsyncSharedCalls[int] = AsyncSharedCalls()
     source = Source(1, 2)
     begun = asyncio.Event()
 
@@ -253,7 +253,7 @@ async def test_async_the_source_is_cancelled_when_the_last_one_leaves() -> None:
 
 
 async def test_async_an_error_reaches_the_leader_and_is_told_to_the_others() -> None:
-    flights: AsyncFlights[int] = AsyncFlights()
+    flights: AsyncSharedCalls[int] = AsyncSharedCalls()
     error = ValueError("no")
     source = Source(1, error)
     led, _ = flights.join("q", source.slowly)
@@ -268,7 +268,7 @@ async def test_async_an_error_reaches_the_leader_and_is_told_to_the_others() -> 
 
 
 async def test_async_one_that_is_over_is_not_joined() -> None:
-    flights: AsyncFlights[int] = AsyncFlights()
+    flights: AsyncSharedCalls[int] = AsyncSharedCalls()
     flight, _ = flights.join("q", Source(1).slowly)
     await flight.wait()
     other, leads = flights.join("q", Source(2).slowly)
@@ -280,7 +280,7 @@ async def test_async_one_that_is_over_is_not_joined() -> None:
 
 
 def test_two_event_loops_do_not_meet() -> None:
-    flights: AsyncFlights[int] = AsyncFlights()
+    flights: AsyncSharedCalls[int] = AsyncSharedCalls()
     inside = threading.Barrier(2)
 
     async def ask() -> bool:
@@ -300,7 +300,7 @@ def test_two_event_loops_do_not_meet() -> None:
         assert [result.result(30) for result in results] == [True, True]
 
 
-async def drained(flights: AsyncFlights[int], source: Source) -> list[int]:
+async def drained(flights: AsyncSharedCalls[int], source: Source) -> list[int]:
     flight, leads = flights.join("q", source.slowly)
     try:
         if leads:
@@ -311,7 +311,7 @@ async def drained(flights: AsyncFlights[int], source: Source) -> list[int]:
         await flights.leave("q", flight)
 
 
-async def waited_for(flights: AsyncFlights[int], source: Source) -> str | None:
+async def waited_for(flights: AsyncSharedCalls[int], source: Source) -> str | None:
     flight, _ = flights.join("q", source.slowly)
     try:
         await flight.wait()

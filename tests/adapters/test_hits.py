@@ -5,7 +5,7 @@ import json
 from dataclasses import replace
 
 from semcache_core import Hit
-from semcache_core.adapters import described, last_hit, note
+from semcache_core.adapters import described, last_hit, set_last_hit
 
 HIT = Hit("hello, Bob", "semantic", 0.97, 0.95, "I am Bob, hi there", 7, 3.5)
 
@@ -28,10 +28,10 @@ def test_the_last_hit_is_of_the_own_context() -> None:
     def own() -> None:
         assert last_hit() is None
         for hit in (HIT, replace(HIT, kind="exact"), None):
-            note(hit)
+            set_last_hit(hit)
             assert last_hit() is hit
-        note(HIT)
-        contextvars.Context().run(lambda: note(None))
+        set_last_hit(HIT)
+        contextvars.Context().run(lambda: set_last_hit(None))
         assert last_hit() is HIT
 
     contextvars.Context().run(own)

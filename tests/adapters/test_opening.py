@@ -5,17 +5,17 @@ from typing import Any
 import pytest
 from fakes import WordEmbedder
 from semcache_core import SemcacheError
-from semcache_core.adapters import given_or_opened
+from semcache_core.adapters import open_cache
 
 
 def test_an_open_cache_is_shared(bench: Any) -> None:
     cache = bench.open(path=None)
-    assert given_or_opened(cache, None, None, {}) is cache
+    assert open_cache(cache, None, None, {}) is cache
 
 
 def test_without_one_the_options_open_one(bench: Any) -> None:
     embedder = WordEmbedder()
-    cache = given_or_opened(
+    cache = open_cache(
         None, embedder, None, {"path": None, "artefact": bench.artefact, "ttl": 60.0}
     )
     bench.opened.append(cache)
@@ -32,10 +32,10 @@ def test_without_one_the_options_open_one(bench: Any) -> None:
 )
 def test_both_is_an_error_that_names_what_to_leave_out(bench: Any, told: Any, named: str) -> None:
     with pytest.raises(SemcacheError, match=f"together with {named}; pass these to SemanticCache"):
-        given_or_opened(bench.open(path=None), *told)
+        open_cache(bench.open(path=None), *told)
 
 
 @pytest.mark.parametrize("wrong", [True, False, "cache", object()])
 def test_what_is_no_cache_is_an_error(wrong: Any) -> None:
     with pytest.raises(SemcacheError, match=r"cache must be a SemanticCache, got .*\.cache"):
-        given_or_opened(wrong, None, None, {})
+        open_cache(wrong, None, None, {})

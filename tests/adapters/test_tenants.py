@@ -8,9 +8,9 @@ from semcache_core import SemanticCache, SemcacheError
 from semcache_core.adapters import (
     check_given,
     check_writer,
+    current_namespace,
+    current_writer,
     own_namespace,
-    present_namespace,
-    present_writer,
 )
 
 
@@ -25,20 +25,20 @@ def in_turn(*names: Any) -> Callable[[], Any]:
 
 
 def test_a_tenant_is_fixed_or_asked_for_at_each_call(cache: SemanticCache) -> None:
-    assert present_namespace("ada", cache) == "ada"
+    assert current_namespace("ada", cache) == "ada"
     names = in_turn("ada", "bob")
-    assert [present_namespace(names, cache) for _ in range(2)] == ["ada", "bob"]
+    assert [current_namespace(names, cache) for _ in range(2)] == ["ada", "bob"]
 
 
 def test_left_out_the_tenant_is_the_caches_own(cache: SemanticCache) -> None:
     check_given(own_namespace)
-    assert present_namespace(own_namespace, cache) == "of the cache"
+    assert current_namespace(own_namespace, cache) == "of the cache"
 
 
 @pytest.mark.parametrize("wrong", [None, "", 7, b"ada", ["ada"]])
 def test_a_wrong_tenant_never_becomes_another_one(cache: SemanticCache, wrong: Any) -> None:
     with pytest.raises(SemcacheError, match="namespace must be a non-empty str"):
-        present_namespace(lambda: wrong, cache)
+        current_namespace(lambda: wrong, cache)
     with pytest.raises(SemcacheError, match="namespace must be a non-empty str"):
         check_given(wrong)
 
@@ -52,7 +52,7 @@ def test_what_can_name_a_tenant_or_a_writer_is_taken() -> None:
 
 def test_a_writer_is_fixed_or_asked_for_at_each_call() -> None:
     names = in_turn("ada", None)
-    assert [present_writer(writer) for writer in (None, "ada", names, names)] == [
+    assert [current_writer(writer) for writer in (None, "ada", names, names)] == [
         *(None, "ada"),
         *("ada", None),
     ]

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core import Usage
-from semcache_core.adapters import told_usage, unknown_usage
+from semcache_core.adapters import unknown_usage, usage_from
 
 anything = st.one_of(
     st.none(),
@@ -21,17 +21,17 @@ anything = st.one_of(
 
 
 def test_plausible_figures_are_taken() -> None:
-    assert told_usage("m-1", 30, 0) == Usage("m-1", 30, 0)
+    assert usage_from("m-1", 30, 0) == Usage("m-1", 30, 0)
 
 
 def test_others_are_left_out_one_by_one() -> None:
-    assert told_usage("", -1, 4) == Usage(None, None, 4)
-    assert told_usage(5, True, 4.0) == Usage()
+    assert usage_from("", -1, 4) == Usage(None, None, 4)
+    assert usage_from(5, True, 4.0) == Usage()
 
 
 @given(anything, anything, anything)
 def test_nothing_that_is_told_raises(model: Any, tokens_in: Any, tokens_out: Any) -> None:
-    told = told_usage(model, tokens_in, tokens_out)
+    told = usage_from(model, tokens_in, tokens_out)
     assert told.model is None or told.model == model
     assert told.tokens_in is None or told.tokens_in == tokens_in
     assert told.seconds is None

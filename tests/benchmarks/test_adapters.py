@@ -15,7 +15,7 @@ sys.path.append(str(BENCHMARKS))
 import adapters  # noqa: E402
 from corpus import questions  # noqa: E402
 from filling import artefact_for_timing  # noqa: E402
-from semcache_core.embedding import DEFAULT_ARTEFACT  # noqa: E402
+from semcache_core.embedding.onnx import DEFAULT_ARTEFACT  # noqa: E402
 
 from llamaindex_semcache import CachedLLM, last_hit  # noqa: E402
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from semcache_core.cross_encoder import CrossEncoderVerifier
-from semcache_core.training.pairs import Pair, write_pairs
+from semcache_core.decision.cross_encoder import CrossEncoderVerifier
+from semcache_core.training.data.records import Pair, write_pairs
 from tiny_models import toy_pairs, word_model
 
 PAPER = Path(__file__).parents[2] / "benchmarks" / "paper"

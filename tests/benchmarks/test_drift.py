@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from fakes import WordEmbedder, calibration
-from semcache_core.evaluation.arrivals import Arrival
 from semcache_core.evaluation.policies import Candidate, MaxErrorRate
-from semcache_core.training.streams import Remembering
+from semcache_core.evaluation.replay import Arrival
+from semcache_core.training.calibration.streams import Remembering
 
 PAPER = Path(__file__).parents[2] / "benchmarks" / "paper"
 if not PAPER.is_dir():

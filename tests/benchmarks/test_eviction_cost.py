@@ -13,7 +13,7 @@ if not BENCHMARKS.is_dir():
 sys.path.append(str(BENCHMARKS))
 
 import eviction  # noqa: E402
-from semcache_core.ledger import Ledger  # noqa: E402
+from semcache_core.storage.ledger import Ledger  # noqa: E402
 
 
 def test_every_policy_evicts_beside_a_ledger_without_a_limit(

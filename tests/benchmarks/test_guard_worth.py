@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from semcache_core.evidence import Weights, sigmoid
-from semcache_core.guard import Difference
-from semcache_core.predictor import Calibration, Threshold
-from semcache_core.training.pairs import Pair, write_pairs
+from semcache_core.decision.calibration import Calibration, Threshold
+from semcache_core.decision.guard import Difference
+from semcache_core.decision.scoring import Weights, sigmoid
+from semcache_core.training.data.records import Pair, write_pairs
 
 PAPER = Path(__file__).parents[2] / "benchmarks" / "paper"
 if not PAPER.is_dir():

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from semcache_core.embedding import OnnxEmbedder, SentenceTransformerEmbedder
+from semcache_core.decision.calibration import load_calibration
+from semcache_core.embedding.onnx import OnnxEmbedder
+from semcache_core.embedding.wrappers import SentenceTransformerEmbedder
 from semcache_core.errors import TrainingError
-from semcache_core.predictor import load_calibration
+from semcache_core.training.data.records import Pair, Question, read_pairs, write_pairs
 from semcache_core.training.losses import TuningLoss
-from semcache_core.training.pairs import Pair, read_pairs, write_pairs
-from semcache_core.training.questions import Question
 from tiny_models import FILLERS, KEYS, OTHERS, word_model
 
 PAPER = Path(__file__).parents[2] / "benchmarks" / "paper"

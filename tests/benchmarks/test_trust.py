@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import WordEmbedder
-from semcache_core.training.judging import Decided
-from semcache_core.training.pairs import Pair, write_pairs
+from semcache_core.training.calibration.streams import Decided
+from semcache_core.training.data.records import Pair, write_pairs
 
 PAPER = Path(__file__).parents[2] / "benchmarks" / "paper"
 if not PAPER.is_dir():

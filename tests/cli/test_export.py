@@ -11,10 +11,11 @@ import pytest
 from commands import refused, run
 from conftest import Bench
 from fakes import WordEmbedder
-from semcache_core import Request, SemanticCache, transfer
-from semcache_core.ledger import Ledger
-from semcache_core.records import Judgement, Records
-from semcache_core.training.pairs import Pair, read_pairs
+from semcache_core import Request, SemanticCache
+from semcache_core.quality.verdicts import Verdict, VerdictLog
+from semcache_core.storage.ledger import Ledger
+from semcache_core.training.data.records import Pair, read_pairs
+from semcache_core.transfer import transfer
 
 
 def judge(path: Path, *judged: tuple[str, str, bool], **changes: Any) -> None:
@@ -22,8 +23,8 @@ def judge(path: Path, *judged: tuple[str, str, bool], **changes: Any) -> None:
     fields: dict[str, Any] = {"namespace": "default", "source": "feedback"}
     for at, (asked, stored, correct) in enumerate(judged):
         of = {**fields, **changes, "asked": asked, "stored": stored, "correct": correct}
-        Records(ledger).judge(
-            Judgement(entry_id=1, similarity=0.9, probability=0.95, at=float(at), **of)
+        VerdictLog(ledger).judge(
+            Verdict(entry_id=1, similarity=0.9, probability=0.95, at=float(at), **of)
         )
     ledger.close()
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import Bench
 from rich.console import Console
 from semcache_core import Prices, Request, SemanticCache, Usage, cli
-from semcache_core.index import ChromaIndex
+from semcache_core.search.chroma import ChromaIndex
 from typer.testing import CliRunner
 
 # the package's attribute of this name is the command itself

@@ -9,13 +9,13 @@ from langchain_core.messages import AIMessage
 from scripted_models import Scripted
 from semcache_core import cli
 from semcache_core.cli import learn
-from semcache_core.demo import sample_questions
-from semcache_core.embedding import DEFAULT_ARTEFACT, MODEL_FILE, TOKENIZER_FILE
+from semcache_core.cli.demo import sample_questions
+from semcache_core.decision.calibration import load_calibration
+from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, MODEL_FILE, TOKENIZER_FILE
 from semcache_core.errors import TrainingError
-from semcache_core.predictor import load_calibration
-from semcache_core.training import calibration
-from semcache_core.training.pairs import read_mined, read_pairs
-from semcache_core.training.teacher import Teacher
+from semcache_core.training.calibration import calibrate as calibration
+from semcache_core.training.data.records import read_mined, read_pairs
+from semcache_core.training.data.teacher import Teacher
 from typer.testing import CliRunner
 
 
@@ -83,7 +83,9 @@ def test_hard_pairs_are_as_many_of_either_label_and_never_replace_the_others(
 
 def scripted_teacher(monkeypatch: pytest.MonkeyPatch, *probabilities: float) -> Scripted:
     """A teacher in place of the one named: gives these probabilities, one after the other."""
-    calls = [{"name": "Verdict", "args": {"probability": p, "reason": "so"}} for p in probabilities]
+    calls = [
+        {"name": "TeacherLabel", "args": {"probability": p, "reason": "so"}} for p in probabilities
+    ]
     messages = [AIMessage("", tool_calls=[{**call, "id": "1"}]) for call in calls]
     model = Scripted().answering(*messages)
     monkeypatch.setattr(Teacher, "open", classmethod(lambda cls, name: cls(model, name)))
@@ -228,7 +230,7 @@ def test_calibrate_refits_an_artefact_in_place(
 def test_train_hands_on_what_it_is_told_and_reports_what_it_made(
     labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from semcache_core.training import artefact
+    from semcache_core.training import pipeline
 
     seen: dict[str, object] = {}
 
@@ -236,7 +238,7 @@ def test_train_hands_on_what_it_is_told_and_reports_what_it_made(
         seen.update(pairs=pairs, base=base, out=out, options=options, **more)
         raise TrainingError("enough")
 
-    monkeypatch.setattr(artefact, "train", train)
+    monkeypatch.setattr(pipeline, "train", train)
     monkeypatch.setattr(learn, "open_sentence_transformer", lambda name: f"model {name}")
     arguments = ["--loss", "sld", "--epochs", 3, "--seed", 5, "--base", "x", "--resume"]
     arguments += ["--calibrate-on", labelled, "--lora-rank", 4, "--towards-tuned", 0.5]

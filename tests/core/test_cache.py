@@ -14,7 +14,7 @@ import semcache_core.cache as cache_module
 from conftest import Bench
 from fakes import Async, FailingEmbedder, ManualClock, Sync, WordEmbedder
 from semcache_core import Hit, Request, SemanticCache, SemcacheError
-from semcache_core.ledger import Ledger
+from semcache_core.storage.ledger import Ledger
 
 Q, PARAPHRASE = "how to reset my password", "my password how to reset"
 
@@ -786,7 +786,7 @@ async def test_a_forked_worker_opens_its_cache_off_the_event_loop(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened_by: list[threading.Thread] = []
-    original = cache_module.open_parts
+    original = cache_module.open_engine
 
     def noted(*arguments: Any) -> Any:
         opened_by.append(threading.current_thread())
@@ -795,7 +795,7 @@ async def test_a_forked_worker_opens_its_cache_off_the_event_loop(
     async def compute() -> str:
         return "a"
 
-    monkeypatch.setattr(cache_module, "open_parts", noted)
+    monkeypatch.setattr(cache_module, "open_engine", noted)
     for call in (
         lambda cache: cache.alookup(Request(Q)),
         lambda cache: cache.aget_or_create(Request(Q), compute),

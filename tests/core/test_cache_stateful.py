@@ -20,8 +20,8 @@ from hypothesis.stateful import (
     rule,
 )
 from semcache_core import Hit, Request, SemanticCache
-from semcache_core.posterior import doubt
-from semcache_core.upkeep import Upkeep
+from semcache_core.pipeline.background import BackgroundWorker
+from semcache_core.quality.entry_trust import doubt
 from state_machines import run_machine
 
 QUESTIONS = [f"alpha{n} beta{n} gamma{n}" for n in range(12)]
@@ -234,7 +234,7 @@ class CacheAsDict(RuleBasedStateMachine):
 
 
 def run(machine: type[CacheAsDict], monkeypatch: pytest.MonkeyPatch, examples: int) -> None:
-    monkeypatch.setattr(Upkeep, "start", lambda self: None)
+    monkeypatch.setattr(BackgroundWorker, "start", lambda self: None)
     run_machine(machine, examples, 40)
 
 

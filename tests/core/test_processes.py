@@ -14,8 +14,8 @@ import pytest
 from conftest import Bench
 from scripts_run import run_script
 from semcache_core import Request, SemanticCache
-from semcache_core.index import ChromaIndex
-from semcache_core.sharing import RemoteIndex
+from semcache_core.search.chroma import ChromaIndex
+from semcache_core.search.remote import RemoteIndex
 
 TESTS = str(Path(__file__).parents[1])
 SOAK_SECONDS = float(os.environ.get("SEMCACHE_SOAK_SECONDS", "5"))
@@ -158,7 +158,7 @@ def test_fifty_killed_writers_lose_nothing_that_was_stored(
 
 
 INDEXING = """
-from semcache_core.index import ChromaIndex
+from semcache_core.search.chroma import ChromaIndex
 name, start = sys.argv[2], int(sys.argv[3])
 original = ChromaIndex.add
 
@@ -277,8 +277,8 @@ def test_two_processes_that_write_and_read_one_path_lose_nothing(
 
 HOLDS = """
 logging.basicConfig(stream=sys.stderr, format="%(message)s")
-from semcache_core.upkeep import Upkeep
-Upkeep.start = lambda self: None
+from semcache_core.pipeline.background import BackgroundWorker
+BackgroundWorker.start = lambda self: None
 cache = open_cache(20)
 for i in range(120):
     cache.update(Request(ask("c", i)), f"answer {i}")

@@ -9,11 +9,11 @@ import pytest
 from conftest import Bench
 from fakes import MARGINS, Async, PlacedEmbedder, Sync, calibrated
 from semcache_core import Hit, Request, SemanticCache, SemcacheError, cli
-from semcache_core.answers import answer_digest
-from semcache_core.audit import NOTHING
+from semcache_core._utils.intervals import NOTHING
+from semcache_core.decision.same_answer import answer_digest
 from semcache_core.errors import RequestError
-from semcache_core.hubs import MIN_ASKED
-from semcache_core.records import Judgement
+from semcache_core.quality.hubs import MIN_ASKED
+from semcache_core.quality.verdicts import Verdict
 from typer.testing import CliRunner
 
 Q, PARAPHRASE = "how to reset my password", "my password how to reset"
@@ -144,7 +144,7 @@ class TestFeedback:
         assert cache.lookup(Request(Q)) is not None
         for _ in range(50):  # not by any later praise either
             cache._use().records.judge(
-                Judgement("default", entry_id, PARAPHRASE, Q, 1.0, 0.98, True, "feedback", 1.0),
+                Verdict("default", entry_id, PARAPHRASE, Q, 1.0, 0.98, True, "feedback", 1.0),
                 cache._key(Request(PARAPHRASE)).exact,
             )
         assert await call("lookup", Request(PARAPHRASE)) is None
@@ -468,7 +468,7 @@ class TestAudits:
         assert (await call("explain", Request(PARAPHRASE))).hit is not None
 
 
-class Verdict:
+class ScriptedVerifier:
     """A verifier that says what it is told to."""
 
     def __init__(self, verdict: float | Exception) -> None:
@@ -495,7 +495,7 @@ class TestVerifier:
         form: type[Sync],
         bench: Bench,
     ) -> None:
-        verifier = Verdict(verdict)
+        verifier = ScriptedVerifier(verdict)
         call = form(placed(bench, verifier=verifier))
         await call("update", Request("left"), "wrapped", answer="one")
         hit = await call("lookup", Request("uncertain"))
@@ -514,7 +514,7 @@ class TestVerifier:
     async def test_it_is_not_asked_where_the_calibration_is_sure(
         self, question: str, form: type[Sync], bench: Bench
     ) -> None:
-        verifier = Verdict(1.0)
+        verifier = ScriptedVerifier(1.0)
         call = form(placed(bench, verifier=verifier))
         await call("update", Request("left"), "one")
         hit = await call("lookup", Request(question))
@@ -524,7 +524,7 @@ class TestVerifier:
     async def test_what_it_let_through_can_be_complained_of_and_audited(
         self, form: type[Sync], bench: Bench
     ) -> None:
-        verifier = Verdict(1.0)
+        verifier = ScriptedVerifier(1.0)
         call = form(placed(bench, verifier=verifier))
         entry_id = await call("update", Request("left"), "one")
         assert await call("lookup", Request("uncertain")) is not None

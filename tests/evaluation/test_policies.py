@@ -116,7 +116,7 @@ def test_an_artefact_without_a_model_is_refused(tmp_path):
 
 
 def test_the_shipped_artefact_makes_an_arm_of_its_own_embedder():
-    from semcache_core.embedding import DEFAULT_ARTEFACT
+    from semcache_core.embedding.onnx import DEFAULT_ARTEFACT
 
     policy, embedder = artefact_arm(DEFAULT_ARTEFACT, 0.02, "shipped")
     assert policy.name == "shipped"

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from semcache_core.evaluation import replay
-from semcache_core.evaluation.arrivals import Arrival
 from semcache_core.evaluation.policies import Candidate, FixedThreshold
-from semcache_core.evaluation.replay import Replay, Store, number_stream, run
+from semcache_core.evaluation.replay import Arrival, Replay, Store, number_stream, run
 
 # no two distances between these are equal, so which stored one is nearest is never a toss-up
 DEGREES = dict(zip("abcdefgh", (0, 2, 8, 18, 30, 44, 64, 68), strict=True))

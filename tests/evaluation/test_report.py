@@ -12,7 +12,7 @@ from semcache_core.errors import TrainingError
 from semcache_core.evaluation import evaluate, report_directory, write_report
 from semcache_core.evaluation.evaluate import Evaluation
 from semcache_core.evaluation.report import render, worst_false_hits, worst_false_misses
-from semcache_core.training.pairs import Pair
+from semcache_core.training.data.records import Pair
 
 MARKUP = '<script>alert("x")</script> & <b>'
 VOID = {"meta", "img", "br", "link", "input", "hr"}

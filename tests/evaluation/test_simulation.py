@@ -12,13 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from semcache_core import Request
 from semcache_core.errors import TrainingError
-from semcache_core.evaluation.arrivals import Arrival
-from semcache_core.evaluation.policies import (
-    ExactOnly,
-    FixedThreshold,
-    InHindsight,
-    MaxErrorRate,
-)
+from semcache_core.evaluation.policies import ExactOnly, FixedThreshold, InHindsight, MaxErrorRate
+from semcache_core.evaluation.replay import Arrival
 from semcache_core.evaluation.simulation import simulate, wilson
 
 

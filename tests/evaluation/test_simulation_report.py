@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 from semcache_core.errors import TrainingError
-from semcache_core.evaluation.arrivals import Arrival
 from semcache_core.evaluation.policies import ExactOnly
+from semcache_core.evaluation.replay import Arrival
 from semcache_core.evaluation.simulation import Gain, Rate, Simulation, simulate
 from semcache_core.evaluation.simulation_report import FILE_NAME, write_simulation_report
 

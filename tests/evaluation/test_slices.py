@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from semcache_core.evaluation.slices import PREDICATES, slices_of
-from semcache_core.training.pairs import Pair
+from semcache_core.evaluation.evaluate import PREDICATES, slices_of
+from semcache_core.training.data.records import Pair
 
 
 def of(name: str, prompt: str, other: str = "x") -> bool:

@@ -13,10 +13,11 @@ import chromadb
 import pytest
 from conftest import Bench, _wait_for
 from large_scopes import ask, assert_finds, fill, rounds
-from semcache_core import Request, SemanticCache, index
-from semcache_core.index import Calls, ChromaIndex
-from semcache_core.indexer import Indexer
-from semcache_core.retrieval import MOST_CANDIDATES
+from semcache_core import Request, SemanticCache
+from semcache_core.search import chroma
+from semcache_core.search.chroma import CallLimits, ChromaIndex
+from semcache_core.search.retriever import MOST_CANDIDATES
+from semcache_core.search.sync import IndexSync
 
 pytestmark = pytest.mark.usefixtures("still")
 LIMIT, ENTRIES = 20, 120
@@ -25,8 +26,8 @@ LIMIT, ENTRIES = 20, 120
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a second of patience, not two and thirty: the order of things is the same."""
-    monkeypatch.setattr(index, "READ_SECONDS", 0.5)
-    monkeypatch.setattr(index, "WRITE_SECONDS", 0.5)
+    monkeypatch.setattr(chroma, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(chroma, "WRITE_SECONDS", 0.5)
 
 
 # -- the directory -------------------------------------------------------------------------------
@@ -176,9 +177,9 @@ def test_a_server_that_hangs_is_waited_for_once_and_used_again_when_it_answers(
     fill(cache)
     rounds(cache)
     asked: list[int] = []
-    run = index.Deadline.run
+    run = chroma.Deadline.run
     monkeypatch.setattr(
-        index.Deadline, "run", lambda self, call: asked.append(1) or run(self, call)
+        chroma.Deadline, "run", lambda self, call: asked.append(1) or run(self, call)
     )
     server.process.send_signal(signal.SIGSTOP)
     assert_finds(cache)
@@ -325,7 +326,7 @@ class _Limited:
 
 class LimitingClient:
     def __init__(self) -> None:
-        self._client = index.memory_client()
+        self._client = chroma.memory_client()
         self._lock = threading.Lock()
         self._now = {"reads": 0, "writes": 0}
         self.most = dict(self._now)
@@ -387,14 +388,14 @@ def test_many_threads_keep_within_the_quotas_of_chroma_cloud(bench: Bench) -> No
     assert failures == []
     assert client.refused == []
     assert MOST_CANDIDATES <= 300  # that many are asked for where the nearest are all dead
-    assert 1 < client.most["reads"] <= Calls().reads._at_once <= 5
+    assert 1 < client.most["reads"] <= CallLimits().reads._at_once <= 5
     assert cache.stats().indexed_scopes == 1
 
 
 def test_a_write_that_takes_long_leaves_the_embedded_index_to_lookups(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, scans: list[bytes], warnings_of: Any
 ) -> None:
-    monkeypatch.setattr(index, "WRITE_SECONDS", 0.1)  # as for a server, which may hang
+    monkeypatch.setattr(chroma, "WRITE_SECONDS", 0.1)  # as for a server, which may hang
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
     rounds(cache)
@@ -422,7 +423,7 @@ def test_a_write_that_takes_long_leaves_the_embedded_index_to_lookups(
 def test_a_lookup_that_waits_in_vain_leaves_the_embedded_index_to_the_next(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, scans: list[bytes]
 ) -> None:
-    monkeypatch.setattr(index, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(chroma, "READ_SECONDS", 0.2)
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
     rounds(cache)
@@ -445,7 +446,7 @@ def test_an_index_that_is_busy_is_not_taken_for_broken(bench: Bench) -> None:
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
     rounds(cache)
-    indexer: Indexer = cache._use().upkeep._indexer
+    indexer: IndexSync = cache._use().upkeep._indexer
     reads, never = indexer._calls.reads, threading.Event()
     reads._seconds = 0.01
     reads._begun = {n: float("inf") for n in range(1000, 1000 + reads._at_once)}

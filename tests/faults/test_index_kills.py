@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from semcache_core.index import IndexHome
-from semcache_core.indexer import Indexer
-from semcache_core.ledger import Arrival, Ledger
-from semcache_core.retrieval import Retrieval
+from semcache_core.search.embedded import EmbeddedIndex
+from semcache_core.search.retriever import Retriever
+from semcache_core.search.sync import IndexSync
+from semcache_core.storage.ledger import ImportedEntry, Ledger
 from semcache_core.types import Matrix
 
 ENTRIES = int(os.environ.get("SEMCACHE_SOAK_ENTRIES", "700"))
@@ -23,13 +23,14 @@ PARTITION, MODEL, BATCH = b"p" * 32, "f" * 64, 1000
 CHILD = """
 import os, signal, sys, threading
 from pathlib import Path
-from semcache_core import renewal
-from semcache_core.generations import Generations
-from semcache_core.index import ChromaIndex, IndexHome
-from semcache_core.indexer import Indexer
-from semcache_core.ledger import Ledger
-from semcache_core.renewal import Renewal
-from semcache_core.retrieval import Retrieval
+from semcache_core.search import compaction
+from semcache_core.storage.index_state import IndexState
+from semcache_core.search.chroma import ChromaIndex
+from semcache_core.search.embedded import EmbeddedIndex
+from semcache_core.search.sync import IndexSync
+from semcache_core.storage.ledger import Ledger
+from semcache_core.search.compaction import Compaction
+from semcache_core.search.retriever import Retriever
 
 import chromadb  # once, before the processes that are killed are forked: it takes a second
 for argument in sys.argv[2:]:
@@ -42,8 +43,8 @@ else:
 path, phase, calls = Path(sys.argv[1]), *argument.split("=")
 calls = int(calls)
 ledger = Ledger.open(path, None)
-retrieval = Retrieval(ledger, "f" * 64, 0, 2**40)
-indexer = Indexer(ledger, retrieval, 0, IndexHome(path), None)
+retrieval = Retriever(ledger, "f" * 64, 0, 2**40)
+indexer = IndexSync(ledger, retrieval, 0, EmbeddedIndex(path), None)
 
 def die_in(owner, name, after):
     original, seen = getattr(owner, name), []
@@ -69,9 +70,9 @@ if phase in ("removing", "closing", "copying", "copied", "swapped", "dropping"):
 if phase == "filling":
     thread_dies(ChromaIndex, "add")
 elif phase == "added":
-    die_in(Generations, "advance", after=False)
+    die_in(IndexState, "advance", after=False)
 elif phase == "noted":
-    die_in(Generations, "advance", after=True)
+    die_in(IndexState, "advance", after=True)
 elif phase == "removing":
     die_in(ChromaIndex, "remove", after=False)
     ledger.delete(7)
@@ -80,12 +81,12 @@ elif phase == "closing":
 elif phase == "copying":
     die_in(ChromaIndex, "add", after=True)
 elif phase == "copied":
-    die_in(Generations, "swap", after=False)
+    die_in(IndexState, "swap", after=False)
 elif phase == "swapped":
-    die_in(Generations, "swap", after=True)
+    die_in(IndexState, "swap", after=True)
 elif phase == "dropping":
     calls = 1
-    renewal.RETIRE_SECONDS = 0.0
+    compaction.RETIRE_SECONDS = 0.0
     die_in(ChromaIndex, "drop", after=True)
 if phase in ("copying", "copied", "swapped", "dropping"):
     indexer.renew(threading.Event())
@@ -105,7 +106,7 @@ def fill(path: Path) -> None:
     ledger, rows = Ledger.open(path, None), vectors()
     for start in range(0, ENTRIES, BATCH):
         arrivals = [
-            Arrival(
+            ImportedEntry(
                 exact=i.to_bytes(32, "big"),
                 partition=PARTITION,
                 namespace="n",
@@ -138,8 +139,8 @@ def assert_nothing_is_lost(path: Path) -> None:
     import threading
 
     ledger, rows = Ledger.open(path, None), vectors()
-    retrieval = Retrieval(ledger, MODEL, 0, 2**40)
-    indexer = Indexer(ledger, retrieval, 0, IndexHome(path), None)
+    retrieval = Retriever(ledger, MODEL, 0, 2**40)
+    indexer = IndexSync(ledger, retrieval, 0, EmbeddedIndex(path), None)
     try:
         for settled in (False, True):
             if settled:

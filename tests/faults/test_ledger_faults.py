@@ -16,10 +16,11 @@ from fakes import WordEmbedder, calibrated
 from langchain_core.messages import AIMessage
 from scripted_llms import ScriptedLLM, user
 from scripted_models import Chat
-from semcache_core import Request, SemanticCache, SemcacheError, ledger
+from semcache_core import Request, SemanticCache, SemcacheError
 from semcache_core.cache import RETRY_SECONDS
 from semcache_core.errors import LedgerError
-from semcache_core.ledger import FILE_NAME
+from semcache_core.storage import ledger
+from semcache_core.storage.ledger import FILE_NAME
 
 from langchain_semcache import CachedChatModel
 from llamaindex_semcache import CachedLLM
@@ -65,7 +66,7 @@ def locked(file: Path) -> Iterator[None]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semcache_core.database.BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("semcache_core.storage.database.BUSY_SECONDS", 0.1)
 
 
 @pytest.mark.usefixtures("impatient", "still")
@@ -115,9 +116,9 @@ sys.path.insert(0, {TESTS!r})
 from pathlib import Path
 from fakes import WordEmbedder
 from semcache_core import Request, SemanticCache
-from semcache_core.upkeep import Upkeep
+from semcache_core.pipeline.background import BackgroundWorker
 
-Upkeep.start = lambda self: None
+BackgroundWorker.start = lambda self: None
 base = Path(sys.argv[1])
 cache = SemanticCache(
     path=base / "cache", artefact=base / "artefact", embedder=WordEmbedder()

@@ -21,7 +21,7 @@ from scripted_models import Chat
 from typing_extensions import TypedDict
 
 from langchain_semcache import SemanticCacheMiddleware
-from langchain_semcache.answers import asks_for_tools, dump_answer, load_answer
+from langchain_semcache.agent_answers import asks_for_tools, dump_answer, load_answer
 
 QUESTION = "how warm is it"
 PARAPHRASE = "is it how warm"

@@ -8,11 +8,11 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.rate_limiters import BaseRateLimiter
 from scripted_models import Chat, Streaming
-from semcache_core.adapters import Kind
+from semcache_core.adapters import ModelCall
 
-from langchain_semcache.asking import STREAM, WHOLE, Question, without_run
+from langchain_semcache.calls import STREAM, WHOLE, Question, without_run
 
-ChatKind = Kind[Question, Any, list[ChatGeneration]]
+ChatKind = ModelCall[Question, Any, list[ChatGeneration]]
 KINDS = pytest.mark.parametrize("kind", [WHOLE, STREAM], ids=["whole", "stream"])
 
 

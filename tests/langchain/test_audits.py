@@ -21,15 +21,10 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableLambda
 from scripted_models import Chat, Streaming
 from semcache_core import SemanticCache
-from semcache_core.adapters.flights import Flight
+from semcache_core.pipeline.single_flight import SharedCall
 from thermometer import Thermometer, calling
 
-from langchain_semcache import (
-    CachedChatModel,
-    SemanticCacheMiddleware,
-    SemanticLLMCache,
-    last_hit,
-)
+from langchain_semcache import CachedChatModel, SemanticCacheMiddleware, SemanticLLMCache, last_hit
 
 ASK, PARAPHRASE = "how warm is it", "is it how warm"
 pytestmark = pytest.mark.filterwarnings("ignore:The method .* is in beta")
@@ -241,7 +236,7 @@ def test_all_who_ask_at_once_are_one_audit(
     model = Streaming().answering("quite warm", "quite warm")
     ours = CachedChatModel(model, cache=cache)
     ours.invoke(ASK)
-    lookup, wait = cache.lookup, Flight.wait
+    lookup, wait = cache.lookup, SharedCall.wait
     entered, waiting = threading.Event(), threading.Semaphore(0)
 
     def slow(*args: Any, **told: Any) -> Any:
@@ -254,7 +249,7 @@ def test_all_who_ask_at_once_are_one_audit(
         wait(flight)
 
     cache.lookup = slow  # type: ignore[method-assign]
-    monkeypatch.setattr(Flight, "wait", counted)
+    monkeypatch.setattr(SharedCall, "wait", counted)
     with ThreadPoolExecutor(3) as threads:
         leader = threads.submit(ours.invoke, PARAPHRASE)
         assert entered.wait(30)

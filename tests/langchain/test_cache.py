@@ -23,9 +23,9 @@ from scripted_models import Chat, OllamaLike
 from semcache_core import SemanticCache, SemcacheError
 
 import langchain_semcache.cache
-import langchain_semcache.requests
+import langchain_semcache.request
 from langchain_semcache import SemanticLLMCache
-from langchain_semcache.generations import load_generations
+from langchain_semcache.serialization import load_generations
 
 OpenCache = Callable[..., SemanticLLMCache]
 
@@ -206,7 +206,7 @@ async def test_the_event_loop_does_none_of_the_work(
         return noted
 
     work = {
-        langchain_semcache.requests: ["read_llm_string", "read_prompt", "digest"],
+        langchain_semcache.request: ["read_llm_string", "read_prompt", "digest"],
         langchain_semcache.cache: ["load_generations", "dump_generations"],
     }
     for module, names in work.items():

@@ -10,7 +10,7 @@ import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 from scripted_models import Streaming
 from semcache_core import SemanticCache
-from semcache_core.adapters.flights import AsyncFlight, Flight
+from semcache_core.pipeline.single_flight import AsyncSharedCall, SharedCall
 
 from langchain_semcache import CachedChatModel, SemanticLLMCache, last_hit
 
@@ -48,13 +48,13 @@ class Gate:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._waiting = threading.Semaphore(0)
         self.entered, self.go = threading.Event(), threading.Event()
-        wait = Flight.wait
+        wait = SharedCall.wait
 
-        def counted(flight: Flight[Any]) -> None:
+        def counted(flight: SharedCall[Any]) -> None:
             self._waiting.release()
             wait(flight)
 
-        monkeypatch.setattr(Flight, "wait", counted)
+        monkeypatch.setattr(SharedCall, "wait", counted)
 
     def __call__(self, then: Any = None) -> Any:
         self.entered.set()
@@ -330,13 +330,13 @@ class AsyncGate:
         self._waiting = asyncio.Semaphore(0)
         self.entered, self.go = asyncio.Event(), asyncio.Event()
         self.cancelled = False
-        wait = AsyncFlight.wait
+        wait = AsyncSharedCall.wait
 
-        async def counted(flight: AsyncFlight[Any]) -> None:
+        async def counted(flight: AsyncSharedCall[Any]) -> None:
             self._waiting.release()
             await wait(flight)
 
-        monkeypatch.setattr(AsyncFlight, "wait", counted)
+        monkeypatch.setattr(AsyncSharedCall, "wait", counted)
 
     async def __call__(self, then: Any = None) -> Any:
         self.entered.set()

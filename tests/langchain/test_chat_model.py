@@ -24,10 +24,10 @@ from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
 from scripted_models import Chat, Streaming
 from semcache_core import SemanticCache, SemcacheError
+from semcache_core.adapters import pieces
 
 from langchain_semcache import CachedChatModel, SemanticLLMCache
-from langchain_semcache.namespaces import CONFIG_KEY
-from langchain_semcache.replay import pieces
+from langchain_semcache.request import CONFIG_KEY
 
 OpenCache = Callable[..., SemanticLLMCache]
 ZERO = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
@@ -263,8 +263,8 @@ def test_the_pace_is_handed_to_the_replay(
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr("langchain_semcache.replay.time.sleep", pauses.append)
-    monkeypatch.setattr("langchain_semcache.replay.asyncio.sleep", sleep)
+    monkeypatch.setattr("langchain_semcache.calls.time.sleep", pauses.append)
+    monkeypatch.setattr("langchain_semcache.calls.asyncio.sleep", sleep)
     ours = cached(Streaming().answering("one two"), cache, pace=0.5)
     streamed(ours, "hi there")
     assert pauses == []

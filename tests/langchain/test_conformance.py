@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from langchain_tests.integration_tests.cache import AsyncCacheTestSuite, SyncCacheTestSuite
-from semcache_core.embedding import DEFAULT_ARTEFACT
+from semcache_core.embedding.onnx import DEFAULT_ARTEFACT
 
 from langchain_semcache import SemanticLLMCache
 

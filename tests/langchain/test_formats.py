@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from langchain_semcache.formats import shown
+from langchain_semcache.model_identity import shown
 
 
 def made(**fields: Any) -> type[BaseModel]:

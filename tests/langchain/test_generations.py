@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from scripted_models import Chat
 
 from langchain_semcache import SemanticLLMCache
-from langchain_semcache.generations import is_storable, load_generations, plain_text
+from langchain_semcache.serialization import is_storable, load_generations, plain_text
 
 
 def weather(call_id: str = "toolu_1") -> ToolCall:

@@ -15,7 +15,7 @@ from scripted_models import Chat, Streaming
 from semcache_core import Hit
 
 from langchain_semcache import CachedChatModel, SemanticLLMCache, last_hit
-from langchain_semcache.hits import EVENT
+from langchain_semcache.serialization import EVENT
 
 ASK = "hi there"
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, create_model
 from scripted_models import Chat, OllamaLike, Scripted
 
 from langchain_semcache import SemanticLLMCache
-from langchain_semcache.identity import read_llm_string
+from langchain_semcache.model_identity import read_llm_string
 
 
 async def by_invoke(model: Any, question: str) -> str:

@@ -26,7 +26,7 @@ from semcache_core import Request, digest, split_question
 from semcache_core.adapters import Turn
 
 from langchain_semcache import SemanticLLMCache
-from langchain_semcache.messages import read_prompt
+from langchain_semcache.request import read_prompt
 
 OpenCache = Callable[..., SemanticLLMCache]
 

@@ -13,7 +13,7 @@ from scripted_models import Chat, Streaming
 from semcache_core import Request, SemanticCache, SemcacheError
 
 from langchain_semcache import CachedChatModel, SemanticCacheMiddleware, SemanticLLMCache
-from langchain_semcache.namespaces import CONFIG_KEY
+from langchain_semcache.request import CONFIG_KEY
 
 OpenCache = Callable[..., SemanticLLMCache]
 

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk, message_chunk_to_message
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from semcache_core.adapters import pieces
 
-from langchain_semcache.replay import answer_in, answer_of, areplayed, copied, pieces, replayed
+from langchain_semcache.calls import answer_in, answer_of, areplayed, copied, replayed
 
 CALL = {
     "name": "weather",
@@ -134,7 +135,7 @@ def test_replaying_changes_nothing_of_the_answer() -> None:
 
 def test_the_pace_is_kept_between_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr("langchain_semcache.replay.time.sleep", pauses.append)
+    monkeypatch.setattr("langchain_semcache.calls.time.sleep", pauses.append)
     generation = ChatGeneration(message=AIMessage("one two"))
     assert len(list(replayed(generation, 0.5))) == 3
     assert pauses == [0.5, 0.5]  # not before the first
@@ -150,7 +151,7 @@ async def test_an_async_replay_keeps_the_pace_and_lets_others_run(
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr("langchain_semcache.replay.asyncio.sleep", sleep)
+    monkeypatch.setattr("langchain_semcache.calls.asyncio.sleep", sleep)
     generation = ChatGeneration(message=AIMessage("one two"))
     assert len([chunk async for chunk in areplayed(generation, 0.5)]) == 3
     assert pauses == [0.5, 0.5]

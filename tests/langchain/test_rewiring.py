@@ -5,7 +5,7 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
 from scripted_models import Scripted
 
-from langchain_semcache.rewiring import rewired
+from langchain_semcache.wrapper import rewired
 
 
 def chains(model: Scripted) -> dict[str, Runnable[Any, Any]]:

@@ -8,7 +8,7 @@ from langchain_core.tools import BaseTool, InjectedToolArg, StructuredTool, tool
 from pydantic import BaseModel, Field
 from semcache_core import SemcacheError, digest
 
-from langchain_semcache.schemas import describe_choice, describe_format, describe_tools
+from langchain_semcache.agent_answers import describe_choice, describe_format, describe_tools
 
 
 def of(args: type[BaseModel] | dict[str, Any], **fields: Any) -> BaseTool:

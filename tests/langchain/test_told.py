@@ -12,7 +12,7 @@ from langchain_core.runnables.config import ensure_config
 from scripted_models import Streaming
 
 from langchain_semcache import CachedChatModel, SemanticLLMCache
-from langchain_semcache.namespaces import CONFIG_KEY
+from langchain_semcache.request import CONFIG_KEY
 
 pytestmark = pytest.mark.filterwarnings("ignore:The method .* is in beta")
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
-from langchain_semcache.uncached import tools_called_in, tools_run_inside
+from langchain_semcache.agent_answers import tools_called_in, tools_run_inside
 
 CLOCK = {"clock", "web_search"}
 

@@ -11,7 +11,7 @@ from scripted_models import Chat
 from semcache_core import Prices, Saved, SemanticCache, Usage
 
 from langchain_semcache import CachedChatModel, SemanticCacheMiddleware, SemanticLLMCache
-from langchain_semcache.usages import usage_of
+from langchain_semcache.serialization import usage_of
 
 USED = {"input_tokens": 30, "output_tokens": 4, "total_tokens": 34}
 ASK, PARAPHRASE = "how warm is it", "is it how warm"

@@ -14,7 +14,7 @@ from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START, StateGraph
 from scripted_models import Chat, Scripted, Streaming
 from semcache_core import SemcacheError
-from semcache_core.verification import Verification, VerificationCounts
+from semcache_core.decision.verifier import Verification, VerificationCounts
 
 from langchain_semcache import CachedChatModel, ChatVerifier, SemanticLLMCache
 

@@ -26,8 +26,8 @@ from scripted_llms import ScriptedLLM, said, text_of, user
 from semcache_core import SemcacheError
 
 from llamaindex_semcache import CachedLLM, SourceNodes
+from llamaindex_semcache.documents import Sources
 from llamaindex_semcache.messages import canonical, tool_names
-from llamaindex_semcache.sources import Sources
 
 TENANT = ContextVar("tenant", default="public")
 SAY = PromptTemplate("say {word}")

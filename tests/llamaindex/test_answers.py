@@ -31,7 +31,7 @@ from pydantic import BaseModel
 from scripted_llms import calling, said
 from semcache_core import Hit, SemcacheError
 
-from llamaindex_semcache.answers import ChatAnswers, CompletionAnswers
+from llamaindex_semcache.serialization import ChatAnswers, CompletionAnswers
 
 CHATS, COMPLETIONS = ChatAnswers(), CompletionAnswers()
 HIT = Hit("", "exact", 1.0, 1.0, "the question", 7, 5.0)

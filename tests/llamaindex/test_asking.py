@@ -17,8 +17,8 @@ from llama_index.core.base.llms.types import (
 from pydantic import BaseModel
 from scripted_llms import ScriptedLLM
 
-from llamaindex_semcache.asking import CHAT_STREAM, COMPLETION_STREAM
-from llamaindex_semcache.call import Call
+from llamaindex_semcache.calls import CHAT_STREAM, COMPLETION_STREAM
+from llamaindex_semcache.request import Call
 
 CALL = Call(ScriptedLLM())
 CLOCK = ToolCallBlock(tool_name="clock", tool_call_id="1")

@@ -25,7 +25,7 @@ from llama_index.core.vector_stores import SimpleVectorStore
 from semcache_core import Request, SemanticCache, SemcacheError
 
 from llamaindex_semcache.docstore import InvalidatingDocstore
-from llamaindex_semcache.tags import document_tag, node_tag
+from llamaindex_semcache.documents import document_tag, node_tag
 
 TENANTS = ("acme", "globex")
 

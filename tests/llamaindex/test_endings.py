@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
 
-from llamaindex_semcache.endings import GUESSED, ending, ending_so_far, spoils
+from llamaindex_semcache.serialization import GUESSED, ending, ending_so_far, spoils
 
 
 class Reason(IntEnum):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from llama_index.core.base.llms.types import ChatMessage, ToolCallBlock
 
-from llamaindex_semcache.freshness import calls_in, renew_ids, unbilled
+from llamaindex_semcache.serialization import calls_in, renew_ids, unbilled
 
 
 def _message(*ids: str | None, name: str = "clock", **kwargs: Any) -> ChatMessage:

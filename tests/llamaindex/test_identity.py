@@ -26,7 +26,7 @@ from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel, Field, PrivateAttr, create_model
 from semcache_core import SemcacheError
 
-from llamaindex_semcache.identity import Models, describe_arguments, describe_class, redacted
+from llamaindex_semcache.model_identity import Models, describe_arguments, describe_class, redacted
 
 SECRET = "sk-sentinel"
 

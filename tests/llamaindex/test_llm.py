@@ -39,7 +39,7 @@ from scripted_llms import (
 from semcache_core import SemcacheError
 
 from llamaindex_semcache import CachedLLM, last_hit
-from llamaindex_semcache.sources import Sources
+from llamaindex_semcache.documents import Sources
 from llamaindex_semcache.templates import Templates
 
 PAID = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}

@@ -18,9 +18,8 @@ from pydantic import BaseModel, create_model
 from semcache_core import Request, SemcacheError, split_question
 from semcache_core.adapters import UncachedTools, own_namespace
 
-from llamaindex_semcache.call import Call
-from llamaindex_semcache.reading import CallReader, Context
-from llamaindex_semcache.sources import Sources
+from llamaindex_semcache.documents import Sources
+from llamaindex_semcache.request import Call, CallReader, Context
 from llamaindex_semcache.templates import Templates
 
 LLM = MockLLM(max_tokens=3)

@@ -11,7 +11,7 @@ from llama_index.core.base.llms.types import (
 )
 from scripted_llms import calling
 
-from llamaindex_semcache.replay import chat_items, completion_items
+from llamaindex_semcache.calls import chat_items, completion_items
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 

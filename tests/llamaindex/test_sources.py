@@ -19,7 +19,7 @@ from llama_index.core.schema import (
 )
 from semcache_core import SemcacheError
 
-from llamaindex_semcache.sources import SourceNodes, Sources, holds_nodes, without_nodes
+from llamaindex_semcache.documents import SourceNodes, Sources, holds_nodes, without_nodes
 
 
 def node(text: str, node_id: str = "n", document: str | None = "d", **metadata: str) -> TextNode:

@@ -10,7 +10,7 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from scripted_llms import ScriptedLLM
 from semcache_core import SemanticCache, SemcacheError
-from semcache_core.verification import Verification
+from semcache_core.decision.verifier import Verification
 
 from llamaindex_semcache import CachedLLM, LLMVerifier
 

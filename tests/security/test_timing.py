@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from conftest import Bench
 from fakes import WordEmbedder
-from semcache_core import Request, SemanticCache, evidence, guard
-from semcache_core.embedding import DEFAULT_ARTEFACT, OnnxEmbedder
-from semcache_core.ledger import Ledger
+from semcache_core import Request, SemanticCache
+from semcache_core.decision import guard, scoring
+from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
+from semcache_core.storage.ledger import Ledger
 
 QUESTION = "where is the main office of this bank in Basel"
 SAME = "in Basel where is the main office of this bank"
@@ -41,7 +42,7 @@ class Steps:
         with monkeypatch.context() as patched:
             patched.setattr(Ledger, "read_bare", noted("bare", read_bare))
             patched.setattr(Ledger, "read", noted("typed", read))
-            patched.setattr(evidence, "read", taken_apart)
+            patched.setattr(scoring, "read", taken_apart)
             assert self._cache.lookup(request) is None
         return [*steps, ("embedded", len(self._embedder.calls) - before)]
 
@@ -55,7 +56,7 @@ def test_the_steps_of_a_miss_tell_nothing_of_another_tenant(
     """The other tenant has stored it, or only asked, and is asked again just before."""
 
     def steps(name: str, stored: bool, looked_up: bool) -> list[Any]:
-        evidence._stored_reading.cache_clear()
+        scoring._stored_reading.cache_clear()
         embedder = WordEmbedder()
         with bench.open(path=bench.directory / name, embedder=embedder) as cache:
             for question in own:

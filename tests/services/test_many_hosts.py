@@ -10,12 +10,13 @@ import chromadb
 import pytest
 from fakes import WordEmbedder
 from large_scopes import ask, fill, other_words, settle
-from semcache_core import Request, SemanticCache, claim, renewal
-from semcache_core.claim import Claim
+from semcache_core import Request, SemanticCache
 from semcache_core.errors import IndexUnavailableError
-from semcache_core.index import ChromaIndex
-from semcache_core.ledger import Ledger
 from semcache_core.request import key_of
+from semcache_core.search import compaction
+from semcache_core.search.chroma import ChromaIndex
+from semcache_core.search.compaction import Lease
+from semcache_core.storage.ledger import Ledger
 from semcache_core.types import Generation
 
 pytestmark = pytest.mark.usefixtures("still")
@@ -261,9 +262,9 @@ def test_a_collection_made_anew_under_its_name_is_not_taken_for_the_old_one(
 def worn_pair(hosts: Any, connect: Any, monkeypatch: pytest.MonkeyPatch) -> list[SemanticCache]:
     """Two hosts on a collection with 120 live entries, 360 ever, due to be made anew."""
     for name, value in (("LOOK_SECONDS", 0.0), ("RETIRE_SECONDS", 0.0), ("MIN_DEAD", 10**6)):
-        monkeypatch.setattr(renewal, name, value)
-    monkeypatch.setattr(renewal, "MAX_BATCH", 20)
-    monkeypatch.setattr(renewal, "BATCHES_A_ROUND", 1)
+        monkeypatch.setattr(compaction, name, value)
+    monkeypatch.setattr(compaction, "MAX_BATCH", 20)
+    monkeypatch.setattr(compaction, "BATCHES_A_ROUND", 1)
     options = {"scan_limit": LIMIT, "max_entries": 120}
     pair = [hosts.open(chroma_client=connect(), **options) for _ in range(2)]
     for start in (0, 120, 240):
@@ -271,7 +272,7 @@ def worn_pair(hosts: Any, connect: Any, monkeypatch: pytest.MonkeyPatch) -> list
         settle(pair[0])
     settle(pair[1])
     assert [cache.stats().indexed_scopes for cache in pair] == [1, 1]
-    monkeypatch.setattr(renewal, "MIN_DEAD", 100)
+    monkeypatch.setattr(compaction, "MIN_DEAD", 100)
     return pair
 
 
@@ -288,7 +289,7 @@ def test_two_hosts_that_make_a_shared_collection_anew_lose_nothing_and_leave_one
     pair = worn_pair(hosts, connect, monkeypatch)
     with monkeypatch.context() as apart, ThreadPoolExecutor(2) as threads:
         if not claimed:
-            apart.setattr(Claim, "hold", lambda self: True)
+            apart.setattr(Lease, "hold", lambda self: True)
         done = [threads.submit(_rounds, cache) for cache in pair]
         for stored in range(360, 390):
             fill(pair[stored % 2], stored, stored + 1)
@@ -321,7 +322,9 @@ def test_a_host_that_dies_while_it_makes_a_collection_anew_is_followed_by_anothe
     assert len(collections(gone, connect())) == 2
     settle(other)
     assert [live.number for live in positions(other).values()] == [0]
-    monkeypatch.setattr(claim, "SECONDS", 0.0)  # by now it has shown no sign of life for so long
+    monkeypatch.setattr(
+        compaction, "SECONDS", 0.0
+    )  # by now it has shown no sign of life for so long
     for _ in range(4):
         settle(other)
     assert [live.number for live in positions(other).values()] == [1]

@@ -19,13 +19,13 @@ from postgres_server import PostgresServer
 from running_totals import RunningTotals, check_totals
 from scripts_run import run_script
 from semcache_core import Request, SemcacheError
-from semcache_core import postgres_database as pg
-from semcache_core.catching_up import CatchingUp
-from semcache_core.eviction import Limits
-from semcache_core.ledger import Ledger, NewEntry
-from semcache_core.listing import Listing
-from semcache_core.records import Judgement, Records, Served
-from semcache_core.schema import MIGRATIONS, meta, quarantined
+from semcache_core.pipeline.background import CatchingUp
+from semcache_core.quality.verdicts import ServedHit, Verdict, VerdictLog
+from semcache_core.storage import postgres as pg
+from semcache_core.storage.eviction import Limits
+from semcache_core.storage.ledger import Ledger, NewEntry
+from semcache_core.storage.schema import MIGRATIONS, meta, quarantined
+from semcache_core.transfer.entries import Listing
 from services_hosts import wait_until
 
 TESTS = str(Path(__file__).parents[1])
@@ -161,13 +161,13 @@ def test_an_id_that_was_rolled_back_is_not_used_again(ledger: Ledger) -> None:
 
 
 def test_records_are_kept_as_in_a_file(ledger: Ledger) -> None:
-    records, entry_id = Records(ledger), ledger.insert(new("q", cost=0.5, tokens_in=3))
+    records, entry_id = VerdictLog(ledger), ledger.insert(new("q", cost=0.5, tokens_in=3))
     for i in range(60):
-        records.served(Served(entry_id, f"asked {i}", b"k" * 32, 0.9, 0.75, float(i)))
+        records.served(ServedHit(entry_id, f"asked {i}", b"k" * 32, 0.9, 0.75, float(i)))
     records.flush()
     assert [hit.at for hit in records.served_of(entry_id)] == [float(i) for i in range(10, 60)]
     assert records.claimed_error() == pytest.approx(0.25)
-    wrong = Judgement("default", entry_id, "p", "q", 0.9, 0.9, False, "audit", 1.0)
+    wrong = Verdict("default", entry_id, "p", "q", 0.9, 0.9, False, "audit", 1.0)
     for _ in range(2):
         records.judge(wrong, b"k" * 32)
     assert records.judged() == [wrong, wrong]
@@ -208,7 +208,7 @@ def test_a_newer_ledger_is_refused_and_left_as_it_is(
 
 OPENS = """
 import sys
-from semcache_core.ledger import Ledger, NewEntry
+from semcache_core.storage.ledger import Ledger, NewEntry
 sys.stdin.readline()
 ledger = Ledger.open(None, sys.argv[1])
 print(ledger.id)
@@ -260,7 +260,7 @@ def test_a_password_is_never_shown(where: str, caplog: pytest.LogCaptureFixture)
 
 def test_without_the_driver_the_error_says_what_to_install() -> None:
     code = "import sys; sys.modules['psycopg'] = None\n"
-    code += "from semcache_core.ledger import Ledger\n"
+    code += "from semcache_core.storage.ledger import Ledger\n"
     code += "try: Ledger.open(None, 'postgresql://x/y')\nexcept Exception as e: print(repr(e))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "LedgerError" in done.stdout and "pip install 'semcache-core[postgres]'" in done.stdout
@@ -381,7 +381,7 @@ WRITES = f"""
 import os, sys
 sys.path.insert(0, {TESTS!r})
 from ledger_contract import new
-from semcache_core.ledger import Ledger, NewEntry
+from semcache_core.storage.ledger import Ledger, NewEntry
 ledger = Ledger.open(None, sys.argv[1])
 for i in range(10**6):
     ledger.insert(new(f"{{sys.argv[2]}} {{i}}", tags=("t",)))

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from semcache_core import Request, SemanticCache
 from semcache_core.errors import TrainingError
-from semcache_core.training import artefact
-from semcache_core.training.artefact import FILES, train
-from semcache_core.training.options import FitOptions
-from semcache_core.training.pairs import Pair
+from semcache_core.training import pipeline
+from semcache_core.training.data.records import Pair
+from semcache_core.training.pipeline import FILES, train
+from semcache_core.training.trainer import FitOptions
 from sentence_transformers import SentenceTransformer
 from tiny_models import FILLERS, OTHERS, word_model
 
@@ -64,7 +64,7 @@ def test_without_other_pairs_a_tenth_is_calibrated_on_and_no_question_trained_on
     base: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, set[str]] = {}
-    monkeypatch.setattr(artefact, "MIN_POSITIVES", 1)
+    monkeypatch.setattr(pipeline, "MIN_POSITIVES", 1)
 
     def texts(pairs: list[Pair]) -> set[str]:
         return {text for pair in pairs for text in (pair.prompt, pair.other)}
@@ -77,14 +77,14 @@ def test_without_other_pairs_a_tenth_is_calibrated_on_and_no_question_trained_on
 
         return called
 
-    real = artefact.fit
+    real = pipeline.fit
 
     def fit(pairs: list[Pair], *arguments: object, **options: object) -> object:
         seen["fit"] = texts(pairs)
         return real(pairs, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(artefact, "fit", fit)
-    monkeypatch.setattr(artefact, "calibrate", stop("calibrate"))
+    monkeypatch.setattr(pipeline, "fit", fit)
+    monkeypatch.setattr(pipeline, "calibrate", stop("calibrate"))
     with pytest.raises(KeyboardInterrupt):
         train(PAIRS, base, tmp_path / "out", OPTIONS)
     assert seen["fit"] and seen["calibrate"]
@@ -95,7 +95,7 @@ def test_without_other_pairs_a_tenth_is_calibrated_on_and_no_question_trained_on
 def test_too_few_calibration_pairs_are_refused_before_any_training(
     base: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(artefact, "fit", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(pipeline, "fit", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(TrainingError, match=r"a tenth of those given; at least 200"):
         train(PAIRS, base, tmp_path / "out", OPTIONS)
     with pytest.raises(TrainingError, match=r"there are 50 pairs .* at least 200"):
@@ -110,7 +110,7 @@ def test_a_failure_after_training_leaves_the_artefact_before_and_is_gone_on_from
     out.mkdir()
     (out / "card.md").write_text("the one before")
     with monkeypatch.context() as patched:
-        patched.setattr(artefact, "calibrate", lambda *_, **__: 1 / 0)
+        patched.setattr(pipeline, "calibrate", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(PAIRS, base, out, OPTIONS, calibrate_on=CALIBRATION)
     assert (out / "card.md").read_text() == "the one before"

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core.training.batches import LengthBatches, TrainingBatches, make_batch
-from semcache_core.training.pairs import Pair
+from semcache_core.training.data.records import Pair
 
 sizes = st.lists(st.integers(0, 50), max_size=200)
 

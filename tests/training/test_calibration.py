@@ -5,16 +5,12 @@ import math
 
 import pytest
 from fakes import WordEmbedder
+from semcache_core.decision.calibration import load_calibration
+from semcache_core.decision.guard import differences, read
+from semcache_core.decision.scoring import sigmoid
 from semcache_core.errors import TrainingError
-from semcache_core.evidence import sigmoid
-from semcache_core.guard import differences, read
-from semcache_core.predictor import load_calibration
-from semcache_core.training.calibration import (
-    calibrate,
-    covered_tokens,
-    fit_probability,
-)
-from semcache_core.training.pairs import Pair
+from semcache_core.training.calibration.calibrate import calibrate, covered_tokens, fit_probability
+from semcache_core.training.data.records import Pair
 
 
 def test_lambda_and_c_are_those_of_the_logits_at_two_similarities():

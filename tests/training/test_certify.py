@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from semcache_core.decision.calibration import Threshold
 from semcache_core.errors import TrainingError
-from semcache_core.predictor import Threshold
-from semcache_core.training.certify import (
+from semcache_core.training.calibration.risk_control import (
     BOUNDS,
     CONFIDENCE,
     shown_above,
     shown_within,
     threshold_table,
 )
-from semcache_core.training.judging import Decided, pooled
+from semcache_core.training.calibration.streams import Decided, pooled
 
 Floats = NDArray[np.float64]
 

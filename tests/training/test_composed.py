@@ -1,7 +1,7 @@
 """Composed pairs: two questions in one, and what label the whole has."""
 
-from semcache_core.training.composed import composed_pairs
-from semcache_core.training.pairs import Pair
+from semcache_core.training.data.augmentation import composed_pairs
+from semcache_core.training.data.records import Pair
 
 ALIKE = [Pair(f"a{n}", f"A{n}", 0.9) for n in range(5)]
 UNLIKE = [Pair(f"b{n}", f"B{n}", 0.1) for n in range(5)]

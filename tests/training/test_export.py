@@ -12,10 +12,10 @@ import onnxruntime
 import pytest
 import torch
 from semcache_core import training
-from semcache_core.embedding import DEFAULT_ARTEFACT, OnnxEmbedder
+from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
 from semcache_core.errors import TrainingError
-from semcache_core.training import export
-from semcache_core.training.export import check_graph, export_onnx
+from semcache_core.training import onnx_export
+from semcache_core.training.onnx_export import check_graph, export_onnx
 from sentence_transformers import SentenceTransformer, models
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
@@ -214,7 +214,7 @@ def test_a_graph_that_ignores_the_mask_is_caught_and_nothing_is_replaced(
         ).last_hidden_state
         return torch.nn.functional.normalize(tokens.mean(dim=1), dim=1)
 
-    monkeypatch.setattr(export._EmbeddingGraph, "forward", unmasked)
+    monkeypatch.setattr(onnx_export._EmbeddingGraph, "forward", unmasked)
     out = tmp_path / "out"
     out.mkdir()
     for name in ("model.onnx", "tokenizer.json"):

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 import torch
 from semcache_core.errors import TrainingError
-from semcache_core.training.composed import composed_pairs
-from semcache_core.training.fit import FitResult, between, fit
+from semcache_core.training.data.augmentation import composed_pairs
+from semcache_core.training.data.records import Pair
 from semcache_core.training.losses import TuningLoss
-from semcache_core.training.options import FitOptions
-from semcache_core.training.pairs import Pair
+from semcache_core.training.trainer import FitOptions, FitResult, between, fit
 from sentence_transformers import SentenceTransformer, models
 from sklearn.metrics import roc_auc_score
 from tiny_models import OTHERS, toy_pairs, word_model

@@ -5,17 +5,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from semcache_core.evidence import VETO, Neighbour, Weights
-from semcache_core.retrieval import CANDIDATES
-from semcache_core.training import judging
-from semcache_core.training.judging import Decided, Met, decide, meet, meet_once, pooled
-from semcache_core.training.pairs import Pair
-from semcache_core.training.streams import (
+from semcache_core.decision.scoring import VETO, Neighbour, Weights
+from semcache_core.search.retriever import CANDIDATES
+from semcache_core.training.calibration import streams
+from semcache_core.training.calibration.streams import (
+    Decided,
     Domain,
+    Trial,
+    decide,
     domain_from_labels,
     domain_from_pairs,
+    pooled,
     run_streams,
+    run_trials,
+    run_trials_once,
 )
+from semcache_core.training.data.records import Pair
 
 WEIGHTS = Weights(-16.0, 20.0, ((0.15, 10.0),), {"number": -2.0})
 
@@ -46,19 +51,19 @@ def labelled(n: int, store_size: int) -> tuple[Domain, NDArray[np.float32]]:
     return domain, uneven(n)
 
 
-def met_of(*neighbours: tuple[str, int, float], answer: int = 1) -> Met:
+def met_of(*neighbours: tuple[str, int, float], answer: int = 1) -> Trial:
     near = tuple(
         Neighbour(entry_id, question, right, similarity)
         for entry_id, (question, right, similarity) in enumerate(neighbours)
     )
-    return Met(7, "is order 1 here", answer, near, answerable=True, complete=True)
+    return Trial(7, "is order 1 here", answer, near, answerable=True, complete=True)
 
 
 def test_the_nearest_stored_questions_are_met_best_first_with_their_answers() -> None:
     pairs = [Pair("a", "b", 1), Pair("c", "d", 1), Pair("c", "x", 0)]
     domain = domain_from_pairs("d", pairs)
     assert domain.texts == ("a", "b", "c", "d", "x")
-    a, c = meet(domain, plane(0, 10, 90, 130, 95), missing=0, seeds=[0])
+    a, c = run_trials(domain, plane(0, 10, 90, 130, 95), missing=0, seeds=[0])
     assert (a.question, a.asked, a.answer) == (0, "a", domain.answers[0])
     assert [one.question for one in a.neighbours] == ["b", "x", "d"]
     assert [one.entry_id for one in a.neighbours] == [1, 4, 3]
@@ -72,29 +77,29 @@ def test_the_nearest_stored_questions_are_met_best_first_with_their_answers() ->
 
 def test_no_more_are_met_than_the_cache_retrieves_and_they_are_the_nearest() -> None:
     domain, vectors = labelled(60, store_size=40)
-    for one in meet(domain, vectors, missing=0, seeds=[3]):
+    for one in run_trials(domain, vectors, missing=0, seeds=[3]):
         similarities = [near.similarity for near in one.neighbours]
         assert len(similarities) == CANDIDATES
         assert similarities == sorted(similarities, reverse=True)
         assert not one.complete
     seen = {
         near.entry_id
-        for one in meet(domain, vectors, missing=0, seeds=[3])
+        for one in run_trials(domain, vectors, missing=0, seeds=[3])
         for near in one.neighbours
     }
     assert len(seen) <= 40
 
 
 def test_a_store_as_small_as_what_is_retrieved_is_complete() -> None:
-    assert all(one.complete for one in meet(*labelled(60, CANDIDATES), missing=0, seeds=[0]))
+    assert all(one.complete for one in run_trials(*labelled(60, CANDIDATES), missing=0, seeds=[0]))
     assert not any(
-        one.complete for one in meet(*labelled(60, CANDIDATES + 1), missing=0, seeds=[0])
+        one.complete for one in run_trials(*labelled(60, CANDIDATES + 1), missing=0, seeds=[0])
     )
 
 
 def test_a_question_never_meets_itself() -> None:
     domain, vectors = labelled(12, store_size=11)
-    met = meet(domain, vectors, missing=0, seeds=[0, 1])
+    met = run_trials(domain, vectors, missing=0, seeds=[0, 1])
     assert len(met) == 24
     for one in met:
         assert one.question not in [near.entry_id for near in one.neighbours]
@@ -103,14 +108,14 @@ def test_a_question_never_meets_itself() -> None:
 
 def test_its_own_text_makes_no_question_answerable() -> None:
     domain = domain_from_labels("d", ["q0", "q1", "q2"], ["a", "b", "c"], 2)
-    met = meet(domain, plane(0, 30, 60), missing=0, seeds=range(4))
+    met = run_trials(domain, plane(0, 30, 60), missing=0, seeds=range(4))
     assert not any(one.answerable for one in met)
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.5])
 def test_what_is_met_is_what_the_streams_of_the_figures_show(missing: float) -> None:
     domain, vectors = some_pairs(20)
-    met = meet(domain, vectors, missing=missing, seeds=[2, 5])
+    met = run_trials(domain, vectors, missing=missing, seeds=[2, 5])
     outcomes = run_streams(domain, vectors, missing=missing, seeds=[2, 5])
     assert [one.question for one in met] == outcomes.question.tolist()
     assert [one.answerable for one in met] == outcomes.answerable.tolist()
@@ -123,9 +128,9 @@ def test_what_is_met_is_what_the_streams_of_the_figures_show(missing: float) -> 
 
 def test_questions_beyond_one_block_are_met_too(monkeypatch: pytest.MonkeyPatch) -> None:
     domain, vectors = some_pairs(10)
-    whole = meet(domain, vectors, missing=0.5, seeds=[1])
-    monkeypatch.setattr(judging, "_BLOCK", 3)
-    in_blocks = meet(domain, vectors, missing=0.5, seeds=[1])
+    whole = run_trials(domain, vectors, missing=0.5, seeds=[1])
+    monkeypatch.setattr(streams, "_SCORED_AT_ONCE", 3)
+    in_blocks = run_trials(domain, vectors, missing=0.5, seeds=[1])
     # not the similarities: a product of other shapes may differ in the last bit
     assert [(one.question, one.answer, one.answerable) for one in in_blocks] == [
         (one.question, one.answer, one.answerable) for one in whole
@@ -134,10 +139,10 @@ def test_questions_beyond_one_block_are_met_too(monkeypatch: pytest.MonkeyPatch)
 
 def test_each_is_met_once_and_the_streams_share_them() -> None:
     domain, vectors = some_pairs(120)
-    once = meet_once(domain, vectors, missing=0.5, seeds=[4, 5, 6])
+    once = run_trials_once(domain, vectors, missing=0.5, seeds=[4, 5, 6])
     assert sorted(one.question for one in once) == np.flatnonzero(domain.asked).tolist()
     in_stream = [
-        {one.question: one for one in meet(domain, vectors, missing=0.5, seeds=[seed])}
+        {one.question: one for one in run_trials(domain, vectors, missing=0.5, seeds=[seed])}
         for seed in (4, 5, 6)
     ]
     assert all(
@@ -156,20 +161,22 @@ def test_the_streams_get_about_as_many_questions_each(monkeypatch: pytest.Monkey
 
     def spied(
         domain: Domain, vectors: object, asked_here: NDArray[np.int64], stored: object
-    ) -> list[Met]:
+    ) -> list[Trial]:
         asked.append(len(asked_here))
         return []
 
-    monkeypatch.setattr(judging, "_ask", spied)
+    monkeypatch.setattr(streams, "_trials_of", spied)
     domain, vectors = some_pairs(400)
-    meet_once(domain, vectors, missing=0.5, seeds=range(4))
+    run_trials_once(domain, vectors, missing=0.5, seeds=range(4))
     assert len(asked) == 4 and sum(asked) == 400
     assert min(asked) > 70  # of 100; fewer by chance in one of thousands
 
 
 def test_met_once_is_the_same_every_time() -> None:
     domain, vectors = some_pairs(30)
-    assert meet_once(domain, vectors, missing=0.5) == meet_once(domain, vectors, missing=0.5)
+    assert run_trials_once(domain, vectors, missing=0.5) == run_trials_once(
+        domain, vectors, missing=0.5
+    )
 
 
 def test_the_nearest_is_judged_whatever_the_guard_says_and_the_likeliest_looks_past_it() -> None:

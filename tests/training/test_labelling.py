@@ -16,13 +16,17 @@ from langchain_core.messages import AIMessage
 from pydantic import PrivateAttr, ValidationError
 from scripted_models import Chat, Scripted
 from semcache_core.errors import TrainingError
-from semcache_core.training import teacher as teacher_module
-from semcache_core.training.labelling import ATTEMPTS, label_by_answers, label_with_teacher
-from semcache_core.training.pairs import MinedPair, read_pairs, write_pairs
-from semcache_core.training.questions import Question
-from semcache_core.training.teacher import Teacher, Verdict, verdict_key
-from semcache_core.training.teacher_cost import Estimate, estimate
-from semcache_core.training.verdicts import VerdictStore
+from semcache_core.training.data import teacher as teacher_module
+from semcache_core.training.data.labelling import (
+    ATTEMPTS,
+    Estimate,
+    VerdictStore,
+    estimate,
+    label_by_answers,
+    label_with_teacher,
+)
+from semcache_core.training.data.records import MinedPair, Question, read_pairs, write_pairs
+from semcache_core.training.data.teacher import Teacher, TeacherLabel, verdict_key
 
 
 def pair(prompt: str, other: str = "b", **known: Any) -> MinedPair:
@@ -35,7 +39,11 @@ def pairs(n: int) -> list[MinedPair]:
 
 def says(probability: Any, reason: Any = "because") -> AIMessage:
     """A verdict as a model gives it: a call of the tool that the schema was made into."""
-    call = {"name": "Verdict", "args": {"probability": probability, "reason": reason}, "id": "1"}
+    call = {
+        "name": "TeacherLabel",
+        "args": {"probability": probability, "reason": reason},
+        "id": "1",
+    }
     return AIMessage("", tool_calls=[call])
 
 
@@ -130,7 +138,7 @@ def test_a_malformed_verdict_is_asked_for_once_more_then_left_out_and_counted(st
 
 def test_a_client_that_parses_by_itself_gives_malformed_verdicts_too():
     with pytest.raises(ValidationError) as invalid:
-        Verdict(probability=2, reason="")
+        TeacherLabel(probability=2, reason="")
     assert teacher(invalid.value).judge("a", "b") is None
 
 
@@ -435,7 +443,7 @@ def test_a_teacher_is_opened_by_name(monkeypatch):
     monkeypatch.setattr(langchain.chat_models, "init_chat_model", {"openai:x": opened}.get)
     by = Teacher.open("openai:x")
     assert by.name == "openai:x"
-    assert by.judge("a", "b") == Verdict(probability=0.7, reason="because")
+    assert by.judge("a", "b") == TeacherLabel(probability=0.7, reason="because")
 
 
 # -- the estimate -----------------------------------------------------------------------------

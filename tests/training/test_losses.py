@@ -8,6 +8,7 @@ import pytest
 import torch
 from semcache_core.errors import TrainingError
 from semcache_core.training.batches import make_batch
+from semcache_core.training.data.records import Pair
 from semcache_core.training.losses import (
     BinaryCrossEntropyLoss,
     PairPredictor,
@@ -17,7 +18,6 @@ from semcache_core.training.losses import (
     keep_loss,
     ranking_loss,
 )
-from semcache_core.training.pairs import Pair
 
 LOSSES = [BinaryCrossEntropyLoss, SquaredLogDifferenceLoss]
 

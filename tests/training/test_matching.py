@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from semcache_core.evaluation.metrics import auc
-from semcache_core.training.matching import matched_subset
+from semcache_core.training.data.mining import matched_subset
 
 
 def floats(*values: float) -> np.ndarray:

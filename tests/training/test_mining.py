@@ -6,17 +6,23 @@ from fakes import WordEmbedder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from semcache_core.errors import TrainingError
-from semcache_core.training import mining
-from semcache_core.training.mining import (
+from semcache_core.training.data import mining
+from semcache_core.training.data.mining import (
     deal_questions,
     drop_duplicates,
     hard_subset,
     match_similarity,
     mine,
 )
-from semcache_core.training.pairs import MinedPair, Pair, read_mined, read_pairs, write_pairs
-from semcache_core.training.questions import Question
-from semcache_core.training.splits import SPLITS
+from semcache_core.training.data.records import (
+    MinedPair,
+    Pair,
+    Question,
+    read_mined,
+    read_pairs,
+    write_pairs,
+)
+from semcache_core.training.data.splits import SPLITS
 from sklearn.metrics import roc_auc_score
 
 TRAIN_ONLY = (1.0, 0.0, 0.0)

@@ -6,8 +6,8 @@ from types import ModuleType
 
 import pytest
 from semcache_core.errors import TrainingError
+from semcache_core.training.data.records import Question
 from semcache_core.training.natural_questions import HUB, load_natural_questions
-from semcache_core.training.questions import Question
 
 ROWS = [
     {"question": "when was the last time anyone was on the moon", "answer": ["14 December 1972"]},

@@ -4,8 +4,14 @@ from pathlib import Path
 
 import pytest
 from semcache_core.errors import TrainingError
-from semcache_core.training.pairs import MinedPair, Pair, read_mined, read_pairs, write_pairs
-from semcache_core.training.questions import Question
+from semcache_core.training.data.records import (
+    MinedPair,
+    Pair,
+    Question,
+    read_mined,
+    read_pairs,
+    write_pairs,
+)
 
 GOOD = '{"prompt": "a?", "other": "b?", "same_answer": 1}'
 

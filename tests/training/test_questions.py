@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core.errors import TrainingError
-from semcache_core.training.questions import (
+from semcache_core.training.data.records import (
     Question,
     fold_question,
     json_line,

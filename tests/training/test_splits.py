@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core.errors import TrainingError
-from semcache_core.training.pairs import Pair
-from semcache_core.training.splits import (
+from semcache_core.training.data.records import Pair
+from semcache_core.training.data.splits import (
     SPLITS,
     components,
     deal,

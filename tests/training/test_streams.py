@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 from fakes import WordEmbedder
+from semcache_core.embedding.batching import embed_texts
 from semcache_core.errors import TrainingError
-from semcache_core.training import streams
-from semcache_core.training.pairs import Pair
-from semcache_core.training.streams import (
+from semcache_core.training.calibration import streams
+from semcache_core.training.calibration.streams import (
     Remembering,
     domain_from_edits,
     domain_from_labels,
     domain_from_pairs,
-    embed_texts,
     run_streams,
     split_asked,
 )
-from semcache_core.training.synthetic import synthetic_pairs
+from semcache_core.training.data.augmentation import synthetic_pairs
+from semcache_core.training.data.records import Pair
 
 
 def plane(*degrees: float) -> np.ndarray:

@@ -6,11 +6,9 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from semcache_core.guard import numbers
-from semcache_core.training.edits import EDITS, names_in
-from semcache_core.training.rewrites import REWRITES
-from semcache_core.training.synthetic import synthetic_pairs
-from semcache_core.training.wording import Words
+from semcache_core.decision.guard import numbers
+from semcache_core.training.data.augmentation import synthetic_pairs
+from semcache_core.training.data.word_edits import EDITS, REWRITES, Words, names_in
 
 QUESTIONS = (
     "How many days does it take to fly from Basel to New York?",

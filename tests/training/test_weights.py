@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from semcache_core.decision.guard import RULES
+from semcache_core.decision.scoring import Neighbour, Weights
 from semcache_core.errors import TrainingError
-from semcache_core.evidence import Neighbour, Weights
-from semcache_core.guard import RULES
-from semcache_core.training.judging import Met
-from semcache_core.training.weights import KNOTS, fit_weights
+from semcache_core.training.calibration.calibrate import KNOTS, fit_weights
+from semcache_core.training.calibration.streams import Trial
 
 ASKED = "why is order 1 open"
 ALIKE = "Why is order 1 open"
@@ -35,7 +35,7 @@ def made_up(
     seed: int = 0,
     rules: Sequence[str] = ("number", "opposite"),
     rivals_alike: bool = True,
-) -> list[Met]:
+) -> list[Trial]:
     """n questions, the nearest stored one right with the probability that `weights` give it."""
     draw = np.random.default_rng(seed)
     stored = [ALIKE, *(TOLD_APART[rule] for rule in rules)]
@@ -48,7 +48,7 @@ def made_up(
             Neighbour(0, stored[int(draw.integers(len(stored)))], 1, similarity),
             Neighbour(1, rivals[int(draw.integers(len(rivals)))], 2, similarity - margin),
         )
-        met = Met(row, ASKED, 1, near, answerable=True, complete=True)
+        met = Trial(row, ASKED, 1, near, answerable=True, complete=True)
         right = draw.random() < met.nearest(weights).probability
         made.append(met if right else replace(met, answer=3))
     return made
@@ -110,7 +110,7 @@ def test_a_similarity_that_speaks_against_a_hit_is_an_error() -> None:
 
 def test_a_similarity_that_says_nothing_is_an_error() -> None:
     near = (Neighbour(0, ALIKE, 1, 0.9),)
-    met = Met(0, ASKED, 1, near, answerable=True, complete=True)
+    met = Trial(0, ASKED, 1, near, answerable=True, complete=True)
     with pytest.raises(TrainingError, match="weight of the similarity is"):
         fit_weights([[met, replace(met, answer=2)] * 10], [], START)
 

@@ -1,57 +1,60 @@
 """What the adapters share: they know a framework each, and this knows none."""
 
-from semcache_core.adapters.asking import Answers, Asked, Kind
-from semcache_core.adapters.audits import Audits
-from semcache_core.adapters.calls import CachedCalls
-from semcache_core.adapters.hits import described, last_hit, note
-from semcache_core.adapters.judge import (
+from semcache_core.adapters.answers import (
     JUDGE_PROMPT,
+    REASON_FIELDS,
+    UsageOf,
     check_judge_prompt,
+    cut_short,
+    described,
+    last_hit,
+    pieces,
+    set_last_hit,
     told_to_judge,
+    unknown_usage,
+    usage_from,
     verdict,
 )
-from semcache_core.adapters.opening import given_or_opened
-from semcache_core.adapters.reasons import REASON_FIELDS, cut_short
-from semcache_core.adapters.replaying import check_pace, pieces
-from semcache_core.adapters.systems import (
+from semcache_core.adapters.audits import Audits
+from semcache_core.adapters.calls import AnswerCodec, CachedCalls, ModelCall, PendingCall
+from semcache_core.adapters.conversation import (
+    CALL_IDS,
+    CallIds,
     Normaliser,
+    Turn,
+    UncachedTools,
     hinted,
     normalise_systems,
     normalised,
+    read_text,
+    read_turn,
     system_blocks,
+    with_call_ids,
 )
-from semcache_core.adapters.tenants import (
+from semcache_core.adapters.options import (
     Namespace,
     Writer,
     check_given,
+    check_pace,
     check_writer,
+    current_namespace,
+    current_writer,
+    open_cache,
     own_namespace,
-    present_namespace,
-    present_writer,
 )
-from semcache_core.adapters.turns import (
-    CALL_IDS,
-    CallIds,
-    Turn,
-    UncachedTools,
-    read_text,
-    read_turn,
-    with_call_ids,
-)
-from semcache_core.adapters.usages import UsageOf, told_usage, unknown_usage
 
 __all__ = [
     "CALL_IDS",
     "JUDGE_PROMPT",
     "REASON_FIELDS",
-    "Answers",
-    "Asked",
+    "AnswerCodec",
     "Audits",
     "CachedCalls",
     "CallIds",
-    "Kind",
+    "ModelCall",
     "Namespace",
     "Normaliser",
+    "PendingCall",
     "Turn",
     "UncachedTools",
     "UsageOf",
@@ -60,24 +63,24 @@ __all__ = [
     "check_judge_prompt",
     "check_pace",
     "check_writer",
+    "current_namespace",
+    "current_writer",
     "cut_short",
     "described",
-    "given_or_opened",
     "hinted",
     "last_hit",
     "normalise_systems",
     "normalised",
-    "note",
+    "open_cache",
     "own_namespace",
     "pieces",
-    "present_namespace",
-    "present_writer",
     "read_text",
     "read_turn",
+    "set_last_hit",
     "system_blocks",
     "told_to_judge",
-    "told_usage",
     "unknown_usage",
+    "usage_from",
     "verdict",
     "with_call_ids",
 ]

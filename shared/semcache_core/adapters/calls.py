@@ -1,25 +1,90 @@
-"""Calls of a model that the cache answers, or else the model once for all who ask the same."""
+"""What a framework says of its calls: how a model is asked, how its answers are written down."""
 
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from contextlib import aclosing, closing
 from contextvars import Context
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from semcache_core.adapters.asking import Answers, Asked, Kind
+from semcache_core.adapters.answers import UsageOf, unknown_usage
 from semcache_core.adapters.audits import Audits
-from semcache_core.adapters.flights import AsyncFlights, Flights, Outcome
-from semcache_core.adapters.usages import UsageOf, unknown_usage
 from semcache_core.cache import SemanticCache
-from semcache_core.types import Request, Usage
+from semcache_core.pipeline.single_flight import AsyncSharedCalls, Outcome, SharedCalls
+from semcache_core.request import digest
+from semcache_core.types import Hit, Request, Usage
 
 Q = TypeVar("Q")
 T = TypeVar("T")
 A = TypeVar("A")
+
+
+@dataclass(frozen=True)
+class ModelCall(Generic[Q, T, A]):
+    """One way to ask the model: for a whole answer, or for a stream of it.
+
+    `ask` and `aask` give items; `copy` keeps an item as it is now, for who reads it may change it;
+    `whole` makes an answer of all items, None where there is none.
+    """
+
+    ask: Callable[[Q], Generator[T, None, None]]
+    aask: Callable[[Q], AsyncGenerator[T, None]]
+    copy: Callable[[T], T]
+    whole: Callable[[Q, Sequence[T]], A | None]
+
+
+class AnswerCodec(Protocol[A]):
+    """How a framework's answers are written, read and judged. Any of it may raise: then the answer
+    is not stored, or the lookup is a miss.
+    """
+
+    def dump(self, answer: A) -> str:
+        """The answer as text, without what tells how it was come by."""
+        ...
+
+    def load(self, text: str, hit: Hit | None) -> A:
+        """What `dump` was given: objects of the caller's own, with fresh ids, marked as `hit`.
+
+        Without a hit, the model just gave the answer to another one who asked the same.
+        """
+        ...
+
+    def is_storable(self, answer: A) -> bool:
+        """False for what must not be repeated: empty, cut short, refused, broken."""
+        ...
+
+    def calls_tools(self, answer: A) -> bool:
+        """Whether it asks for a tool: then it is stored for the very same request only."""
+        ...
+
+    def words(self, answer: A) -> str | None:
+        """What a user reads, by which two answers are compared; None where that is not all."""
+        ...
+
+
+@dataclass
+class PendingCall(Generic[Q, A]):
+    """Where a call stands. `request` is None where it is not cached at all.
+
+    `answer` is to be given in place of the model's; without a `hit`, the model just gave it to
+    another caller.
+    """
+
+    question: Q
+    request: Request | None = None
+    answer: A | None = None
+    hit: Hit | None = None
+
+    @property
+    def key(self) -> str:
+        """Equal for calls that may share one answer."""
+        asked = self.request
+        assert asked is not None
+        # what may be served to one writer need not be confirmed for another
+        return digest([asked.namespace, asked.scope, asked.question, asked.writer])
 
 
 @dataclass
@@ -51,7 +116,7 @@ class CachedCalls(Generic[Q, A]):
         self,
         cache: SemanticCache,
         read: Callable[[Q], Request | None],
-        answers: Answers[A],
+        answers: AnswerCodec[A],
         unobserved: Callable[[Q], Q],
         usage: UsageOf[Q, A] = unknown_usage,
         clock: Callable[[], float] = time.perf_counter,
@@ -59,26 +124,26 @@ class CachedCalls(Generic[Q, A]):
         self._cache, self._read = cache, read
         self._answers, self._unobserved = answers, unobserved
         self._usage, self._clock = usage, clock
-        self._flights: dict[int, Flights[Any]] = {}
-        self._async_flights: AsyncFlights[Any] = AsyncFlights()
+        self._flights: dict[int, SharedCalls[Any]] = {}
+        self._async_flights: AsyncSharedCalls[Any] = AsyncSharedCalls()
         self._audits = Audits(cache)
 
-    def ask(self, question: Q) -> Asked[Q, A]:
+    def ask(self, question: Q) -> PendingCall[Q, A]:
         """Read the question. What comes of it, `items` tells."""
         with self._cache.failing_open("lookup"):
-            return Asked(question, self._read(question))
-        return Asked(question)
+            return PendingCall(question, self._read(question))
+        return PendingCall(question)
 
-    async def aask(self, question: Q, context: Context | None = None) -> Asked[Q, A]:
+    async def aask(self, question: Q, context: Context | None = None) -> PendingCall[Q, A]:
         """See `ask`. It is read in `context`, left out in the caller's own."""
         await asyncio.sleep(0)  # a burst has begun all its calls before threads take turns with it
         with self._cache.failing_open("lookup"):
             if context is None:
                 return await self._cache.in_thread(self.ask, question)
             return await self._cache.in_thread(context.run, self.ask, question)
-        return Asked(question)
+        return PendingCall(question)
 
-    def items(self, asked: Asked[Q, A], kind: Kind[Q, T, A]) -> Iterator[T]:
+    def items(self, asked: PendingCall[Q, A], kind: ModelCall[Q, T, A]) -> Iterator[T]:
         """What the model gives. Nothing where there is an answer already: then it is in `asked`."""
         leads = False
         while asked.request is not None:
@@ -101,7 +166,9 @@ class CachedCalls(Generic[Q, A]):
             if asked.answer is None:
                 yield from kind.ask(asked.question)
 
-    async def aitems(self, asked: Asked[Q, A], kind: Kind[Q, T, A]) -> AsyncGenerator[T, None]:
+    async def aitems(
+        self, asked: PendingCall[Q, A], kind: ModelCall[Q, T, A]
+    ) -> AsyncGenerator[T, None]:
         """See `items`."""
         leads = False
         while asked.request is not None:
@@ -131,7 +198,7 @@ class CachedCalls(Generic[Q, A]):
     # -- what sync and async share -----------------------------------------------------------------
 
     def _flown(
-        self, asked: Asked[Q, A], kind: Kind[Q, T, A], outcome: Outcome
+        self, asked: PendingCall[Q, A], kind: ModelCall[Q, T, A], outcome: Outcome
     ) -> Generator[T, None, None]:
         self._look(asked, outcome)
         if asked.hit is not None and asked.hit.audited:
@@ -150,7 +217,7 @@ class CachedCalls(Generic[Q, A]):
         self._keep(asked, record, kind, outcome)
 
     async def _aflown(
-        self, asked: Asked[Q, A], kind: Kind[Q, T, A], outcome: Outcome
+        self, asked: PendingCall[Q, A], kind: ModelCall[Q, T, A], outcome: Outcome
     ) -> AsyncGenerator[T, None]:
         with self._cache.failing_open("lookup"):
             await self._cache.in_thread(self._look, asked, outcome)
@@ -170,7 +237,7 @@ class CachedCalls(Generic[Q, A]):
         with self._cache.failing_open("update"):
             await self._cache.in_thread(self._keep, asked, record, kind, outcome)
 
-    def _look(self, asked: Asked[Q, A], outcome: Outcome) -> None:
+    def _look(self, asked: PendingCall[Q, A], outcome: Outcome) -> None:
         assert asked.request is not None
         with self._cache.failing_open("lookup"):
             hit = self._cache.lookup(asked.request, audits=True)
@@ -179,7 +246,7 @@ class CachedCalls(Generic[Q, A]):
                 asked.hit = outcome.hit = hit
                 outcome.text = hit.response
 
-    def _recorded(self, record: Record[T], item: T, kind: Kind[Q, T, A]) -> None:
+    def _recorded(self, record: Record[T], item: T, kind: ModelCall[Q, T, A]) -> None:
         if record.sound:
             record.sound = False
             with self._cache.failing_open("update"):
@@ -187,7 +254,11 @@ class CachedCalls(Generic[Q, A]):
                 record.sound = True
 
     def _keep(
-        self, asked: Asked[Q, A], record: Record[T], kind: Kind[Q, T, A], outcome: Outcome
+        self,
+        asked: PendingCall[Q, A],
+        record: Record[T],
+        kind: ModelCall[Q, T, A],
+        outcome: Outcome,
     ) -> None:
         """Store what may be repeated; those who wait get all that can be written down."""
         asking, answers = asked.request, self._answers
@@ -209,18 +280,18 @@ class CachedCalls(Generic[Q, A]):
             return self._usage(question, answer)
         return Usage()
 
-    def _audit(self, asked: Asked[Q, A], kind: Kind[Q, T, A]) -> None:
+    def _audit(self, asked: PendingCall[Q, A], kind: ModelCall[Q, T, A]) -> None:
         question = self._unobserved(asked.question)
         with closing(kind.ask(question)) as items:
             self._judge(asked, kind.whole(question, list(items)))
 
-    async def _aaudit(self, asked: Asked[Q, A], kind: Kind[Q, T, A]) -> None:
+    async def _aaudit(self, asked: PendingCall[Q, A], kind: ModelCall[Q, T, A]) -> None:
         question = self._unobserved(asked.question)
         async with aclosing(kind.aask(question)) as items:
             given = [item async for item in items]
         await self._cache.in_thread(self._judge, asked, kind.whole(question, given))
 
-    def _judge(self, asked: Asked[Q, A], answer: A | None) -> None:
+    def _judge(self, asked: PendingCall[Q, A], answer: A | None) -> None:
         """Compare what was served with what the model says, if that is words and storable."""
         assert asked.request is not None
         if answer is None or not self._answers.is_storable(answer):
@@ -229,14 +300,14 @@ class CachedCalls(Generic[Q, A]):
         if said is not None:
             self._cache.audited(asked.request, said)
 
-    def _share(self, asked: Asked[Q, A], outcome: Outcome) -> None:
+    def _share(self, asked: PendingCall[Q, A], outcome: Outcome) -> None:
         """Give what another caller was given, as objects of this one's own."""
         with self._cache.failing_open("lookup"):
             if outcome.text is not None:
                 asked.answer = self._answers.load(outcome.text, outcome.hit)
                 asked.hit = outcome.hit
 
-    def _of_this_process(self) -> Flights[Any]:
+    def _of_this_process(self) -> SharedCalls[Any]:
         """A forked child would wait for threads that it does not have."""
         pid = os.getpid()
-        return self._flights.get(pid) or self._flights.setdefault(pid, Flights())
+        return self._flights.get(pid) or self._flights.setdefault(pid, SharedCalls())

@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
-from semcache_core.atomic import write_whole
+from semcache_core._utils.files import write_whole
 from semcache_core.cli.options import DEFAULT_PATH, PathOption, existing
 from semcache_core.errors import SemcacheError
-from semcache_core.ledger import Ledger
-from semcache_core.listing import Listing
-from semcache_core.records import Judgement, Records
-from semcache_core.transfer import write_entries
+from semcache_core.quality.verdicts import Verdict, VerdictLog
+from semcache_core.storage.ledger import Ledger
+from semcache_core.transfer.entries import Listing
+from semcache_core.transfer.transfer import write_entries
 
 
 def export(
@@ -43,7 +43,7 @@ def export(
         raise SemcacheError(f"{file} is there already; name another file, or replace it by --force")
     with closing(Ledger.open(existing(path), None)) as ledger:
         if feedback:
-            _export_judged(file, Records(ledger).judged(namespace))
+            _export_judged(file, VerdictLog(ledger).judged(namespace))
         else:
             _export_entries(file, ledger, namespace, vectors)
 
@@ -58,7 +58,7 @@ def _export_entries(file: Path, ledger: Ledger, namespace: str | None, vectors: 
         typer.echo(f"{written.left_out:,} entries are too long for a file and were left out")
 
 
-def _export_judged(file: Path, judgements: list[Judgement]) -> None:
+def _export_judged(file: Path, judgements: list[Verdict]) -> None:
     pairs = _last_of_each_pair(judgements)
     write_whole(file, (_line(pair) for pair in pairs), private=True)
     same = sum(judgement.correct for judgement in pairs)
@@ -66,7 +66,7 @@ def _export_judged(file: Path, judgements: list[Judgement]) -> None:
     typer.echo(f"{counted}, in {file}" if pairs else f"nothing was judged; {file} is empty")
 
 
-def _last_of_each_pair(judgements: Iterable[Judgement]) -> list[Judgement]:
+def _last_of_each_pair(judgements: Iterable[Verdict]) -> list[Verdict]:
     """One judgement for each two questions: who judged again knew more."""
     last = {
         frozenset((judgement.asked, judgement.stored)): judgement
@@ -76,6 +76,6 @@ def _last_of_each_pair(judgements: Iterable[Judgement]) -> list[Judgement]:
     return list(last.values())
 
 
-def _line(pair: Judgement) -> bytes:
+def _line(pair: Verdict) -> bytes:
     fields = {"prompt": pair.asked, "other": pair.stored, "same_answer": int(pair.correct)}
     return (json.dumps(fields) + "\n").encode("ascii")  # JSON escapes the rest

@@ -8,7 +8,7 @@ import typer
 from semcache_core.cache import SemanticCache
 from semcache_core.cli.options import DEFAULT_PATH, PathOption, is_cache
 from semcache_core.cli.progress import Steps
-from semcache_core.portable import EntriesFile
+from semcache_core.transfer.jsonl import EntriesFile
 
 
 def import_(

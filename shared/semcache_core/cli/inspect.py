@@ -15,9 +15,9 @@ from rich.text import Text
 
 from semcache_core.cli.options import DEFAULT_PATH, JsonOption, PathOption, existing
 from semcache_core.errors import SemcacheError
-from semcache_core.ledger import Ledger
-from semcache_core.listing import Listed, Listing
-from semcache_core.records import Judgement, Records
+from semcache_core.quality.verdicts import Verdict, VerdictLog
+from semcache_core.storage.ledger import Ledger
+from semcache_core.transfer.entries import Listed, Listing
 
 _SHOWN = 60  # characters of a question in the table
 
@@ -97,7 +97,7 @@ def _show_one(ledger: Ledger, entry_id: int, now: float, as_json: bool) -> None:
     one = Listing(ledger).get(entry_id, now)
     if one is None:
         raise SemcacheError(f"there is no live entry {entry_id}; `semcache inspect` lists ids")
-    about = [j for j in Records(ledger).judged(one.namespace) if j.entry_id == entry_id]
+    about = [j for j in VerdictLog(ledger).judged(one.namespace) if j.entry_id == entry_id]
     fields = {
         **_summary(one, now, full=True),
         "created": one.created,
@@ -124,7 +124,7 @@ def _show_one(ledger: Ledger, entry_id: int, now: float, as_json: bool) -> None:
     _print_judgements(judgements)
 
 
-def _judged(judgement: Judgement) -> dict[str, Any]:
+def _judged(judgement: Verdict) -> dict[str, Any]:
     names = ("asked", "similarity", "probability", "correct", "source", "at")
     return {name: getattr(judgement, name) for name in names}
 

@@ -28,8 +28,8 @@ def score(
     artefact: ArtefactOption = None,
 ) -> None:
     """Similarity and P(same answer) of each pair: a JSON line each, in the order read."""
-    from semcache_core.training.pairs import read_mined
-    from semcache_core.training.streams import similarities_of
+    from semcache_core.training.calibration.streams import similarities_of
+    from semcache_core.training.data.records import read_mined
 
     read = read_mined(pairs)
     embedder, calibration = loaded(artefact)
@@ -52,8 +52,8 @@ def evaluate(
     """AUC, average precision, calibration, hard pairs, and what could be served at which error."""
     from semcache_core.evaluation.evaluate import evaluate as evaluate_pairs
     from semcache_core.evaluation.report import report_directory, write_report
-    from semcache_core.training.pairs import read_pairs
-    from semcache_core.training.streams import similarities_of
+    from semcache_core.training.calibration.streams import similarities_of
+    from semcache_core.training.data.records import read_pairs
 
     if report is not None:
         report_directory(report)  # what cannot be written to is said before the work
@@ -100,9 +100,9 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Draws the intervals.")] = 0,
 ) -> None:
     """One stream under several policies side by side: what each would have saved, and how wrong."""
-    from semcache_core.embedding import DEFAULT_ARTEFACT
-    from semcache_core.evaluation.arrivals import read_stream
+    from semcache_core.embedding.onnx import DEFAULT_ARTEFACT
     from semcache_core.evaluation.policies import Arm, ExactOnly, InHindsight, artefact_arm
+    from semcache_core.evaluation.replay import read_stream
     from semcache_core.evaluation.report import report_directory
     from semcache_core.evaluation.simulation import simulate as simulate_stream
     from semcache_core.evaluation.simulation_report import write_simulation_report

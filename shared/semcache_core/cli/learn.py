@@ -7,13 +7,14 @@ import typer
 
 from semcache_core.cli.options import ArtefactOption, loaded
 from semcache_core.cli.progress import Steps
-from semcache_core.embedding import OnnxEmbedder, open_sentence_transformer
+from semcache_core.embedding.onnx import OnnxEmbedder
+from semcache_core.embedding.wrappers import open_sentence_transformer
 from semcache_core.errors import SemcacheError
 
 if TYPE_CHECKING:
-    from semcache_core.training.labelling import Labelling
-    from semcache_core.training.pairs import MinedPair
-    from semcache_core.training.teacher import Teacher
+    from semcache_core.training.data.labelling import Labelling
+    from semcache_core.training.data.records import MinedPair
+    from semcache_core.training.data.teacher import Teacher
 
 BASE = "sentence-transformers/all-MiniLM-L6-v2"
 SeedOption = Annotated[int, typer.Option("--seed", help="Draws whatever is drawn.")]
@@ -38,9 +39,8 @@ def mine(
     seed: SeedOption = 0,
 ) -> None:
     """Nearest-neighbour candidate pairs from a log of questions, the nearest first."""
-    from semcache_core.training.mining import mine as mine_pairs
-    from semcache_core.training.pairs import write_pairs
-    from semcache_core.training.questions import read_questions
+    from semcache_core.training.data.mining import mine as mine_pairs
+    from semcache_core.training.data.records import read_questions, write_pairs
 
     read = read_questions(questions)
     embedder, _ = loaded(artefact)
@@ -82,10 +82,10 @@ def label(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before paying a teacher.")] = False,
 ) -> None:
     """Say of each pair whether one answer serves both questions."""
-    from semcache_core.training.labelling import label_by_answers
-    from semcache_core.training.mining import hard_subset
-    from semcache_core.training.pairs import read_mined, write_pairs
-    from semcache_core.training.teacher import Teacher
+    from semcache_core.training.data.labelling import label_by_answers
+    from semcache_core.training.data.mining import hard_subset
+    from semcache_core.training.data.records import read_mined, write_pairs
+    from semcache_core.training.data.teacher import Teacher
 
     if (teacher is None) is not answers:
         raise SemcacheError("give either --teacher provider:name or --answers")
@@ -119,8 +119,7 @@ def _asked(
     concurrency: int,
     yes: bool,
 ) -> "Labelling":
-    from semcache_core.training.labelling import label_with_teacher
-    from semcache_core.training.teacher_cost import estimate
+    from semcache_core.training.data.labelling import estimate, label_with_teacher
 
     typer.echo(str(estimate(pairs, teacher.name, store=store)))
     if not yes:
@@ -175,10 +174,9 @@ def train(
     ] = False,
 ) -> None:
     """Fine-tune an embedding model on labelled pairs, calibrate it, write an artefact."""
-    from semcache_core.training.artefact import train as train_artefact
-    from semcache_core.training.options import FitOptions
-    from semcache_core.training.pairs import read_pairs
-    from semcache_core.training.questions import read_questions
+    from semcache_core.training.data.records import read_pairs, read_questions
+    from semcache_core.training.pipeline import train as train_artefact
+    from semcache_core.training.trainer import FitOptions
 
     options = FitOptions(
         loss=loss,
@@ -225,8 +223,8 @@ def calibrate(
     artefact: Annotated[Path, typer.Option(help="The artefact to calibrate anew.")],
 ) -> None:
     """Refit lambda, c and the threshold table of an artefact."""
-    from semcache_core.training.calibration import calibrate as calibrate_model
-    from semcache_core.training.pairs import read_pairs
+    from semcache_core.training.calibration.calibrate import calibrate as calibrate_model
+    from semcache_core.training.data.records import read_pairs
 
     read = read_pairs(pairs)
     made = calibrate_model(OnnxEmbedder.load(artefact), read, out=artefact)

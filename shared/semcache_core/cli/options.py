@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from semcache_core.embedding import DEFAULT_ARTEFACT, OnnxEmbedder
+from semcache_core.decision.calibration import Calibration, load_calibration
+from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
 from semcache_core.errors import ArtefactError, SemcacheError
-from semcache_core.ledger import FILE_NAME
-from semcache_core.predictor import Calibration, load_calibration
+from semcache_core.storage.ledger import FILE_NAME
 
 PathOption = Annotated[
     Path, typer.Option("--path", help="Directory of the cache.", envvar="SEMCACHE_PATH")

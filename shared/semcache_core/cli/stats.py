@@ -16,12 +16,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from semcache_core.audit import Audit, Measured
+from semcache_core._utils.intervals import Measured
 from semcache_core.cli.options import DEFAULT_PATH, JsonOption, PathOption, existing
-from semcache_core.ledger import Ledger
-from semcache_core.prices import Saved
-from semcache_core.records import Records
+from semcache_core.costs import Saved
+from semcache_core.quality.monitor import ErrorMonitor
+from semcache_core.quality.verdicts import VerdictLog
 from semcache_core.settings import CacheSettings, settings_from
+from semcache_core.storage.ledger import Ledger
 
 EVERY_SECONDS = 2.0
 
@@ -47,7 +48,7 @@ class Figures:
 
     @classmethod
     def of(cls, ledger: Ledger, settings: CacheSettings, now: float) -> "Figures":
-        records, max_error_rate = Records(ledger), settings.max_error_rate
+        records, max_error_rate = VerdictLog(ledger), settings.max_error_rate
         return cls(
             at=now,
             entries=ledger.count(now=now),
@@ -59,7 +60,7 @@ class Figures:
             saved=ledger.saved(),
             max_error_rate=max_error_rate,
             claimed_error=records.claimed_error(),
-            measured=records.measured(Audit(max_error_rate, None).size),
+            measured=records.measured(ErrorMonitor(max_error_rate, None).size),
         )
 
 

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 from semcache_core.errors import TrainingError
 
 if TYPE_CHECKING:
-    from semcache_core.evaluation.evaluate import Evaluation
+    from semcache_core.evaluation.evaluate import Evaluation, slices_of
     from semcache_core.evaluation.metrics import Figure, Interval, bootstrap
     from semcache_core.evaluation.report import report_directory, write_report
-    from semcache_core.evaluation.slices import slices_of
 
 __all__ = [
     "Evaluation",
@@ -28,7 +27,7 @@ _HOME = {
     "Interval": "metrics",
     "bootstrap": "metrics",
     "report_directory": "report",
-    "slices_of": "slices",
+    "slices_of": "evaluate",
     "write_report": "report",
 }
 

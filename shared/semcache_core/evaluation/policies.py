@@ -6,11 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from semcache_core.embedding import OnnxEmbedder
+from semcache_core.decision.calibration import Calibration, load_calibration
+from semcache_core.decision.scoring import CandidateScores, Neighbour
+from semcache_core.embedding.onnx import OnnxEmbedder
 from semcache_core.errors import TrainingError
-from semcache_core.evidence import Judgement, Neighbour
-from semcache_core.predictor import Calibration, load_calibration
-from semcache_core.retrieval import CANDIDATES
+from semcache_core.search.retriever import CANDIDATES
 from semcache_core.types import Embedder
 
 THRESHOLDS = tuple(round(0.4 + 0.005 * step, 3) for step in range(121))
@@ -193,7 +193,7 @@ class MaxErrorRate:
             for number, one in enumerate(candidates)
         ]
         complete = len(neighbours) < CANDIDATES
-        judgement = Judgement(asked, neighbours, self.calibration.judged_by, complete)
+        judgement = CandidateScores(asked, neighbours, self.calibration.judged_by, complete)
         best = judgement.best(self.threshold)
         if best is None:
             return None

@@ -9,14 +9,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from semcache_core.decision.calibration import Calibration
+from semcache_core.decision.scoring import Weights
 from semcache_core.errors import TrainingError
 from semcache_core.evaluation import metrics
 from semcache_core.evaluation.metrics import Bools, Figure, Floats, Interval
-from semcache_core.evidence import Weights
-from semcache_core.predictor import Calibration
-from semcache_core.training.judging import decide, meet
-from semcache_core.training.pairs import Pair
-from semcache_core.training.streams import domain_from_pairs
+from semcache_core.training.calibration.streams import decide, domain_from_pairs, run_trials
+from semcache_core.training.data.records import Pair
 from semcache_core.types import Vector
 
 BOUNDS = {"0.01": 0.01, "0.02": 0.02, "0.05": 0.05, "0.10": 0.10}
@@ -113,7 +112,7 @@ def streams_of(
         domain = domain_from_pairs(name, [pair for pair in pairs if pair.domain == name])
         own = np.stack([vectors[text] for text in domain.texts])
         try:
-            met = meet(domain, own, missing=missing, seeds=seeds)
+            met = run_trials(domain, own, missing=missing, seeds=seeds)
         except TrainingError:  # its store would be empty
             continue
         outcomes = decide(name, met, weights)

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcache_core.errors import TrainingError
-from semcache_core.evaluation.arrivals import Arrival
 from semcache_core.evaluation.policies import Arm, ExactOnly, InHindsight, MaxErrorRate, Policy
-from semcache_core.evaluation.replay import Eviction, Progress, Replay, number_stream, run
+from semcache_core.evaluation.replay import Arrival, Eviction, Progress, Replay, number_stream, run
 from semcache_core.types import Embedder
 
 _POINTS = 100

@@ -6,19 +6,28 @@ from typing import TYPE_CHECKING, Any
 from semcache_core.errors import TrainingError
 
 if TYPE_CHECKING:
-    from semcache_core.training.artefact import train
-    from semcache_core.training.calibration import calibrate, fit_probability
-    from semcache_core.training.certify import threshold_table
-    from semcache_core.training.export import export_onnx
-    from semcache_core.training.labelling import label_by_answers, label_with_teacher
-    from semcache_core.training.mining import hard_subset, mine
-    from semcache_core.training.options import FitOptions
-    from semcache_core.training.pairs import Pair, read_pairs, write_pairs
-    from semcache_core.training.questions import Question, read_questions
-    from semcache_core.training.splits import split_pairs
-    from semcache_core.training.streams import Domain, domain_from_labels, domain_from_pairs
-    from semcache_core.training.synthetic import synthetic_pairs
-    from semcache_core.training.teacher import Teacher
+    from semcache_core.training.calibration.calibrate import calibrate, fit_probability
+    from semcache_core.training.calibration.risk_control import threshold_table
+    from semcache_core.training.calibration.streams import (
+        Domain,
+        domain_from_labels,
+        domain_from_pairs,
+    )
+    from semcache_core.training.data.augmentation import synthetic_pairs
+    from semcache_core.training.data.labelling import label_by_answers, label_with_teacher
+    from semcache_core.training.data.mining import hard_subset, mine
+    from semcache_core.training.data.records import (
+        Pair,
+        Question,
+        read_pairs,
+        read_questions,
+        write_pairs,
+    )
+    from semcache_core.training.data.splits import split_pairs
+    from semcache_core.training.data.teacher import Teacher
+    from semcache_core.training.onnx_export import export_onnx
+    from semcache_core.training.pipeline import train
+    from semcache_core.training.trainer import FitOptions
 
 __all__ = [
     "Domain",
@@ -45,27 +54,27 @@ __all__ = [
 ]
 
 _HOME = {
-    "Domain": "streams",
-    "FitOptions": "options",
-    "Pair": "pairs",
-    "Question": "questions",
-    "Teacher": "teacher",
-    "calibrate": "calibration",
-    "domain_from_labels": "streams",
-    "domain_from_pairs": "streams",
-    "export_onnx": "export",
-    "fit_probability": "calibration",
-    "hard_subset": "mining",
-    "label_by_answers": "labelling",
-    "label_with_teacher": "labelling",
-    "mine": "mining",
-    "read_pairs": "pairs",
-    "read_questions": "questions",
-    "split_pairs": "splits",
-    "synthetic_pairs": "synthetic",
-    "threshold_table": "certify",
-    "train": "artefact",
-    "write_pairs": "pairs",
+    "Domain": "calibration.streams",
+    "FitOptions": "trainer",
+    "Pair": "data.records",
+    "Question": "data.records",
+    "Teacher": "data.teacher",
+    "calibrate": "calibration.calibrate",
+    "domain_from_labels": "calibration.streams",
+    "domain_from_pairs": "calibration.streams",
+    "export_onnx": "onnx_export",
+    "fit_probability": "calibration.calibrate",
+    "hard_subset": "data.mining",
+    "label_by_answers": "data.labelling",
+    "label_with_teacher": "data.labelling",
+    "mine": "data.mining",
+    "read_pairs": "data.records",
+    "read_questions": "data.records",
+    "split_pairs": "data.splits",
+    "synthetic_pairs": "data.augmentation",
+    "threshold_table": "calibration.risk_control",
+    "train": "pipeline",
+    "write_pairs": "data.records",
 }
 
 

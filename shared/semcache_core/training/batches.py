@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcache_core.errors import TrainingError
-from semcache_core.training.pairs import Pair
-from semcache_core.training.streams import domain_from_pairs
-from semcache_core.training.synthetic import synthetic_pairs
+from semcache_core.training.calibration.streams import domain_from_pairs
+from semcache_core.training.data.augmentation import synthetic_pairs
+from semcache_core.training.data.records import Pair
 
 # batches sorted by length together: more of them pad less, fewer mix better
 _WINDOW = 32

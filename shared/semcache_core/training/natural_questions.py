@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from semcache_core.errors import TrainingError
-from semcache_core.training.questions import Question, parse_question, read_objects
+from semcache_core.training.data.records import Question, parse_question, read_objects
 
 HUB = "google-research-datasets/nq_open"
 _EXAMPLE = '{"question": "...", "answer": ["..."]}'

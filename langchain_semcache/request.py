@@ -1,0 +1,279 @@
+"""The tenant of a call, as the config of a LangChain run names it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.language_models import BaseLanguageModel
+from langchain_core.runnables.config import ensure_config
+from semcache_core import (
+    Explanation,
+    Request,
+    SemanticCache,
+    Splitter,
+    adapters,
+    check_namespace,
+    digest,
+)
+from semcache_core.adapters import (
+    CallIds,
+    Namespace,
+    Normaliser,
+    Turn,
+    Writer,
+    current_writer,
+    hinted,
+    normalise_systems,
+    own_namespace,
+    read_text,
+    read_turn,
+    system_blocks,
+)
+
+from langchain_semcache.model_identity import CallingModels, read_llm_string
+
+CONFIG_KEY = "semcache_namespace"
+
+
+def namespace_of_config() -> str:
+    """The tenant in `config["configurable"]["semcache_namespace"]` of the run that is going on.
+
+    Empty when the config names none: then it is the cache's own. LangChain shows the config of
+    chains, graphs and agents to what runs inside them, not that of a plain `model.invoke`.
+    """
+    return namespace_in(ensure_config())
+
+
+def namespace_in(config: Mapping[str, Any]) -> str:
+    """The tenant that `config` names, or an empty text; raises SemcacheError for a wrong type."""
+    configured = config.get("configurable", {})
+    if CONFIG_KEY not in configured:
+        return ""
+    check_namespace(configured[CONFIG_KEY])
+    return str(configured[CONFIG_KEY])
+
+
+def present_namespace(namespace: Namespace, cache: SemanticCache) -> str:
+    """The tenant of this call; raises SemcacheError for anything but a non-empty text."""
+    if namespace is namespace_of_config:
+        namespace = namespace_of_config() or own_namespace
+    return adapters.current_namespace(namespace, cache)
+
+
+# Differs between two runs of the same conversation without changing what is asked.
+_VOLATILE = {
+    "id",
+    "response_metadata",
+    "usage_metadata",
+    "artifact",
+    "example",
+    "tool_call_chunks",
+    "chunk_position",
+}
+# The same among an answer's additional_kwargs. All else there may reach the provider again.
+_VOLATILE_EXTRA = {
+    "__gemini_function_call_thought_signatures__",
+    "__openai_function_call_ids__",
+    "finish_reason",
+    "generation_id",
+    "logprobs",
+    "model_id",
+    "model_name",
+    "parsed",
+    "stop_reason",
+    "token_count",
+    "token_usage",
+    "usage",
+}
+_TEXT_BLOCKS = {"text", "output_text", "reasoning", "thinking", "redacted_thinking"}
+_CALLS = ("tool_calls", "invalid_tool_calls")
+_CALL_BLOCKS = {
+    "tool_use",
+    "tool_call",
+    "tool_result",
+    "function_call",
+    "function_call_output",
+    "server_tool_call",
+    "server_tool_result",
+    "server_tool_use",
+}
+
+
+def read_prompt(prompt: str, split: Splitter) -> Turn | None:
+    """Read a chat model's serialised messages (see `read_turn`), or a text model's bare prompt.
+
+    None when an object in a message shows only its class or address, not its fields.
+    """
+    messages = _parse(prompt)
+    if messages is None:
+        return read_text(prompt, split)
+    ids = CallIds()
+    canonical = [_message(message, ids) for message in messages]
+    if '"not_implemented"' in prompt and _hides_an_object(canonical):
+        return None
+    return read_turn(canonical, split)
+
+
+def _parse(prompt: str) -> list[dict[str, Any]] | None:
+    """The message constructors in `prompt`; None when it is plain text.
+
+    Read as data: nothing is constructed here, so nothing in a prompt can be executed.
+    """
+    if not prompt.startswith("["):
+        return None
+    try:
+        messages = json.loads(prompt)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(messages, list) or not messages:
+        return None
+    return messages if all(map(_is_message, messages)) else None
+
+
+def _is_message(message: Any) -> bool:
+    return (
+        isinstance(message, dict)
+        and message.get("type") == "constructor"
+        and isinstance(message.get("id"), list)
+        and isinstance(message.get("kwargs"), dict)
+    )
+
+
+def _message(message: dict[str, Any], ids: CallIds) -> dict[str, Any]:
+    """One message without what is volatile."""
+    fields = {k: v for k, v in message["kwargs"].items() if k not in _VOLATILE}
+    name = str(message["id"][-1]) if message["id"] else ""
+    kind = str(fields.get("type") or name).removesuffix("MessageChunk").lower()
+    extra = fields.get("additional_kwargs")
+    if kind == "ai" and isinstance(extra, dict):
+        said_twice = _CALLS if any(fields.get(calls) for calls in _CALLS) else ()
+        fields["additional_kwargs"] = {
+            k: v
+            for k, v in extra.items()
+            if v is not None and k not in _VOLATILE_EXTRA and k not in said_twice
+        }
+    for calls in _CALLS:
+        if isinstance(fields.get(calls), list):
+            fields[calls] = [ids.renumber(call) for call in fields[calls]]
+    if "tool_call_id" in fields:
+        fields = ids.renumber(fields)
+    content = _content(fields.get("content"), kind, ids)
+    stated = {k: v for k, v in fields.items() if v not in (None, [], {})}
+    return stated | {"type": kind, "content": content}
+
+
+def _content(content: Any, kind: str, ids: CallIds) -> Any:
+    """Always a list of blocks, so that "hi" and [{"type": "text", "text": "hi"}] are equal."""
+    if isinstance(content, str):
+        content = [content] if content else []
+    if not isinstance(content, list):
+        return content
+    return [_block(block, kind, ids) for block in content]
+
+
+def _block(block: Any, kind: str, ids: CallIds) -> Any:
+    if isinstance(block, str):
+        return {"type": "text", "text": block}
+    if not isinstance(block, dict):
+        return block
+    what = str(block.get("type"))
+    if what in _CALL_BLOCKS:
+        return ids.renumber({k: v for k, v in block.items() if k != "index"})
+    # LangChain gives a block a new "lc_..." id each time it is made; a provider's own may be a
+    # reference to an image or a file.
+    new_each_time = what in _TEXT_BLOCKS or str(block.get("id")).startswith("lc_")
+    volatile = [*(["id"] if new_each_time else []), *(["index"] if kind == "ai" else [])]
+    return {k: v for k, v in block.items() if k not in volatile}
+
+
+def _hides_an_object(value: Any) -> bool:
+    """Something in a message that is not serialisable: its repr need not tell all of it."""
+    if isinstance(value, dict):
+        if value.get("lc") == 1 and value.get("type") == "not_implemented":
+            return True
+        return any(_hides_an_object(item) for item in value.values())
+    return isinstance(value, list) and any(_hides_an_object(item) for item in value)
+
+
+class RequestReader:
+    """Reads calls for one cache; `split` finds the question inside a user text.
+
+    `normalise_system` is applied to what the scope sees of system texts; the model is still told
+    the original. Every adapter reads calls through this, so that the same call is the same request
+    to all.
+    """
+
+    def __init__(
+        self,
+        cache: SemanticCache,
+        split: Splitter,
+        namespace: Namespace,
+        normalise_system: Normaliser | None = None,
+        writer: Writer = None,
+    ) -> None:
+        self._cache, self._split, self._namespace = cache, split, namespace
+        self._normalise_system, self._writer = normalise_system, writer
+        self._calling = CallingModels()
+
+    @property
+    def namespace(self) -> str:
+        """The tenant of the present call."""
+        return present_namespace(self._namespace, self._cache)
+
+    def read(
+        self, prompt: str, llm_string: str, model: BaseLanguageModel[Any] | None
+    ) -> Request | None:
+        """None when this call cannot be told from another one: then it is not cached."""
+        asking = self._asking_model(llm_string, model)
+        if asking is None:
+            return None
+        read = self._read_prompt(prompt)
+        if read is None:
+            self._warn_unstable("message")
+            return None
+        return Request(
+            question=read.question,
+            scope=digest([asking, read.rest]),
+            namespace=self.namespace,
+            exact_only=read.exact_only,
+            writer=current_writer(self._writer),
+        )
+
+    def hinted(self, explanation: Explanation, prompt: str) -> Explanation:
+        """`explanation`, with a hint where a date in a system text may be why nothing is found."""
+        read = self._read_prompt(prompt)
+        blocks = system_blocks(() if read is None else read.rest)
+        return hinted(explanation, [block["text"] for block in blocks])
+
+    def _read_prompt(self, prompt: str) -> Turn | None:
+        read = read_prompt(prompt, self._split)
+        if read is not None:
+            normalise_systems(read.rest, self._normalise_system)
+        return read
+
+    def _asking_model(self, llm_string: str, model: BaseLanguageModel[Any] | None) -> str | None:
+        """A digest of the model and its parameters; None when it cannot be known."""
+        known = read_llm_string(llm_string)
+        if not known.stable:
+            self._warn_unstable("call argument")
+            return None
+        if model is None:
+            return known.digest if known.named else None
+        if known.whole:
+            unsaid = self._calling.unsaid(model, known)
+            return digest([known.digest, unsaid]) if unsaid else known.digest
+        if not known.named:
+            self._cache.warn_once(
+                "unnamed " + type(model).__name__,
+                f"{type(model).__name__} does not tell LangChain's cache which model it is; "
+                "its fields are compared instead, so that two models never share an answer",
+            )
+        return digest([known.digest, self._calling.identify(model)])
+
+    def _warn_unstable(self, what: str) -> None:
+        self._cache.warn_once(
+            f"unstable {what}",
+            f"a {what} shows only a class name or an address to the cache, so its fields could "
+            "change unseen; calls with it are not cached. With with_structured_output, "
+            "method='function_calling' shows the schema.",
+        )

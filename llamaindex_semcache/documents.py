@@ -1,0 +1,279 @@
+"""The tags by which an answer is dropped when what it was made from changes."""
+
+import hashlib
+import os
+import re
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
+from semcache_core import SemcacheError
+
+
+def document_tag(ref_doc_id: str) -> str:
+    """The tag of every answer that was made from this document: "document:<id>"."""
+    return f"document:{ref_doc_id}"
+
+
+def node_tag(node_id: str) -> str:
+    """The tag of every answer that was made from this node: "node:<id>"."""
+    return f"node:{node_id}"
+
+
+_MARK = re.compile(r"\x00nodes(?: [0-9a-f]{64})*\x00")
+# also as simple_summarize shows its texts: as the repr of a list
+_END_OF_PART = re.compile(r"\n|\\n|[.!?;:]\s|[。！？]")
+_AROUND_PART = " \t\r\n.!?;:'\"[]"
+_EDGE = 24  # characters by which a part of a text is known at either end
+_COMMON = 32  # a line that so many nodes share, such as a heading, tells none of them
+
+
+@dataclass(frozen=True)
+class Found:
+    """`frame` is the text with nodes marked, `hashes` the SHA-256 of their texts.
+
+    Nodes that follow each other have one mark, in which their order does not show. `tags` are of
+    all nodes that are in the text, and of those that a part of is.
+    """
+
+    frame: str
+    hashes: frozenset[str] = frozenset()
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Node:
+    text: str
+    lines: int
+    digest: str
+    tags: frozenset[str]
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """Its first and its last line."""
+        lines = self.text.split("\n")
+        return lines[0].rstrip(), lines[-1].lstrip()
+
+
+class Sources:
+    """The last `limit` node texts that were given to a model; may be used by several threads.
+
+    A node counts only where its whole text stands in a prompt, on lines of its own: what was
+    recorded for another query can never stand for the documents of this one.
+    """
+
+    def __init__(self, limit: int = 2048) -> None:
+        """Raises SemcacheError unless `limit` is a number above 0."""
+        if not isinstance(limit, int) or limit < 1:
+            raise SemcacheError(f"limit must be a number of nodes above 0, got {limit!r}; try 2048")
+        self._limit = limit
+        self._begin()
+        _watch_forks(weakref.ref(self))
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._nodes: OrderedDict[str, _Node] = OrderedDict()
+        # first line -> number of lines -> last line -> how many nodes: the first line is often
+        # the same, such as the name of the file
+        self._by_ends: dict[str, dict[int, dict[str, int]]] = {}
+        self._by_edge: dict[int, set[str]] = {}
+
+    def record(self, nodes: Iterable[BaseNode]) -> None:
+        """Remember what a model is shown of `nodes`."""
+        for node in nodes:
+            text = node.get_content(metadata_mode=MetadataMode.LLM).strip()
+            if not text:
+                continue
+            document = () if node.ref_doc_id is None else (document_tag(node.ref_doc_id),)
+            with self._lock:
+                self._record(text, frozenset((*document, node_tag(node.node_id))))
+
+    def find(self, text: str) -> Found:
+        """The nodes in `text`; well under a millisecond for 20 kB of text."""
+        if not self._nodes:
+            return Found(text)
+        with self._lock:
+            frame: list[str] = []
+            hashes: set[str] = set()
+            tags: set[str] = set()
+            for piece in self._pieces(text.split("\n")):
+                if isinstance(piece, str):
+                    frame.append(piece)
+                    continue
+                frame.append(_mark(piece))
+                hashes.update(node.digest for node in piece)
+                tags.update(*(node.tags for node in piece))
+            tags |= self._tags_of_parts("\n".join(frame))
+        if "\x00" in text:  # it could hold a mark itself
+            return Found(text, tags=tuple(sorted(tags)))
+        return Found("\n".join(frame), frozenset(hashes), tuple(sorted(tags)))
+
+    def _record(self, text: str, tags: frozenset[str]) -> None:
+        known = self._nodes.get(text)
+        if known is not None:
+            self._nodes[text] = replace(known, tags=known.tags | tags)
+            self._nodes.move_to_end(text)
+            return
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        node = self._nodes[text] = _Node(text, text.count("\n") + 1, digest, tags)
+        first, last = node.ends
+        lasts = self._by_ends.setdefault(first, {}).setdefault(node.lines, {})
+        lasts[last] = lasts.get(last, 0) + 1
+        for edge in _edges(text):
+            self._by_edge.setdefault(edge, set()).add(text)
+        if len(self._nodes) > self._limit:
+            self._forget(next(iter(self._nodes.values())))
+
+    def _forget(self, node: _Node) -> None:
+        del self._nodes[node.text]
+        first, last = node.ends
+        lengths = self._by_ends[first]
+        lasts = lengths[node.lines]
+        lasts[last] -= 1
+        if not lasts[last]:
+            del lasts[last]
+        if not lasts:
+            del lengths[node.lines]
+        if not lengths:
+            del self._by_ends[first]
+        for edge in set(_edges(node.text)):
+            texts = self._by_edge[edge]
+            texts.discard(node.text)
+            if not texts:
+                del self._by_edge[edge]
+
+    def _pieces(self, lines: list[str]) -> Iterator[str | list[_Node]]:
+        """The lines, with a list in the place of nodes that follow each other."""
+        at = 0
+        while at < len(lines):
+            node = self._node_at(lines, at)
+            if node is None:
+                yield lines[at]
+                at += 1
+                continue
+            run = [node]
+            at += node.lines
+            while (after := self._next(lines, at)) is not None:
+                node, start = after
+                run.append(node)
+                at = start + node.lines
+            yield run
+
+    def _next(self, lines: list[str], at: int) -> tuple[_Node, int] | None:
+        """The node after blank lines from `at` on, and where it starts."""
+        while at < len(lines) and not lines[at].strip():
+            at += 1
+        node = self._node_at(lines, at) if at < len(lines) else None
+        return None if node is None else (node, at)
+
+    def _node_at(self, lines: list[str], at: int) -> _Node | None:
+        """The longest node whose text starts with the line `at`."""
+        lengths = self._by_ends.get(lines[at].strip(), {})
+        for length in sorted(lengths, reverse=True):
+            until = at + length
+            if until > len(lines) or lines[until - 1].strip() not in lengths[length]:
+                continue
+            text = "\n".join(lines[at:until]).strip()
+            if text in self._nodes:
+                return self._nodes[text]
+        return None
+
+    def _tags_of_parts(self, text: str) -> set[str]:
+        """Of nodes that were cut where a prompt was full: their answer is made from them too."""
+        tags: set[str] = set()
+        for edge in _edges(text):
+            texts = self._by_edge.get(edge)
+            if texts and len(texts) <= _COMMON:
+                tags.update(*(self._nodes[each].tags for each in texts))
+        return tags
+
+
+def without_nodes(frame: str) -> str:
+    """`frame` with the same mark for any nodes."""
+    return _MARK.sub("\x00nodes\x00", frame)
+
+
+def holds_nodes(text: str) -> bool:
+    return _MARK.search(text) is not None
+
+
+class HasSources(Protocol):
+    """An LLM that knows what it is told about, such as CachedLLM."""
+
+    @property
+    def sources(self) -> Sources: ...
+
+
+class SourceNodes(BaseNodePostprocessor):
+    """Shows a CachedLLM which nodes its prompts are made of; gives them on unchanged.
+
+    Put it last in the `node_postprocessors` of a query engine or a chat engine. An answer is then
+    shared by all who ask with the same nodes, in whatever order they were found, and is dropped
+    when one of their documents changes.
+    """
+
+    _sources: Sources = PrivateAttr()
+
+    def __init__(self, llm: HasSources, **fields: Any) -> None:
+        """Raises SemcacheError for an LLM that is no CachedLLM."""
+        sources = getattr(llm, "sources", None)
+        if not isinstance(sources, Sources):
+            raise SemcacheError(
+                f"SourceNodes needs the CachedLLM that answers, got {type(llm).__name__}; "
+                "wrap it: CachedLLM(llm=...)"
+            )
+        super().__init__(**fields)
+        self._sources = sources
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "SourceNodes"
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        self._sources.record(each.node for each in nodes)
+        return nodes
+
+    async def _apostprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        return self._postprocess_nodes(nodes, query_bundle)  # too short for a thread
+
+
+def _watch_forks(reference: "weakref.ref[Sources]") -> None:
+    """A child may be forked in the midst of a change, and inherit the lock held: it begins anew.
+
+    Fork hooks cannot be unregistered: they must not keep the sources alive.
+    """
+
+    def in_child() -> None:
+        if (sources := reference()) is not None:
+            sources._begin()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=in_child)
+
+
+def _mark(nodes: list[_Node]) -> str:
+    """Names the nodes: were they only counted, two could change places unseen."""
+    return f"\x00nodes {' '.join(sorted(node.digest for node in nodes))}\x00"
+
+
+def _edges(text: str) -> Iterator[int]:
+    """How the sentences and lines of `text` begin and end.
+
+    Where a text is cut, the last sentence before it still begins, and the first one after it still
+    ends, as it did. Hashes, for there are many.
+    """
+    for part in _END_OF_PART.split(text):
+        part = part.strip(_AROUND_PART)
+        if len(part) >= _EDGE:
+            yield hash(part[:_EDGE])
+            yield ~hash(part[-_EDGE:])

@@ -1,0 +1,265 @@
+"""What decides an answer and hardly moves a similarity: numbers, names, units, negation."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from semcache_core.decision.lexicon import (
+    ASKING,
+    DIRECTED,
+    LITTLE_WORDS,
+    MEASURES,
+    NEGATING_PREFIXES,
+    NEGATIONS,
+    NUMBERS,
+    OPPOSITES,
+    UNITS,
+)
+
+_NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?|[$€£]")
+# a link, a file or host, names as in code, letters with digits
+_IDENTIFIER = re.compile(
+    r"https?://\S+|(?<![\w-])[\w-]+(?:\.[A-Za-z_]\w+)+\b|\b(?=\w*[a-z])_*[^\W_]+_\w+\b|\b[a-z]+[A-Z]\w*\b"
+    r"|\b(?=\w*\d)(?=\w*[A-Za-z])\w+\b"
+)
+# a name inside a sentence; its first word is capitalised whatever it is
+_NAME = re.compile(r"(?:(?<=\w )|(?<=[,;] ))[A-ZÀ-Þ]\w+")
+
+# What looks like a Latin letter is read as one, and courtesies as nothing: "do nоt" with a Cyrillic
+# letter, or with a "please" behind it, is still a negation and nothing else.
+_LOOKALIKES = str.maketrans("асеіорѕхуԁһјԛԝ’", "aceiopsxydhjqw'")
+_COURTESY = re.compile(
+    r"\b(?:please|kindly|hello|hi|hey|dear|cheers|regards"
+    r"|(?:many )?thank(?:s| you)(?: a lot| so much| very much)?(?: in advance)?"
+    r"|have a (?:nice|good|great) (?:day|one))\b"
+)
+
+_NO_NAMES = LITTLE_WORDS | ASKING.keys() | MEASURES
+
+_LITTLE = 4
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One rule that fired: `rule` is its name in an artefact, `words` what a developer reads."""
+
+    rule: str
+    words: str
+
+
+RULES = (
+    "number",
+    "identifier",
+    "unit",
+    "opposite",
+    "order",
+    "negation",
+    "question word",
+    "name",
+)
+"""Every rule, by the name that an artefact gives its weight under."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A question as the guard sees it; made once, compared with many.
+
+    `kinds` are the different ones among `words`, `negated` says that they are negated on the whole.
+    """
+
+    words: tuple[str, ...]
+    kinds: frozenset[str]
+    negated: bool
+    numbers: tuple[str, ...]
+    identifiers: frozenset[str]
+    names: frozenset[str]
+    lowered: str
+
+
+def read(text: str) -> Reading:
+    """Take a question apart for `differences`."""
+    if not text.isascii():
+        # as the tokenizer does: accents off, other forms of a letter are the letter
+        apart = unicodedata.normalize("NFKD", text)
+        text = "".join(one for one in apart if not unicodedata.combining(one))
+        text = text.translate(_LOOKALIKES)
+    lowered = text.lower()
+    words = tuple(_WORD.findall(_COURTESY.sub(" ", lowered)))
+    return Reading(
+        words=words,
+        kinds=frozenset(words),
+        negated=sum(map(_is_negation, words)) % 2 == 1,
+        numbers=tuple(numbers(text)),
+        identifiers=frozenset(found.lower() for found in _IDENTIFIER.findall(text)),
+        names=frozenset(found.lower() for found in _NAME.findall(text)) - _NO_NAMES,
+        lowered=lowered,
+    )
+
+
+def differences(one: Reading, other: Reading) -> tuple[Difference, ...]:
+    """What speaks for these two questions asking for different answers, however alike they are.
+
+    How much each rule counts is fitted and lies in the artefact (`Weights.rules`): people restate
+    numbers and drop negations freely in some fields. What each is worth is measured by
+    `benchmarks/paper/guard.py`; the figures are in docs/how-a-hit-is-decided.md.
+
+    >>> differences(read("How do I enable alerts?"), read("How do I disable alerts?"))
+    (Difference(rule='opposite', words='the opposite: enable, disable'),)
+    """
+    if one.lowered == other.lowered:
+        return ()
+    changed = _changed(one, other)
+    found = (
+        ("number", _other_number(one, other) or _other_count(changed)),
+        ("identifier", _other(one.identifiers, other.identifiers, one, other, "names in code")),
+        ("unit", _other_unit(changed)),
+        ("opposite", _opposite(changed)),
+        ("order", _turned_around(changed)),
+        ("negation", _negated(changed)),
+        ("question word", _asked_otherwise(changed)),
+        ("name", _other(one.names, other.names, one, other, "names")),
+    )
+    return tuple(Difference(rule, words) for rule, words in found if words)
+
+
+def numbers(text: str) -> list[str]:
+    """The numbers in `text`, sorted: amounts, dates, ids. `1,000` and `1000` are the same.
+
+    >>> numbers("Is flight LX 124 on 2024-05-01 at 1,000 feet?")
+    ['1000', '124', '2024-05-01']
+    """
+    found = _NUMBER.findall(text)
+    return sorted(re.sub(r",(?=\d{3}(?:\D|$))", "", number) for number in found)
+
+
+def _other_number(one: Reading, other: Reading) -> str:
+    """Order 1234 and order 1235 are nearer, to an embedding, than most paraphrases."""
+    if one.numbers == other.numbers:
+        return ""
+    left, right = Counter(one.numbers), Counter(other.numbers)
+    return f"other numbers: {_listed(left - right)}, {_listed(right - left)}"
+
+
+def _other(
+    left: frozenset[str], right: frozenset[str], one: Reading, other: Reading, what: str
+) -> str:
+    """Each side names something that the other does not name anywhere."""
+    only = [name for name in sorted(left) if name not in other.lowered]
+    lacking = [name for name in sorted(right) if name not in one.lowered]
+    if not only or not lacking:
+        return ""
+    return f"other {what}: {_listed(only)}, {_listed(lacking)}"
+
+
+def _listed(found: Iterable[str]) -> str:
+    return " ".join(list(found)[:3]) or "none"
+
+
+@dataclass(frozen=True)
+class _Changed:
+    """Two questions, and the words that each has and the other has not."""
+
+    readings: tuple[Reading, Reading]
+    only: tuple[frozenset[str], frozenset[str]]
+
+    @property
+    def all(self) -> frozenset[str]:
+        return self.only[0] | self.only[1]
+
+    @property
+    def little(self) -> bool:
+        """Where much is worded otherwise, an "out" for an "in" need not be what differs."""
+        return max(map(len, self.only)) <= _LITTLE
+
+
+def _changed(one: Reading, other: Reading) -> _Changed:
+    return _Changed((one, other), (_only_in(one, other), _only_in(other, one)))
+
+
+def _only_in(one: Reading, other: Reading) -> frozenset[str]:
+    if len(one.kinds) == len(one.words):
+        return one.kinds - other.kinds
+    return frozenset(Counter(one.words) - Counter(other.words))
+
+
+def _other_count(changed: _Changed) -> str:
+    """Numbers in words: two cards, three cards."""
+    left, right = ({NUMBERS[word] for word in only if word in NUMBERS} for only in changed.only)
+    if not left or not right or left == right:
+        return ""
+    return f"other numbers: {_listed(map(str, sorted(left)))}, {_listed(map(str, sorted(right)))}"
+
+
+def _other_unit(changed: _Changed) -> str:
+    """Days against hours, March against June; days against dollars say nothing."""
+    if not changed.little:
+        return ""
+    for word in sorted(changed.only[0] & UNITS.keys()):
+        for other in sorted(changed.only[1] & UNITS.keys()):
+            same_kind = {kind for kind, _ in UNITS[word]} & {kind for kind, _ in UNITS[other]}
+            if same_kind and UNITS[word].isdisjoint(UNITS[other]):
+                return f"another unit: {word}, {other}"
+    return ""
+
+
+def _opposite(changed: _Changed) -> str:
+    if not changed.little:
+        return ""
+    left, right = changed.only
+    for word in sorted(left):
+        if found := OPPOSITES.get(word, frozenset()) & right:
+            return f"the opposite: {word}, {min(found)}"
+    for plain, negated in ((left, right), (right, left)):
+        for word in sorted(negated):
+            for prefix in NEGATING_PREFIXES:
+                rest = word.removeprefix(prefix)
+                if rest != word and len(rest) > 3 and rest in plain:
+                    return f"the opposite: {rest}, {word}"
+    return ""
+
+
+def _turned_around(changed: _Changed) -> str:
+    """The same words where their order counts: from Basel to Bern, from Bern to Basel."""
+    first, second = changed.readings
+    if changed.all or DIRECTED.isdisjoint(first.kinds):
+        return ""
+    one, other = ([w for w in each.words if w not in LITTLE_WORDS] for each in (first, second))
+    return "" if one == other else "the same words the other way round"
+
+
+def _negated(changed: _Changed) -> str:
+    """A negation and nothing else: with other words too, it may be "not working" for "broken"."""
+    one, other = changed.readings
+    if one.negated == other.negated:
+        return ""
+    if all(word in LITTLE_WORDS or _is_negation(word) for word in changed.all):
+        return "a negation"
+    return ""
+
+
+def _is_negation(word: str) -> bool:
+    return word in NEGATIONS or word.endswith("n't")
+
+
+def _asked_otherwise(changed: _Changed) -> str:
+    """Why for when, how long for how much, and nothing else; "which" may stand for "what"."""
+    if not all(changed.only) or not changed.all <= ASKING.keys() | MEASURES:
+        return ""
+    left, right = (_asked(each.words) for each in changed.readings)
+    # "How much is the limit?" is "What is the limit?"
+    measured = any(asked.startswith("how ") for asked in left | right)
+    if left == right or ("what" in left ^ right and measured):
+        return ""
+    return "another question word"
+
+
+def _asked(words: Sequence[str]) -> set[str]:
+    following = [*words[1:], ""]
+    return {
+        f"how {after}" if word == "how" and after in MEASURES else ASKING[word]
+        for word, after in zip(words, following, strict=True)
+        if word in ASKING
+    }

@@ -1,0 +1,153 @@
+"""Embedders: ONNX Runtime by default, or a model the user brings. Heavy imports happen on use."""
+
+import hashlib
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from semcache_core.embedding.cpu import usable_cores
+from semcache_core.embedding.text_checks import hides_characters, without_surrogates
+from semcache_core.errors import ArtefactError
+from semcache_core.types import Matrix
+
+if TYPE_CHECKING:
+    import onnxruntime
+    from tokenizers import Tokenizer
+
+MODEL_FILE = "model.onnx"
+TOKENIZER_FILE = "tokenizer.json"
+DEFAULT_ARTEFACT = Path(__file__).parents[1] / "artefacts" / "default"
+
+
+def fingerprint_files(directory: Path) -> str:
+    """SHA-256 (hex) over model.onnx and then tokenizer.json: the identity of the vectors."""
+    hasher = hashlib.sha256()
+    for name in (MODEL_FILE, TOKENIZER_FILE):
+        file = directory / name
+        try:
+            hasher.update(file.read_bytes())
+        except OSError as error:
+            raise ArtefactError(
+                f"{file} cannot be read ({error.strerror}); an artefact directory holds "
+                f"{MODEL_FILE}, {TOKENIZER_FILE} and calibration.json"
+            ) from None
+    return hasher.hexdigest()
+
+
+class OnnxEmbedder:
+    """The artefact's int8 model on ONNX Runtime, one intra-op thread, one question at a time.
+
+    On a CPU the int8 model is faster one question at a time than in padded batches, and callers on
+    several threads run side by side, so nothing is coalesced here. No more of them run at once
+    than there are cores: more would only fight for the interpreter's lock, which halved the
+    throughput of 32 threads and stalled the event loop. The session is opened at the first
+    question; a cache that only sees exact repeats never pays for it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.fingerprint = fingerprint_files(directory)
+        self._cores = threading.Semaphore(usable_cores())
+        self._opening = threading.Lock()
+        self._opened: tuple[onnxruntime.InferenceSession, Tokenizer, int | None] | None = None
+        self._last_tokens: tuple[str | None, list[int]] = (None, [])
+
+    @classmethod
+    def load(cls, directory: Path) -> "OnnxEmbedder":
+        """Open an artefact directory and its model at once, so that a bad file shows here."""
+        embedder = cls(directory)
+        embedder._open()
+        return embedder
+
+    @property
+    def dimension(self) -> int:
+        return int(self._open()[0].get_outputs()[0].shape[-1])
+
+    def embed(self, texts: list[str]) -> Matrix:
+        """Float32 [n, dimension] unit rows. Text beyond the model's reach is cut off."""
+        session, tokenizer, _ = self._open()
+        with self._cores:
+            rows = [self._embed_one(session, tokenizer, text) for text in texts]
+        return np.stack(rows) if rows else np.zeros((0, self.dimension), np.float32)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of `text`, the special ones included."""
+        return len(self._open()[1].encode(without_surrogates(text)).ids)
+
+    def reads(self, text: str, max_tokens: int) -> bool:
+        _, tokenizer, unknown = self._open()
+        self._last_tokens = None, []  # whoever asked the same before may be another tenant
+        # every token takes at least one character: no need to tokenize a book to refuse it
+        if text != without_surrogates(text) or len(text) > 64 * max_tokens:
+            return False
+        ids = self._tokens(tokenizer, text)
+        if len(ids) > min(max_tokens, _MODEL_REACH) or unknown in ids:
+            return False
+        return not hides_characters(text, lambda part: list(tokenizer.encode(part).ids))
+
+    def _tokens(self, tokenizer: Any, text: str) -> list[int]:
+        """The tokens of a readable text; those of the last one are at hand, as a cache asks
+        `reads` and then `embed` of the same question.
+        """
+        last, ids = self._last_tokens
+        if last != text:
+            ids = tokenizer.encode(text).ids
+            self._last_tokens = text, ids  # one assignment: another thread sees the pair or not
+        return ids
+
+    def _embed_one(self, session: Any, tokenizer: Any, text: str) -> Matrix:
+        ids = np.array(
+            [self._tokens(tokenizer, without_surrogates(text))[:_MODEL_REACH]], dtype=np.int64
+        )
+        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        vector: Matrix = session.run(["embedding"], feed)[0][0]
+        return vector
+
+    def _open(self) -> "tuple[onnxruntime.InferenceSession, Tokenizer, int | None]":
+        opened = self._opened
+        if opened is None:
+            with self._opening:
+                opened = self._opened = self._opened or _open_model(self._directory)
+        return opened
+
+
+_MODEL_REACH = 256
+
+
+def _open_model(
+    directory: Path,
+) -> "tuple[onnxruntime.InferenceSession, Tokenizer, int | None]":
+    import onnxruntime
+    from tokenizers import Tokenizer
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(
+            str(directory / MODEL_FILE), options, providers=["CPUExecutionProvider"]
+        )
+        tokenizer = Tokenizer.from_file(str(directory / TOKENIZER_FILE))
+    # both libraries raise bare Exception subclasses of their own bindings for a malformed file
+    except Exception as error:  # noqa: BLE001
+        raise ArtefactError(f"{directory} holds no usable model: {error}; export it anew") from None
+    _check_outputs(session, directory)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    unknown = getattr(tokenizer.model, "unk_token", None)
+    return session, tokenizer, None if unknown is None else tokenizer.token_to_id(unknown)
+
+
+def _check_outputs(session: Any, directory: Path) -> None:
+    """ArtefactError for a model of another kind, here and not in the middle of a lookup."""
+    takes = {one.name for one in session.get_inputs()}
+    gives = {one.name: one.shape for one in session.get_outputs()}
+    shape = gives.get("embedding") or [None]
+    if takes != {"input_ids", "attention_mask"} or type(shape[-1]) is not int:
+        raise ArtefactError(
+            f"{directory / MODEL_FILE} takes {sorted(takes)} and gives {gives}; a model for this "
+            "takes input_ids and attention_mask and gives an embedding of known length; export it"
+        )

@@ -1,0 +1,182 @@
+"""What a cache tells OpenTelemetry: metrics and spans, and never a question or an answer.
+
+Without an SDK that the app has set up, each call does nothing.
+"""
+
+import math
+import time
+import weakref
+from collections.abc import Callable
+from typing import TypeAlias, get_args
+
+from opentelemetry import metrics, trace
+
+from semcache_core.costs import Saved
+from semcache_core.observability.gauges import Gauges, Levels
+from semcache_core.observability.tracing import NO_SPAN, NoSpan, Span, Stage
+from semcache_core.types import Reason
+
+BUCKETS = (
+    *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
+    *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+)
+"""In seconds, from an exact hit to a slow verifier. OpenTelemetry's own are for milliseconds: every
+lookup would be in the first one.
+"""
+
+StageTimer: TypeAlias = Callable[[Stage], None]
+"""Told of each stage when it ends."""
+
+
+def ignore_stage(stage: Stage) -> None:
+    """For a lookup that nobody is to hear of."""
+
+
+class Telemetry:
+    """What one cache tells, under the meter and the tracer `semcache`.
+
+    `levels` gives what the gauges show, see `Gauges`. With `namespaces`, lookups and updates carry
+    the tenant's name.
+    """
+
+    def __init__(
+        self,
+        levels: "weakref.WeakMethod[Callable[[], Levels | None]]",
+        namespaces: bool = False,
+    ) -> None:
+        self._namespaces = namespaces
+        self._tracer: trace.Tracer | None = None
+        self._look_at = -math.inf
+        meter = metrics.get_meter("semcache")
+        self._lookups = meter.create_counter("semcache.lookups", "{lookup}", "Lookups by result")
+        self._duration = meter.create_histogram(
+            "semcache.lookup.duration",
+            "s",
+            "Time a lookup took",
+            explicit_bucket_boundaries_advisory=BUCKETS,
+        )
+        self._stages = meter.create_histogram(
+            "semcache.stage.duration",
+            "s",
+            "Time a stage of a lookup took",
+            explicit_bucket_boundaries_advisory=BUCKETS,
+        )
+        self._updates = meter.create_counter("semcache.updates", "{update}", "Answers to store")
+        self._failures = meter.create_counter(
+            "semcache.failures", "{failure}", "Errors the app did not see"
+        )
+        self._withheld = meter.create_counter(
+            "semcache.withheld", "{hit}", "Hits by meaning that were not served, to ask the model"
+        )
+        self._audits = meter.create_counter(
+            "semcache.audits", "{hit}", "Hits by meaning that were sampled for an audit"
+        )
+        self._judgements = meter.create_counter(
+            "semcache.judgements", "{judgement}", "Answers found right or wrong, by who judged"
+        )
+        self._evictions = meter.create_counter(
+            "semcache.evictions", "{entry}", "Entries that went by themselves, by reason"
+        )
+        self._saved_tokens = meter.create_counter(
+            "semcache.saved.tokens", "{token}", "Tokens that hits saved, where known"
+        )
+        self._saved_cost = meter.create_counter(
+            "semcache.saved.cost", "{cost}", "What hits saved, in the unit of the prices"
+        )
+        self._saved_seconds = meter.create_counter(
+            "semcache.saved.seconds", "s", "Time of the model that hits saved, where known"
+        )
+        self._gauges = Gauges(levels, meter)
+
+    # -- lookups and updates -------------------------------------------------------------------
+
+    def span(self, name: str, started: float, namespace: str) -> Span | NoSpan:
+        """To be entered; that gives None where nobody records it. `started`: by `perf_counter`."""
+        tracer = self._tracer
+        if tracer is None and started >= self._look_at:
+            tracer = self._look_for_tracer(started)
+        if tracer is None:
+            return NO_SPAN
+        span = tracer.start_span(name, attributes=self._named(namespace))
+        return Span(span) if span.is_recording() else NO_SPAN
+
+    def looked_up(self, result: str, seconds: float, namespace: str) -> None:
+        """`result` is exact, semantic or miss."""
+        attributes = _OF_RESULT[result]
+        self._duration.record(seconds, attributes)
+        self._lookups.add(
+            1, {**attributes, **self._named(namespace)} if self._namespaces else attributes
+        )
+
+    def stages(self, started: float, span: Span | None) -> StageTimer:
+        """To be told of each stage of a lookup when it ends; the first began at `started`."""
+        since = started
+
+        def ended(stage: Stage) -> None:
+            nonlocal since
+            now = time.perf_counter()
+            seconds, since = now - since, now
+            self._stages.record(seconds, _OF_STAGE[stage])
+            if span is not None:
+                span.event(stage, seconds)
+
+        return ended
+
+    def updated(self, result: str, namespace: str, span: Span | None) -> None:
+        """`result` is stored or refused."""
+        self._updates.add(1, {"semcache.result": result, **self._named(namespace)})
+        if span is not None:
+            span.updated(result)
+
+    def _look_for_tracer(self, now: float) -> trace.Tracer | None:
+        """Once a second: to ask OpenTelemetry takes as long as a twentieth of an exact lookup,
+        also where there is nobody to record a span.
+        """
+        self._look_at = now + 1.0
+        provider = trace.get_tracer_provider()
+        if not isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
+            self._tracer = provider.get_tracer("semcache")
+        return self._tracer
+
+    def _named(self, namespace: str) -> dict[str, str]:
+        return {"semcache.namespace": namespace} if self._namespaces else {}
+
+    # -- what else happens ---------------------------------------------------------------------
+
+    def failed(self, operation: str) -> None:
+        self._failures.add(1, {"semcache.operation": operation})
+
+    def sampled(self, source: str, withheld: bool) -> None:
+        """The model is asked behind a hit by meaning; in place of it, where it is `withheld`."""
+        if withheld:
+            self._withheld.add(1, {"semcache.source": source})
+        if source == "audit":
+            self._audits.add(1)
+
+    def judged(self, source: str, correct: bool) -> None:
+        self._judgements.add(1, {"semcache.source": source, "semcache.correct": correct})
+
+    def evicted(self, reason: Reason, count: int) -> None:
+        self._evictions.add(count, {"semcache.reason": reason})
+
+    def saved(self, saved: Saved) -> None:
+        """What hits saved that were written to the ledger just now."""
+        if saved.tokens_in is not None:
+            self._saved_tokens.add(saved.tokens_in, _INPUT)
+        if saved.tokens_out is not None:
+            self._saved_tokens.add(saved.tokens_out, _OUTPUT)
+        if saved.cost is not None:
+            self._saved_cost.add(saved.cost)
+        if saved.seconds is not None:
+            self._saved_seconds.add(saved.seconds)
+
+    def close(self) -> None:
+        """Report no gauges any more."""
+        self._gauges.close()
+
+
+_OF_RESULT = {result: {"semcache.result": result} for result in ("exact", "semantic", "miss")}
+_OF_STAGE: dict[Stage, dict[str, str]] = {
+    stage: {"semcache.stage": stage} for stage in get_args(Stage)
+}
+_INPUT, _OUTPUT = {"gen_ai.token.type": "input"}, {"gen_ai.token.type": "output"}

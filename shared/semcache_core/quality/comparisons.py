@@ -1,0 +1,177 @@
+"""What becomes of answers that were served, or could have been: audits, shadow mode, complaints."""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from semcache_core.decision.same_answer import SameAnswer, answer_digest
+from semcache_core.decision.scoring import ScoredCandidate
+from semcache_core.quality.entry_trust import doubted
+from semcache_core.quality.monitor import ErrorMonitor
+from semcache_core.quality.verdicts import ServedHit, Source, Verdict, VerdictLog
+from semcache_core.request import Key
+from semcache_core.search.retriever import Retrieved
+from semcache_core.storage.ledger import Ledger
+
+log = logging.getLogger("semcache")
+
+_PENDING = 1024
+_COMPARED = 2
+_COMPARED_FROM = 0.7
+"""Less alike questions are no rivals to each other, whatever their answers are."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A stored question near the one asked, as far as its answer is concerned."""
+
+    entry_id: int
+    similarity: float
+    answer: int
+    answer_digest: bytes | None
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """What a lookup that missed saw, and the one that was withheld though it would have served."""
+
+    near: tuple[_Seen, ...]
+    withheld: ScoredCandidate | None
+    source: Source
+    verdicts: dict[tuple[int, bytes], bool | None] = field(default_factory=dict)
+    """What was compared already, by entry and answer: the judge may be a call of a model."""
+
+
+class AnswerComparer:
+    """Learns from the model's own answers whether the stored ones were right.
+
+    A lookup that missed leaves what it saw; the update that follows brings the model's answer,
+    and the two are compared. Nothing is waited for, and a lookup without an update is forgotten.
+    `rate` is the share of the hits by meaning that are audited.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        records: VerdictLog,
+        audit: ErrorMonitor,
+        same_answer: SameAnswer,
+        rate: float,
+    ) -> None:
+        self._ledger = ledger
+        self._records = records
+        self._audit = audit
+        self._same_answer = same_answer
+        self._rate = rate
+        self._lock = threading.Lock()
+        self._pending: OrderedDict[bytes, _Pending] = OrderedDict()
+        self._warned: set[type[Exception]] = set()
+
+    def missed(
+        self, key: Key, near: Sequence[Retrieved], withheld: ScoredCandidate | None, source: Source
+    ) -> None:
+        """Note what a lookup saw that is answered by the model."""
+        seen = tuple(
+            _Seen(one.entry.id, one.similarity, one.entry.answer, one.entry.answer_digest)
+            for one in near
+        )
+        with self._lock:
+            self._pending[key.exact] = _Pending(seen, withheld, source)
+            self._pending.move_to_end(key.exact)
+            if len(self._pending) > _PENDING:
+                self._pending.popitem(last=False)
+
+    def served(self, key: Key, asked: str, judged: ScoredCandidate, now: float) -> None:
+        """Note a hit by meaning."""
+        entry_id, similarity = judged.neighbour.entry_id, judged.neighbour.similarity
+        self._records.served(
+            ServedHit(entry_id, asked, key.exact, similarity, _calibrated(judged), now)
+        )
+
+    def same_as(self, key: Key, answer: str) -> int | None:
+        """Which stored answer the model's is, by its number; None for a new one.
+
+        Comparing words costs nothing. Comparing meaning costs an embedding, and only pays where
+        the questions are alike.
+        """
+        with self._lock:
+            pending = self._pending.get(key.exact)
+        if pending is None:
+            return None
+        digest = answer_digest(answer)
+        for one in pending.near:
+            if one.answer_digest == digest:
+                return one.answer
+        for one in pending.near[:_COMPARED]:
+            if one.similarity >= _COMPARED_FROM and self._same(pending, one.entry_id, answer):
+                return one.answer
+        return None
+
+    def answered(self, key: Key, asked: str, answer: str, now: float) -> Verdict | None:
+        """The model has answered `asked`: judge what was withheld from it, and say how."""
+        with self._lock:
+            pending = self._pending.pop(key.exact, None)
+        if pending is None or (judged := pending.withheld) is None:
+            return None
+        correct = self._same(pending, judged.neighbour.entry_id, answer)
+        if correct is None:
+            return None
+        judgement = Verdict(
+            namespace=key.namespace,
+            entry_id=judged.neighbour.entry_id,
+            asked=asked,
+            stored=judged.neighbour.question,
+            similarity=judged.neighbour.similarity,
+            probability=_calibrated(judged),
+            correct=correct,
+            source=pending.source,
+            at=now,
+        )
+        self._records.judge(judgement, key.exact)
+        self._audit.add(judged.probability, correct, weight_of(pending.source, self._rate))
+        return judgement
+
+    def _same(self, pending: _Pending, entry_id: int, answer: str) -> bool | None:
+        """None where it cannot be told: the entry is gone, or what compares them fails."""
+        pair = entry_id, answer_digest(answer)
+        if pair not in pending.verdicts:
+            pending.verdicts[pair] = self._compared(entry_id, answer)
+        return pending.verdicts[pair]
+
+    def _compared(self, entry_id: int, answer: str) -> bool | None:
+        stored = self._ledger.answer_text(entry_id)
+        if stored is None:
+            return None
+        if answer_digest(stored) == answer_digest(answer):
+            return True  # nobody need be asked
+        try:
+            same = self._same_answer(stored, answer)
+            if isinstance(same, bool | np.bool_):  # and no coroutine, which would count as True
+                return bool(same)
+            raise TypeError(f"same_answer must return a bool, got a {type(same).__name__}")
+        except Exception as error:  # noqa: BLE001 - a judge of the app's own may raise anything
+            self._warn_once(error)
+            return None
+
+    def _warn_once(self, error: Exception) -> None:
+        if type(error) not in self._warned:
+            self._warned.add(type(error))
+            log.warning(
+                "semcache: two answers could not be compared: %r; such an audit counts neither as "
+                "right nor as wrong; mend same_answer, or the embedder",
+                error,
+            )
+
+
+def _calibrated(judged: ScoredCandidate) -> float:
+    """Its probability before any doubt, which is what a doubt is learnt from."""
+    return doubted(judged.probability, -judged.neighbour.doubt)
+
+
+def weight_of(source: Source, rate: float) -> float:
+    """How many hits a judgement stands for: an audited one for all that were not sampled."""
+    return 1 / rate if source == "audit" and rate else 1.0

@@ -1,0 +1,338 @@
+"""What entries take, and what all of them take together.
+
+Totals are columns of one row, moved by whatever inserts or deletes, in its own transaction. Not
+triggers, which each database writes otherwise; not a sum, which reads the whole table. They are
+counted anew when a cache is opened, in one pass over an index: a process of a version that keeps no
+totals may have written in between.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import sqlalchemy as sa
+
+from semcache_core.storage.schema import ENTRY_BYTES, entries, means, space, tags, vectors
+from semcache_core.types import Reason, is_amount
+
+
+@dataclass(frozen=True)
+class Space:
+    """How many entries there are, and what they take in bytes; the level of the ranks (see above),
+    and the policy these are by.
+    """
+
+    entries: int
+    bytes: int
+    level: float
+    ranked_by: str
+
+
+def size_of(texts: Iterable[str | None], vector_bytes: int) -> int:
+    """What an entry with these texts takes: their UTF-8, its vector, and a fixed share of what
+    lies around them.
+    """
+    return ENTRY_BYTES + vector_bytes + sum(text_bytes(text) for text in texts if text)
+
+
+def text_bytes(text: str) -> int:
+    # asked first, as Python knows it already: an answer in ASCII is not encoded to be measured
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def space_of(connection: sa.Connection) -> Space:
+    return Space(*connection.execute(SPACE).one())
+
+
+def add_totals(connection: sa.Connection, more_entries: int, more_bytes: int) -> None:
+    """Say that there are so many more, or fewer."""
+    connection.execute(_TOOK, {"more_entries": more_entries, "more_bytes": more_bytes})
+
+
+def subtract_totals(connection: sa.Connection, doomed: Sequence[int]) -> int:
+    """Say that these entries are about to be deleted; returns how many of them there are."""
+    count, size = connection.execute(_TAKEN, {"ids": list(doomed)}).one()
+    add_totals(connection, -count, -int(size))
+    return int(count)
+
+
+def resized(connection: sa.Connection, entry_id: int, vector_bytes: int) -> None:
+    """Say that this entry is about to get a vector of that size in place of what it has."""
+    more = vector_bytes - int(connection.execute(_OLD_VECTOR, {"entry": entry_id}).scalar() or 0)
+    grown = connection.execute(_GROWN, {"entry": entry_id, "more": more})
+    if more and grown.rowcount:
+        add_totals(connection, 0, more)
+
+
+def measure(connection: sa.Connection, unmeasured: Sequence[int]) -> None:
+    """Note what these entries take, which a version wrote that does not say."""
+    chosen = {"ids": list(unmeasured)}
+    _, before = connection.execute(_TAKEN, chosen).one()
+    connection.execute(_MEASURE, chosen)
+    _, after = connection.execute(_TAKEN, chosen).one()
+    add_totals(connection, 0, int(after) - int(before))
+
+
+def _taken() -> sa.ColumnElement[int]:
+    """What `size_of` says of an entry that is stored."""
+    e, length = entries.c, sa.func.length
+    texts = (e.question, e.response, e.answer_text, e.scope, e.namespace, e.writer)
+    size: sa.ColumnElement[int] = sa.literal(ENTRY_BYTES, sa.BigInteger)
+    for text in texts:
+        size = size + sa.func.coalesce(length(text, type_=sa.BigInteger), 0)
+    for part, owner in ((vectors.c.vector, vectors), (tags.c.tag, tags)):
+        of_entry = sa.select(sa.func.coalesce(sa.func.sum(length(part)), 0))
+        size = size + of_entry.where(owner.c.entry_id == e.id).correlate(entries).scalar_subquery()
+    return size
+
+
+# Built once: SQLAlchemy then finds their compiled form in its cache by identity.
+SPACE = sa.select(space.c.entries, space.c.bytes, space.c.level, space.c.ranked_by)
+_TOOK = sa.update(space).values(
+    entries=space.c.entries + sa.bindparam("more_entries", type_=sa.BigInteger),
+    bytes=space.c.bytes + sa.bindparam("more_bytes", type_=sa.BigInteger),
+)
+_TAKEN = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(entries.c.bytes), 0)).where(
+    entries.c.id.in_(sa.bindparam("ids", expanding=True))
+)
+_OLD_VECTOR = sa.select(sa.func.length(vectors.c.vector)).where(
+    vectors.c.entry_id == sa.bindparam("entry")
+)
+_GROWN = (
+    sa.update(entries)
+    .where(entries.c.id == sa.bindparam("entry"))
+    .values(bytes=entries.c.bytes + sa.bindparam("more", type_=sa.BigInteger))
+)
+_MEASURE = (
+    sa.update(entries)
+    .where(entries.c.id.in_(sa.bindparam("ids", expanding=True)), entries.c.bytes == 0)
+    .values(bytes=_taken())
+)
+UNMEASURED = (
+    sa.select(entries.c.id)
+    .where(entries.c.id > sa.bindparam("after"), entries.c.bytes == 0)
+    .order_by(entries.c.id)
+    .limit(sa.bindparam("most", type_=sa.Integer))
+)
+_COUNTED = sa.select(
+    sa.func.count().label("entries"),
+    sa.func.coalesce(sa.func.sum(entries.c.bytes), 0).label("bytes"),
+    sa.func.coalesce(sa.func.sum(sa.case((entries.c.bytes == 0, 1), else_=0)), 0).label("unknown"),
+).subquery()
+# One statement, so that nobody writes between the count and what it is compared with: what differs
+# can be added later, whatever others add meanwhile.
+DRIFT = sa.select(
+    _COUNTED.c.entries - space.c.entries, _COUNTED.c.bytes - space.c.bytes, _COUNTED.c.unknown
+).select_from(space.join(_COUNTED, sa.true()))
+
+Policy: TypeAlias = Literal["lru", "lfu", "cost"]
+
+AT_ONCE = 1000
+"""About so many entries are evicted, or ranked, in one transaction: others write in between."""
+
+BEFOREHAND = 64
+"""Beyond those that must go, up to so many entries go with them, and at most a hundredth of what a
+limit allows: the next updates then evict nothing, and one pays for all. (One by one cost .9 ms
+each time; many more at once would be felt.)"""
+
+_CHUNK = 500
+
+
+def ignore_evicted(reason: Reason, count: int) -> None:
+    """For evictions that nobody is to hear of."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much there may be, None for no limit, and which entries go beyond it.
+
+    `max_bytes` is of what `size_of` counts. `tell` hears how many entries went, and why, once they
+    are gone.
+    """
+
+    max_entries: int | None = None
+    max_bytes: int | None = None
+    policy: Policy = "lru"
+    tell: Callable[[Reason, int], None] = ignore_evicted
+
+    @property
+    def bounded(self) -> bool:
+        return self.max_entries is not None or self.max_bytes is not None
+
+
+UNLIMITED = Limits()
+
+
+def make_room(
+    connection: sa.Connection,
+    limits: Limits,
+    now: float,
+    delete: Callable[[sa.Connection, Sequence[int]], int],
+    spare: int = 0,
+) -> Counter[Reason]:
+    """Where a limit does not hold, evict until there is some room again (see BEFOREHAND), or about
+    AT_ONCE entries went; how many, by reason.
+
+    What has expired goes first. The entry `spare` stays.
+    """
+    gone: Counter[Reason] = Counter()
+    if not limits.bounded or not any(over(present := space_of(connection), limits)):
+        return gone
+    within = _a_little_below(limits, present)
+    while gone.total() < AT_ONCE:
+        reason, doomed = _next_to_go(connection, within, now, spare)
+        if not doomed:
+            break
+        gone[reason] += delete(connection, doomed)
+    return gone
+
+
+def _next_to_go(
+    connection: sa.Connection, limits: Limits, now: float, spare: int
+) -> tuple[Reason, list[int]]:
+    present = space_of(connection)
+    beyond = over(present, limits)
+    if not any(beyond):
+        return "space", []
+    # of the mean size, so many: read too many and they are passed over, too few and more are asked
+    mean = max(present.bytes // max(present.entries, 1), 1)
+    found = {"spare": spare, "now": now, "most": min(max(beyond[0], beyond[1] // mean + 2), _CHUNK)}
+    if expired := _enough(connection.execute(_EXPIRED, found).all(), *beyond):
+        return "expired", [row.id for row in expired]
+    # a ledger that is ranked by another policy, or not ranked to the end yet, is no guide
+    ranked = limits.policy != "lru" and limits.policy == present.ranked_by
+    query = _LOWEST if ranked else _LEAST_RECENT
+    rows = _enough(connection.execute(query, found).all(), *beyond)
+    if ranked and rows and rows[-1].priority > present.level:
+        connection.execute(_RAISE, {"to": rows[-1].priority})
+    return "space", [row.id for row in rows]
+
+
+def over(present: Space, limits: Limits) -> tuple[int, int]:
+    """How many entries, and how many bytes, are too much."""
+    there = (present.entries, limits.max_entries), (present.bytes, limits.max_bytes)
+    count, size = (0 if most is None else max(has - most, 0) for has, most in there)
+    return count, size
+
+
+def _a_little_below(limits: Limits, present: Space) -> Limits:
+    def below(most: int | None, each: int) -> int | None:
+        return None if most is None else most - min(most // 100, BEFOREHAND * each)
+
+    mean = present.bytes // max(present.entries, 1)
+    return replace(
+        limits, max_entries=below(limits.max_entries, 1), max_bytes=below(limits.max_bytes, mean)
+    )
+
+
+def _enough(rows: Sequence[Any], count: int, size: int) -> list[Any]:
+    """The first of `rows` that are so many, and take so much, together."""
+    taken: list[Any] = []
+    for row in rows:
+        if count <= 0 and size <= 0:
+            break
+        taken.append(row)
+        count, size = count - 1, size - row.bytes
+    return taken
+
+
+def worth(
+    connection: sa.Connection,
+    policy: str,
+    size: int,
+    cost: float | None,
+    seconds: float | None,
+    tokens: int | None,
+) -> float:
+    """What one use of a new entry counts for in its rank.
+
+    By "cost" that is what it saves, for each byte: its cost relative to the mean of all answers so
+    far whose cost is known; else so of the seconds, else of the tokens. So amounts of different
+    units compare, and one of which nothing is known is as good as the mean.
+    """
+    if policy == "lru":
+        return 0.0
+    if policy == "lfu":
+        return 1.0
+    for measure, amount in (("cost", cost), ("seconds", seconds), ("tokens", tokens)):
+        if is_amount(amount):
+            return _relative(connection, measure, float(amount)) / size  # type: ignore[arg-type]
+    return 1.0 / size
+
+
+def _relative(connection: sa.Connection, measure: str, amount: float) -> float:
+    connection.execute(_COUNT_IN, {"known": measure, "amount": amount})
+    answers, total = connection.execute(_MEAN, {"known": measure}).one()
+    return amount * answers / total if total else 1.0
+
+
+def rank(connection: sa.Connection, policy: Policy, after: int) -> int | None:
+    """Rank AT_ONCE entries after id `after` by a policy that the ledger is not ranked by; returns
+    the last of them, None when all are ranked. To be begun with 0, again after a crash.
+    """
+    if after == 0:
+        connection.execute(sa.update(means).values(answers=0, total=0.0))
+        connection.execute(sa.update(space).values(level=0.0))
+    rows = connection.execute(_UNRANKED, {"after": after}).all()
+    ranked = []
+    for row in rows:
+        tokens = tokens_of(row.tokens_in, row.tokens_out)
+        counts = worth(connection, policy, max(row.bytes, 1), row.cost, row.seconds, tokens)
+        ranked.append({"entry": row.id, "each": counts, "priority_now": (row.hits + 1) * counts})
+    if ranked:
+        connection.execute(_SET_RANK, ranked)
+    if len(rows) == AT_ONCE:
+        return int(rows[-1].id)
+    connection.execute(sa.update(space).values(ranked_by=policy))
+    return None
+
+
+def tokens_of(tokens_in: int | None, tokens_out: int | None) -> int | None:
+    known = [count for count in (tokens_in, tokens_out) if count is not None]
+    return sum(known) if known else None
+
+
+# Built once: SQLAlchemy then finds their compiled form in its cache by identity.
+_RAISE = sa.update(space).values(level=sa.bindparam("to", type_=sa.Float))
+_CANDIDATES = (
+    sa.select(entries.c.id, entries.c.bytes, entries.c.priority)
+    .where(entries.c.id != sa.bindparam("spare"))
+    .limit(sa.bindparam("most", type_=sa.Integer))
+)
+_EXPIRED = _CANDIDATES.where(entries.c.expires <= sa.bindparam("now", type_=sa.Float)).order_by(
+    entries.c.expires, entries.c.id
+)
+_LEAST_RECENT = _CANDIDATES.order_by(entries.c.used, entries.c.id)
+_LOWEST = _CANDIDATES.order_by(entries.c.priority, entries.c.used, entries.c.id)
+_COUNT_IN = (
+    sa.update(means)
+    .where(means.c.measure == sa.bindparam("known"))
+    .values(
+        answers=means.c.answers + 1,
+        total=means.c.total + sa.bindparam("amount", type_=sa.Float),
+    )
+)
+_MEAN = sa.select(means.c.answers, means.c.total).where(means.c.measure == sa.bindparam("known"))
+_UNRANKED = (
+    sa.select(
+        entries.c.id,
+        entries.c.bytes,
+        entries.c.hits,
+        entries.c.cost,
+        entries.c.seconds,
+        entries.c.tokens_in,
+        entries.c.tokens_out,
+    )
+    .where(entries.c.id > sa.bindparam("after"))
+    .order_by(entries.c.id)
+    .limit(AT_ONCE)
+)
+_SET_RANK = (
+    sa.update(entries)
+    .where(entries.c.id == sa.bindparam("entry"))
+    .values(
+        worth=sa.bindparam("each", type_=sa.Float),
+        priority=sa.bindparam("priority_now", type_=sa.Float),
+    )
+)

@@ -1,0 +1,111 @@
+"""Which collection of a partition is the live one, and what it holds: the ledger's word on it."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from semcache_core.storage.database import Database
+from semcache_core.storage.schema import indexed, vectors
+from semcache_core.types import EMPTY, Generation
+
+_COLUMNS = (indexed.c.generation, indexed.c.through, indexed.c.added, indexed.c.collection)
+_ANEW = {"generation": indexed.c.generation + 1, "through": 0, "added": 0, "collection": ""}
+
+
+class IndexState:
+    """The live generations of one model's partitions; one that has no row is EMPTY.
+
+    Any process of any host may change them: a change is made only where nobody made another since
+    the caller looked, and says whether it was. Numbers only grow, and each belongs to one
+    collection from its first vector on.
+    """
+
+    def __init__(self, database: Database, fingerprint: str) -> None:
+        self._database = database
+        self._fingerprint = fingerprint
+
+    def all(self) -> dict[bytes, Generation]:
+        """By partition, also those that hold nothing yet."""
+        query = sa.select(indexed.c.partition, *_COLUMNS).where(self._of_model)
+        return {row[0]: Generation(*row[1:]) for row in self._database.read(query, {})}
+
+    def advance(self, partition: bytes, was: Generation, now: Generation) -> bool:
+        """Note that what `was` is `now`: the same collection holds more."""
+        with self._database.write() as connection:
+            if self._at(connection, partition) != was:
+                return False
+            self._put(connection, partition, now)
+            return True
+
+    def swap(self, partition: bytes, old: int, new: Generation) -> bool:
+        """Make `new` the live one in place of number `old`, however far that has come."""
+        with self._database.write() as connection:
+            if self._at(connection, partition).number != old:
+                return False
+            self._put(connection, partition, new)
+            return True
+
+    def forget(self, partition: bytes, was: Generation) -> bool:
+        """Begin a new, empty generation."""
+        return self.advance(partition, was, Generation(was.number + 1))
+
+    def forget_all(self) -> None:
+        with self._database.write() as connection:
+            connection.execute(sa.update(indexed).where(self._of_model).values(_ANEW))
+
+    def worn(self, min_dead: int) -> list[bytes]:
+        """Partitions whose collection holds more dead entries than live ones, and so many."""
+        live = sa.select(sa.func.count()).where(
+            indexed.c.partition == vectors.c.partition,
+            indexed.c.fingerprint == vectors.c.fingerprint,
+            vectors.c.entry_id <= indexed.c.through,
+        )
+        dead = indexed.c.added - live.scalar_subquery()
+        query = sa.select(indexed.c.partition).where(
+            self._of_model,
+            indexed.c.added >= min_dead,  # first: small ones are not counted at all
+            dead >= min_dead,
+            2 * dead > indexed.c.added,
+        )
+        return [row[0] for row in self._database.read(query, {})]
+
+    @property
+    def _of_model(self) -> sa.ColumnElement[bool]:
+        return indexed.c.fingerprint == self._fingerprint
+
+    def _at(self, connection: sa.Connection, partition: bytes) -> Generation:
+        query = sa.select(*_COLUMNS).where(self._of_model, indexed.c.partition == partition)
+        found = connection.execute(query).first()
+        return EMPTY if found is None else Generation(*found)
+
+    def _put(self, connection: sa.Connection, partition: bytes, now: Generation) -> None:
+        row = {
+            "partition": partition,
+            "fingerprint": self._fingerprint,
+            "generation": now.number,
+            "through": now.through,
+            "added": now.added,
+            "collection": now.collection,
+        }
+        of = sa.and_(self._of_model, indexed.c.partition == partition)
+        connection.execute(sa.delete(indexed).where(of))
+        connection.execute(sa.insert(indexed), row)
+
+
+def reset(connection: sa.Connection, entry_ids: Sequence[int]) -> None:
+    """These entries have new vectors, under ids that the index may have passed: it begins anew in
+    their partitions.
+
+    In the transaction of the vectors, as a crash in between would hide these entries for good. Also
+    where nothing was noted yet: another process may be about to, of vectors it read before.
+    """
+    changed = (
+        sa.select(vectors.c.partition, vectors.c.fingerprint)
+        .where(vectors.c.entry_id.in_(entry_ids))
+        .distinct()
+    )
+    for partition, fingerprint in connection.execute(changed).all():
+        of = {"partition": partition, "fingerprint": fingerprint}
+        one = sa.update(indexed).where(*(indexed.c[name] == value for name, value in of.items()))
+        if not connection.execute(one.values(_ANEW)).rowcount:
+            connection.execute(sa.insert(indexed), {**of, "generation": 1, "through": 0})

@@ -1,0 +1,324 @@
+"""From evidence to probabilities, and from error bounds to the probability to serve at."""
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from semcache_core.decision.calibration import Calibration
+from semcache_core.decision.guard import RULES
+from semcache_core.decision.scoring import Weights
+from semcache_core.embedding.batching import embed_texts
+from semcache_core.embedding.wrappers import as_embedder
+from semcache_core.errors import TrainingError
+from semcache_core.training.calibration.risk_control import CONFIDENCE, threshold_table
+from semcache_core.training.calibration.streams import (
+    SEEDS,
+    Domain,
+    Trial,
+    decide,
+    domain_from_edits,
+    domain_from_pairs,
+    run_trials,
+    run_trials_once,
+    similarities_of,
+    split_asked,
+)
+from semcache_core.training.data.records import Pair, read_pairs
+from semcache_core.types import Embedder, Matrix
+
+MIN_POSITIVES = 200
+MISSING = 0.5
+FITTED = 0.15
+"""Share of the questions that the weights are fitted to; the others set the thresholds."""
+EDITED = 1500
+_COVERED = 0.99
+_LONGEST = 8192
+# with similarities between -1 and 1 this moves lambda by less than the sixth digit; none at all
+# would send lambda to 0 on data that a similarity separates perfectly
+_INVERSE_REGULARISATION = 1e4
+
+
+def calibrate(
+    embedder: object,
+    pairs: str | Path | Sequence[Pair],
+    streams: Sequence[Domain] | None = None,
+    *,
+    out: str | Path | None = None,
+    seeds: Sequence[int] = SEEDS,
+    calibrated_on: str | None = None,
+    confidence: float = CONFIDENCE,
+) -> Calibration:
+    """Calibrate an embedder on labelled pairs; with `out`, write `out/calibration.json`.
+
+    `embedder` is whatever the cache takes: an `Embedder`, a sentence-transformers name or model,
+    embeddings of LangChain or LlamaIndex. `pairs` is a JSON-lines file (see `read_pairs`) or the
+    pairs themselves, which the embedder should not have been trained on.
+
+    lambda and c are fitted on the pairs, each domain with the same weight. The rest is measured on
+    `streams`, or on those built from the pairs of each domain: the weights of the evidence on a
+    part of the questions, with and without their answers stored, and on edits made by rule; the
+    thresholds on the others, with half of the answers missing, so that each keeps its bound with
+    `confidence` (see `threshold_table`). Other files in `out` are left alone.
+
+    Raises TrainingError for fewer than 200 positive pairs, for pairs of one class, for labels
+    outside [0, 1], for a `confidence` that is no share, and when a higher similarity does not mean
+    a likelier same answer.
+    """
+    if not 0.5 <= confidence < 1:
+        raise TrainingError(f"confidence is {confidence}; give a share from .5 to below 1, as .95")
+    model = as_embedder(embedder)
+    source = str(pairs) if isinstance(pairs, str | Path) else "the pairs"
+    read = read_pairs(pairs) if isinstance(pairs, str | Path) else list(pairs)
+    _check_pairs(read, source)
+    domains = list(streams) if streams is not None else _domains(read)
+    lam, c = fit_probability(
+        similarities_of(model, read), [pair.same_answer for pair in read], _balanced_weights(read)
+    )
+    vectors = [embed_texts(model, domain.texts) for domain in domains]
+    parts = [split_asked(domain, FITTED) for domain in domains]
+    weights = fit_weights(
+        [
+            _met(fitted, own, (0.0, MISSING), seeds)
+            for (fitted, _), own in zip(parts, vectors, strict=True)
+        ],
+        _edited(model, domains),
+        Weights.of_similarity(lam, c),
+    )
+    decided = [
+        decide(judged.name, run_trials(judged, own, missing=MISSING, seeds=seeds), weights)
+        for (_, judged), own in zip(parts, vectors, strict=True)
+    ]
+    calibration = Calibration(
+        fingerprint=model.fingerprint,
+        dimension=model.dimension,
+        lam=lam,
+        c=c,
+        max_tokens=max(covered_tokens(model, domain.texts) for domain in domains),
+        thresholds=threshold_table(decided, confidence=confidence),
+        calibrated_on=calibrated_on or f"{len(read)} pairs, streams of {_names(domains)}",
+        weights=weights,
+        confidence=confidence,
+    )
+    if out is not None:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        calibration.save(Path(out))
+    return calibration
+
+
+def _met(
+    domain: Domain, vectors: Matrix, missing: Sequence[float], seeds: Sequence[int]
+) -> list[Trial]:
+    return [
+        met
+        for share in missing
+        for met in run_trials_once(domain, vectors, missing=share, seeds=seeds)
+    ]
+
+
+def _edited(model: Embedder, domains: Sequence[Domain]) -> list[Trial]:
+    """Edits and rewrites of as many questions of each domain, asked of a store of these."""
+    each = EDITED // len(domains)
+    texts = dict.fromkeys(
+        text
+        for domain in domains
+        for text in np.random.default_rng(0).permutation(np.array(domain.texts, object))[:each]
+    )
+    edited = domain_from_edits("edited", list(texts))
+    return run_trials(edited, embed_texts(model, edited.texts), missing=0, seeds=(0,))
+
+
+def fit_probability(
+    similarities: Sequence[float] | NDArray[np.floating],
+    labels: Sequence[float] | NDArray[np.floating],
+    weights: Sequence[float] | NDArray[np.floating] | None = None,
+) -> tuple[float, float]:
+    """(lambda, c) of p(same answer) = sigmoid(similarity / lambda - c), arXiv 2402.01173.
+
+    Maximum likelihood by logistic regression, practically without regularisation. All are [n]; a
+    label between 0 and 1 counts for both classes in proportion. Raises TrainingError when a label
+    is outside [0, 1], when there is one class only, and when the fitted lambda is not above 0.
+    """
+    x = np.asarray(similarities, np.float64)
+    y = np.asarray(labels, np.float64)
+    w = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
+    _check_labels(y)
+    regression = LogisticRegression(C=_INVERSE_REGULARISATION, tol=1e-10, max_iter=1000)
+    regression.fit(
+        np.concatenate([x, x])[:, None],
+        np.repeat([1, 0], len(y)),
+        sample_weight=np.concatenate([w * y, w * (1 - y)]),
+    )
+    slope, intercept = float(regression.coef_[0, 0]), float(regression.intercept_[0])
+    if not slope > 0:
+        raise TrainingError(
+            f"the fitted slope is {slope:.3g}: a higher similarity does not make the same answer "
+            "likelier here; check the labels, or use another embedder"
+        )
+    return 1 / slope, -intercept
+
+
+def covered_tokens(embedder: Embedder, texts: Sequence[str]) -> int:
+    """The length in tokens, special ones included, that 99 % of the readable texts keep within.
+
+    It is asked of `embedder.reads`, as the cache will ask it. Raises TrainingError when the
+    embedder reads none of the texts.
+    """
+    readable = [text for text in texts if embedder.reads(text, _LONGEST)]
+    if not readable:
+        raise TrainingError(
+            f"the embedder reads none of {len(texts)} questions, the first {list(texts[:1])!r}; "
+            "calibrate on questions in a language that it was made for"
+        )
+    wanted = math.ceil(_COVERED * len(readable))
+    return 1 + bisect_left(
+        range(1, _LONGEST + 1),
+        wanted,
+        key=lambda tokens: sum(embedder.reads(text, tokens) for text in readable),
+    )
+
+
+def _check_pairs(pairs: Sequence[Pair], source: str) -> None:
+    _check_labels(np.array([pair.same_answer for pair in pairs], np.float64))
+    positives = sum(pair.positive for pair in pairs)
+    if positives < MIN_POSITIVES:
+        raise TrainingError(
+            f"{source} has {positives} pairs with the same answer; calibration needs at least "
+            f"{MIN_POSITIVES}, and as many with other answers"
+        )
+
+
+def _check_labels(labels: NDArray[np.float64]) -> None:
+    outside = ~((labels >= 0) & (labels <= 1))  # written so that NaN is outside
+    if outside.any():
+        index = int(outside.argmax())
+        raise TrainingError(
+            f"same_answer of pair {index} is {labels[index]}; give a number from 0 (another "
+            "answer) to 1 (the same)"
+        )
+    if not (labels > 0).any() or not (labels < 1).any():
+        seen = "there are none" if not len(labels) else f"all {len(labels)} are {labels[0]:g}"
+        raise TrainingError(
+            f"the labels are of one class ({seen}); add pairs with the same answer (1) and "
+            "look-alikes with another (0)"
+        )
+
+
+def _domains(pairs: Sequence[Pair]) -> list[Domain]:
+    return [
+        domain_from_pairs(name or "the pairs", [pair for pair in pairs if pair.domain == name])
+        for name in sorted({pair.domain for pair in pairs if pair.positive})
+    ]
+
+
+def _names(domains: Sequence[Domain]) -> str:
+    return " and ".join(f"{domain.name} ({len(domain.texts)} questions)" for domain in domains)
+
+
+def _balanced_weights(pairs: Sequence[Pair]) -> list[float]:
+    """Every domain weighs the same in sum; the weights average 1."""
+    sizes: dict[str, int] = {}
+    for pair in pairs:
+        sizes[pair.domain] = sizes.get(pair.domain, 0) + 1
+    return [len(pairs) / (len(sizes) * sizes[pair.domain]) for pair in pairs]
+
+
+KNOTS = (0.05, 0.15)
+"""A margin counts most up to .05 and nothing beyond .15, in cosine; found on public questions."""
+
+_ROUNDS = 3
+# practically none, but a rule that never fires must not run away
+_REGULARISATION_OF_WEIGHTS = 100.0
+
+
+def fit_weights(
+    natural: Sequence[Sequence[Trial]], edited: Sequence[Trial], start: Weights
+) -> Weights:
+    """Maximum likelihood on the nearest stored question of every one met.
+
+    `natural` holds the questions of each domain, with and without their answers stored; all
+    domains weigh the same. `edited` are questions changed by rule, which show what a rule of the
+    guard is worth: they get an intercept and a slope of their own, so that they say nothing about
+    similarity. Whatever would come out with the wrong sign (a margin that speaks against a hit, a
+    difference that speaks for one) is left out. Margins depend on what the rules weigh, so `start`
+    is improved on a few times.
+
+    Raises TrainingError when the nearest one is always right or never, and when a higher
+    similarity does not make the same answer likelier.
+    """
+    weights = Weights(
+        start.intercept, start.similarity, tuple((knot, 0.0) for knot in KNOTS), start.rules
+    )
+    groups = [group for group in (*natural, edited) if group]
+    share = np.concatenate([np.full(len(group), 1 / len(group)) for group in groups])
+    own = np.concatenate([np.full(len(group), group is edited) for group in groups])
+    right = np.concatenate([_right(group) for group in groups])
+    if right.all() or not right.any():
+        raise TrainingError(
+            f"of {len(right)} questions the nearest stored one has the right answer "
+            f"{'always' if right.all() else 'never'}; give questions of both kinds, or check the "
+            "labels and the embedder"
+        )
+    for _ in range(_ROUNDS):
+        features = np.concatenate([_features(group, weights) for group in groups])
+        extra = own[:, None] * np.column_stack([np.ones(len(own)), features[:, 0]])
+        weights = _fitted(features, extra, right, share * len(share) / share.sum())
+    return weights
+
+
+def _right(group: Sequence[Trial]) -> NDArray[np.bool_]:
+    return np.array([met.neighbours[0].answer == met.answer for met in group], np.bool_)
+
+
+def _features(group: Sequence[Trial], weights: Weights) -> NDArray[np.float64]:
+    """[n, 1 + knots + rules]: similarity, margin up to each knot, rules that fired.
+
+    Margins are in units of their knot: small as they are, regularisation would bend the slopes.
+    """
+    rows = []
+    for met in group:
+        judged = met.nearest(weights)
+        fired = {difference.rule for difference in judged.differences}
+        rows.append(
+            (
+                judged.neighbour.similarity,
+                *(min(judged.margin / knot, 1.0) for knot in KNOTS),
+                *(rule in fired for rule in RULES),
+            )
+        )
+    return np.array(rows, np.float64)
+
+
+def _fitted(
+    features: NDArray[np.float64],
+    extra: NDArray[np.float64],
+    right: NDArray[np.bool_],
+    share: NDArray[np.float64],
+) -> Weights:
+    sign = np.array([1] * (1 + len(KNOTS)) + [-1] * len(RULES))
+    kept = np.ones(len(sign), np.bool_)
+    while True:
+        coefficients = np.zeros(len(sign))
+        regression = LogisticRegression(C=_REGULARISATION_OF_WEIGHTS, tol=1e-8, max_iter=5000)
+        regression.fit(np.column_stack([features[:, kept], extra]), right, sample_weight=share)
+        coefficients[kept] = regression.coef_[0, : kept.sum()]
+        signed = (coefficients * sign)[1:]
+        if signed.min() >= 0:
+            break
+        kept[1 + signed.argmin()] = False
+    similarity, *rest = coefficients.tolist()
+    if not similarity > 0:
+        raise TrainingError(
+            f"the fitted weight of the similarity is {similarity:.3g}: a higher one does not make "
+            "the same answer likelier here; check the labels, or use another embedder"
+        )
+    return Weights(
+        intercept=float(regression.intercept_[0]),
+        similarity=similarity,
+        margins=tuple((knot, rest[at] / knot) for at, knot in enumerate(KNOTS)),
+        rules=dict(zip(RULES, rest[len(KNOTS) :], strict=True)),
+    )

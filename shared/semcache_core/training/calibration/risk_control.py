@@ -1,0 +1,209 @@
+"""Thresholds that keep an error bound with a stated confidence, on a finite sample."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcache_core.decision.calibration import Threshold
+from semcache_core.errors import TrainingError
+from semcache_core.training.calibration.streams import Decided
+
+CONFIDENCE = 0.95
+BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2)
+_STARTS = (1.5, 2.25, 3.375)
+_STEP = 1.05
+
+# Before anything is known it is bet as if the error were a quarter of the bound, with the weight of
+# so many questions; the result is valid whatever is bet.
+_BELIEF = 50
+_BOLDEST = 0.95  # share of the capital ever at stake
+_HALVINGS = 20
+
+
+def threshold_table(
+    decided: Sequence[Decided],
+    bounds: Sequence[float] = BOUNDS,
+    confidence: float = CONFIDENCE,
+) -> tuple[Threshold, ...]:
+    """For each bound the lowest probability that is shown to keep it.
+
+    `decided` holds one item per domain: its questions, each asked in one stream or in as many as
+    the others, judged by weights that were fitted to other questions. The error is the share of
+    wrong ones among those served. Learn-then-Test by fixed-sequence testing (Angelopoulos et al.,
+    arXiv 2110.01052, with several starts): going down from the likeliest, every step tests "the
+    error here exceeds the bound", and the first step that fails ends the sequence. A sequence
+    starts where half as many again are served as would pass if none were wrong, two others further
+    down, each with its share of 1 - `confidence`: a few wrong labels at the very top then do not
+    end everything.
+
+    The questions are the trials, in random order, and what happens to one is averaged over its
+    streams: asked in all of them, the same few questions are no more evidence, but a steadier one.
+    The test is by betting (Waudby-Smith and Ramdas, arXiv 2010.09686), exact for any number of
+    questions. The exact binomial limit of Clopper and Pearson needs each question once, and so
+    hangs on which stream is drawn for it: on all the data of the shipped artefact it found a
+    threshold for 2 % in 18 of 20 draws, betting on 85 % of it in 20 of 20.
+
+    So with probability `confidence` over the draw of these questions, a threshold keeps its
+    bound on further questions of the same mixture of domains. That is shown for the mixture; of
+    single domains, one where the error is shown to be *above* the bound, with the same confidence,
+    forbids the threshold. Where nothing passes, the probability is None. `served` and `wrong`
+    count over all streams. Raises TrainingError when no domain is given.
+    """
+    if not decided:
+        raise TrainingError("no streams were given; the table needs those of at least one domain")
+    domains = [_Trials.of([one]) for one in decided]
+    whole = _Trials.of(decided)
+    lowest: float | None = None
+    rows = []
+    for bound in sorted(bounds):
+        found = _lowest(whole, domains, bound, confidence)
+        lowest = found if lowest is None or (found is not None and found < lowest) else lowest
+        rows.append(_row(bound, whole, lowest, confidence))
+    return tuple(rows)
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """Decisions from the likeliest down, and to which question each belongs; [decisions].
+
+    `asked` [questions] is how often each was asked. Questions are numbered in random order.
+    """
+
+    probability: NDArray[np.float64]
+    wrong: NDArray[np.bool_]
+    question: NDArray[np.int64]
+    asked: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, parts: Sequence[Decided]) -> "_Trials":
+        named = np.concatenate(
+            [
+                np.column_stack([np.full(len(part.question), number), part.question])
+                for number, part in enumerate(parts)
+            ]
+        )
+        _, question = np.unique(named, axis=0, return_inverse=True)
+        question = question.ravel()
+        shuffled = np.random.default_rng(0).permutation(int(question.max()) + 1)[question]
+        probability = np.concatenate([part.probability for part in parts])
+        order = np.argsort(-probability, kind="stable")
+        return cls(
+            probability[order],
+            ~np.concatenate([part.right for part in parts])[order],
+            shuffled[order],
+            np.bincount(shuffled),
+        )
+
+    def served(self, probability: float) -> int:
+        """How many decisions are at `probability` and above; equal ones are served together."""
+        return int(np.searchsorted(-self.probability, -probability, side="right"))
+
+    def excess(self, probability: float, bound: float) -> NDArray[np.float64]:
+        """Wrong - bound * served of each question, averaged over its streams, where it was served
+        at all. The error is within the bound when the mean is at most 0.
+        """
+        served = self.served(probability)
+        question = self.question[:served]
+        value = self.wrong[:served] - bound
+        total = np.bincount(question, weights=value, minlength=len(self.asked))
+        touched = np.bincount(question, minlength=len(self.asked)) > 0
+        mean: NDArray[np.float64] = (total / self.asked)[touched]
+        return mean
+
+
+def shown_within(trials: NDArray[np.float64], bound: float, level: float) -> bool:
+    """Whether the mean of the trials, each `wrong - bound * served`, is shown to be below 0: were
+    it not, the chance of this would be `level` at most.
+    """
+    return _log_capital(-trials, worst=1 - bound, bound=bound) >= -math.log(level)
+
+
+def shown_above(trials: NDArray[np.float64], bound: float, level: float) -> bool:
+    """Whether the mean of such trials is shown to be above 0."""
+    return _log_capital(trials, worst=bound, bound=bound) >= -math.log(level)
+
+
+def _log_capital(gains: NDArray[np.float64], worst: float, bound: float) -> float:
+    """The most that 1 becomes by betting on the gains, one after the other, each -`worst` or more.
+
+    Where their mean is not above 0 no way of betting that looks at past gains only makes c of it
+    with a chance of more than 1/c (Ville).
+
+    Half of it is bet boldly, which shows most by few gains that are all alike, half with care for
+    what the worst gain would cost, which among thousands there are many of: the bold half alone
+    took 8,000 answers with 1.6 % wrong for within 4.5 % at best, both show 2.3 %.
+    """
+    if not len(gains):
+        return 0.0
+    before = np.concatenate([[0.0], np.cumsum(gains)[:-1]])
+    squares = np.concatenate([[0.0], np.cumsum(gains**2)[:-1]])
+    hope, risk = before + _BELIEF * bound * 0.75, squares + _BELIEF * bound
+    care = np.maximum(0, before * (2 * worst - 1))
+    bold, careful = (
+        np.cumsum(np.log1p(np.clip(hope / against, 0, _BOLDEST / worst) * gains))
+        for against in (risk, risk + care)
+    )
+    return float(max(0.0, (np.logaddexp(bold, careful) - math.log(2)).max()))
+
+
+def _lowest(
+    whole: _Trials, domains: Sequence[_Trials], bound: float, confidence: float
+) -> float | None:
+    level = (1 - confidence) / len(_STARTS)
+    first = math.log(level) / math.log1p(-bound)
+    found = [_down(whole, domains, bound, first * start, confidence) for start in _STARTS]
+    return min((one for one in found if one is not None), default=None)
+
+
+def _down(
+    whole: _Trials, domains: Sequence[_Trials], bound: float, start: float, confidence: float
+) -> float | None:
+    """The last threshold that passes, from the one that serves `start` questions down."""
+    passed = None
+    level = (1 - confidence) / len(_STARTS)
+    streams = len(whole.probability) / len(whole.asked)
+    count, everything = start, float(len(whole.asked))
+    # the steps are set by how many are served, never by what is right: the tests stay valid
+    while count <= everything:
+        probability = float(whole.probability[int(count * streams) - 1])
+        if not shown_within(whole.excess(probability, bound), bound, level):
+            break
+        if any(
+            shown_above(domain.excess(probability, bound), bound, 1 - confidence)
+            for domain in domains
+        ):
+            break
+        passed = probability
+        if count == everything:
+            break
+        count = min(max(count * _STEP, count + 1), everything)
+    return passed
+
+
+def _row(bound: float, whole: _Trials, probability: float | None, confidence: float) -> Threshold:
+    if probability is None:
+        return Threshold(bound, None, 0.0, 0, 0)
+    served = whole.served(probability)
+    return Threshold(
+        max_error_rate=bound,
+        probability=probability,
+        share_served=served / len(whole.probability),
+        served=served,
+        wrong=int(whole.wrong[:served].sum()),
+        upper=_upper_limit(whole, probability, (1 - confidence) / len(_STARTS)),
+    )
+
+
+def _upper_limit(whole: _Trials, probability: float, level: float) -> float:
+    """The lowest error that the decisions at `probability` and above are shown to be within."""
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if shown_within(whole.excess(probability, middle), middle, level):
+            high = middle
+        else:
+            low = middle
+    return high

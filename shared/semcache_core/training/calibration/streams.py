@@ -1,0 +1,359 @@
+"""What a cache sees: each question against a store, the nearest stored one served or not."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcache_core.decision.scoring import CandidateScores, Neighbour, ScoredCandidate, Weights
+from semcache_core.embedding.batching import embed_texts
+from semcache_core.errors import TrainingError
+from semcache_core.search.retriever import CANDIDATES
+from semcache_core.training.data.augmentation import synthetic_pairs
+from semcache_core.training.data.records import Pair, TwoQuestions
+from semcache_core.training.data.splits import root
+from semcache_core.types import Embedder, Matrix, Vector
+
+SEEDS = tuple(range(16))
+# questions compared with the store at once: bounds the memory for stores of many thousands
+_BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Questions of one field: which have the same answer, which are asked, which may be stored.
+
+    `texts` are distinct; `answers[i]` identifies the right answer of `texts[i]`. With `store_size`
+    a stream stores a random choice of so many, else all that `storable` marks.
+    """
+
+    name: str
+    texts: tuple[str, ...]
+    answers: NDArray[np.int64]
+    asked: NDArray[np.bool_]
+    storable: NDArray[np.bool_]
+    store_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What became of every question asked in one or several streams of a domain; all are [n].
+
+    `similarity` is that of the nearest stored question, `right` whether its answer is right,
+    `answerable` whether any stored one is, `question` which text was asked.
+    """
+
+    domain: str
+    similarity: NDArray[np.float64]
+    right: NDArray[np.bool_]
+    answerable: NDArray[np.bool_]
+    question: NDArray[np.int64]
+
+
+def domain_from_pairs(name: str, pairs: Sequence[Pair]) -> Domain:
+    """Prompts asked of a store of all `other` questions.
+
+    Questions joined by positive pairs, directly or through others, have the same answer; a
+    question in no positive pair is only a look-alike in the store. Two that have the same answer
+    without the pairs saying so are counted as wrong, so the error can only come out too high.
+    """
+    texts = tuple(dict.fromkeys(text for pair in pairs for text in (pair.prompt, pair.other)))
+    row = {text: index for index, text in enumerate(texts)}
+    parent = list(range(len(texts)))
+    asked, storable = np.zeros(len(texts), np.bool_), np.zeros(len(texts), np.bool_)
+    for pair in pairs:
+        storable[row[pair.other]] = True
+        if pair.positive:
+            asked[row[pair.prompt]] = True
+            parent[root(parent, row[pair.prompt])] = root(parent, row[pair.other])
+    answers = np.array([root(parent, index) for index in range(len(texts))], np.int64)
+    return Domain(name, texts, answers, asked, storable)
+
+
+def domain_from_labels(
+    name: str, texts: Sequence[str], labels: Sequence[str], store_size: int
+) -> Domain:
+    """Questions with an intent each: the same intent has the same answer.
+
+    All are asked, `store_size` random ones are stored; a question never meets itself. A text that
+    occurs twice keeps its first label. Raises TrainingError when there are not more questions
+    than are to be stored.
+    """
+    label_of: dict[str, str] = {}
+    for text, label in zip(texts, labels, strict=True):
+        label_of.setdefault(text, label)
+    if not 0 < store_size < len(label_of):
+        raise TrainingError(
+            f"store_size is {store_size}, but {name!r} has {len(label_of)} different questions; "
+            "store at least one and fewer than there are"
+        )
+    _, answers = np.unique(list(label_of.values()), return_inverse=True)
+    everything = np.ones(len(label_of), np.bool_)
+    return Domain(
+        name, tuple(label_of), answers.astype(np.int64), everything, everything, store_size
+    )
+
+
+def domain_from_edits(name: str, texts: Sequence[str], seed: int = 0) -> Domain:
+    """`texts` stored; asked are edits of them, which have another answer, and rewrites, which have
+    the same. Edit and rewrite of each by rule, as far as a rule applies; see `synthetic_pairs`.
+    """
+    stored = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    answer_of = dict(stored)
+    for pair in synthetic_pairs(list(stored), seed=seed):
+        # an edit that happens to be another stored question is no new one
+        new = stored[pair.prompt] if pair.positive else len(answer_of) + len(stored)
+        answer_of.setdefault(pair.other, new)
+    is_stored = np.array([text in stored for text in answer_of], np.bool_)
+    answers = np.array(list(answer_of.values()), np.int64)
+    return Domain(name, tuple(answer_of), answers, ~is_stored, is_stored)
+
+
+def split_asked(domain: Domain, share: float, seed: int = 0) -> tuple[Domain, Domain]:
+    """The domain with `share` of its answers asked for, and with the others; all are stored.
+
+    Questions with the same answer stay together, so what is fitted to one part knows none of the
+    other's.
+    """
+    wanted = np.unique(domain.answers[domain.asked])
+    some = np.random.default_rng(seed).permutation(wanted)[: math.ceil(share * len(wanted))]
+    first = np.isin(domain.answers, some)
+    return (
+        replace(domain, asked=domain.asked & first),
+        replace(domain, asked=domain.asked & ~first),
+    )
+
+
+class Remembering:
+    """An embedder that embeds each text once, for figures that ask for the same ones many times."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.fingerprint, self.dimension = embedder.fingerprint, embedder.dimension
+        self._embedder = embedder
+        self._vectors: dict[str, Vector] = {}
+
+    def embed(self, texts: list[str]) -> Matrix:
+        new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
+        if new:
+            self._vectors.update(zip(new, self._embedder.embed(new), strict=True))
+        return np.stack([self._vectors[text] for text in texts])
+
+    def reads(self, text: str, max_tokens: int) -> bool:
+        return self._embedder.reads(text, max_tokens)
+
+
+def similarities_of(embedder: Embedder, pairs: Sequence[TwoQuestions]) -> NDArray[np.float64]:
+    """Cosine of each pair, float64 [pairs]; every text is embedded once."""
+    texts = tuple(dict.fromkeys(text for pair in pairs for text in (pair.prompt, pair.other)))
+    row = {text: index for index, text in enumerate(texts)}
+    vectors = embed_texts(embedder, texts).astype(np.float64)
+    left = vectors[[row[pair.prompt] for pair in pairs]]
+    right = vectors[[row[pair.other] for pair in pairs]]
+    similarities: NDArray[np.float64] = (left * right).sum(axis=1)
+    return similarities
+
+
+def run_streams(
+    domain: Domain, vectors: Matrix, *, missing: float, seeds: Iterable[int] = SEEDS
+) -> Outcomes:
+    """One stream per seed, pooled. `vectors` are the unit rows [texts, dimension] of the domain.
+
+    `missing` is the share (0 to below 1) of the answers asked for, chosen at random, that are
+    taken out of the store: a cache mostly meets questions it cannot answer, and a stream in which
+    every question has its answer stored flatters every method.
+    """
+    return _pooled(domain.name, [_stream(domain, vectors, missing, seed) for seed in seeds])
+
+
+def _stream(domain: Domain, vectors: Matrix, missing: float, seed: int) -> Outcomes:
+    asked = np.flatnonzero(domain.asked)
+    stored = stored_in(domain, missing, seed)
+    blocks = [
+        _ask(domain, vectors, asked[start : start + _BLOCK], stored)
+        for start in range(0, len(asked), _BLOCK)
+    ]
+    return _pooled(domain.name, blocks)
+
+
+def _ask(
+    domain: Domain, vectors: Matrix, asked: NDArray[np.int64], stored: NDArray[np.int64]
+) -> Outcomes:
+    similarity = vectors[asked] @ vectors[stored].T
+    same_text = asked[:, None] == stored[None, :]
+    # the very same text is an exact repeat, which is served without asking for a similarity
+    similarity[same_text] = -np.inf
+    nearest = similarity.argmax(axis=1)
+    right = domain.answers[stored][None, :] == domain.answers[asked][:, None]
+    row = np.arange(len(asked))
+    return Outcomes(
+        domain=domain.name,
+        similarity=similarity[row, nearest].astype(np.float64),
+        right=right[row, nearest],
+        answerable=(right & ~same_text).any(axis=1),
+        question=asked,
+    )
+
+
+def _pooled(name: str, parts: Sequence[Outcomes]) -> Outcomes:
+    return Outcomes(
+        domain=name,
+        similarity=np.concatenate([part.similarity for part in parts]),
+        right=np.concatenate([part.right for part in parts]),
+        answerable=np.concatenate([part.answerable for part in parts]),
+        question=np.concatenate([part.question for part in parts]),
+    )
+
+
+def stored_in(domain: Domain, missing: float, seed: int) -> NDArray[np.int64]:
+    """Which texts a stream stores, as indices."""
+    chooser = np.random.default_rng(seed)
+    storable = domain.storable.copy()
+    if missing:
+        wanted = np.unique(domain.answers[domain.asked])
+        gone = chooser.permutation(wanted)[: math.ceil(missing * len(wanted))]
+        storable &= ~np.isin(domain.answers, gone)
+    stored = np.flatnonzero(storable)
+    if domain.store_size is not None:
+        stored = chooser.permutation(stored)[: domain.store_size]
+    if len(stored) < 2:
+        raise TrainingError(
+            f"a stream of {domain.name!r} would store {len(stored)} questions; give more pairs "
+            "(those with same_answer 0 too: their questions are the look-alikes in the store)"
+        )
+    return stored
+
+
+_SCORED_AT_ONCE = 512
+_UNLIKELY = 0.5
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A question asked of a store: its nearest neighbours, and which answer would be right.
+
+    `question` is its place in the domain's texts, `complete` says that nothing else was stored.
+    """
+
+    question: int
+    asked: str
+    answer: int
+    neighbours: tuple[Neighbour, ...]
+    answerable: bool
+    complete: bool
+
+    def nearest(self, weights: Weights) -> ScoredCandidate:
+        return next(iter(self._judgement(weights)))
+
+    def likeliest(self, weights: Weights) -> ScoredCandidate:
+        """The one that the cache would serve at any threshold that its probability reaches, where
+        that is one half or more; else the nearest.
+        """
+        # Below, no threshold will ever be; and to look among the unlikely takes all of the time.
+        best = self._judgement(weights).best(_UNLIKELY)
+        return self.nearest(weights) if best is None else best
+
+    def _judgement(self, weights: Weights) -> CandidateScores:
+        return CandidateScores(self.asked, self.neighbours, weights, self.complete)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What the cache would do with every question; all are [n], as those of `Outcomes`.
+
+    `probability` is that of the likeliest stored answer, `right` whether that is the right one.
+    """
+
+    domain: str
+    probability: NDArray[np.float64]
+    right: NDArray[np.bool_]
+    answerable: NDArray[np.bool_]
+    question: NDArray[np.int64]
+
+
+def run_trials(
+    domain: Domain, vectors: Matrix, *, missing: float, seeds: Iterable[int]
+) -> list[Trial]:
+    """Every question of every stream, seed by seed; see `run_streams` for the arguments."""
+    asked = np.flatnonzero(domain.asked)
+    return [
+        met
+        for seed in seeds
+        for met in _trials_of(domain, vectors, asked, stored_in(domain, missing, seed))
+    ]
+
+
+def run_trials_once(
+    domain: Domain, vectors: Matrix, *, missing: float, seeds: Sequence[int] = SEEDS
+) -> list[Trial]:
+    """Every question once, in one of the streams: so the n questions are n independent trials.
+
+    Asked in all of them, the same few questions would look like much evidence.
+    """
+    asked = np.flatnonzero(domain.asked)
+    stream = np.random.default_rng(len(asked)).integers(0, len(seeds), len(asked))
+    return [
+        met
+        for index, seed in enumerate(seeds)
+        for met in _trials_of(
+            domain, vectors, asked[stream == index], stored_in(domain, missing, seed)
+        )
+    ]
+
+
+def decide(domain: str, met: Sequence[Trial], weights: Weights) -> Decided:
+    """Judge all of them."""
+    judged = [one.likeliest(weights) for one in met]
+    return Decided(
+        domain=domain,
+        probability=np.array([one.probability for one in judged], np.float64),
+        right=np.array(
+            [j.neighbour.answer == one.answer for j, one in zip(judged, met, strict=True)], np.bool_
+        ),
+        answerable=np.array([one.answerable for one in met], np.bool_),
+        question=np.array([one.question for one in met], np.int64),
+    )
+
+
+def pooled(parts: Sequence[Decided]) -> Decided:
+    """All of them as one; a question keeps its number, which then is one within its domain."""
+    return Decided(
+        domain=" and ".join(dict.fromkeys(part.domain for part in parts)),
+        probability=np.concatenate([part.probability for part in parts]),
+        right=np.concatenate([part.right for part in parts]),
+        answerable=np.concatenate([part.answerable for part in parts]),
+        question=np.concatenate([part.question for part in parts]),
+    )
+
+
+def _trials_of(
+    domain: Domain, vectors: Matrix, asked: NDArray[np.int64], stored: NDArray[np.int64]
+) -> Iterator[Trial]:
+    k = min(CANDIDATES, len(stored))
+    for start in range(0, len(asked), _SCORED_AT_ONCE):
+        block = asked[start : start + _SCORED_AT_ONCE]
+        similarity = vectors[block] @ vectors[stored].T
+        right = domain.answers[stored][None, :] == domain.answers[block][:, None]
+        # the very same text is an exact repeat, which is served without being judged
+        same = block[:, None] == stored[None, :]
+        similarity[same] = -np.inf
+        top = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+        for row, question in enumerate(block):
+            near = top[row][np.argsort(-similarity[row, top[row]], kind="stable")]
+            yield Trial(
+                question=int(question),
+                asked=domain.texts[question],
+                answer=int(domain.answers[question]),
+                neighbours=tuple(
+                    _neighbour(domain, int(stored[at]), float(similarity[row, at]))
+                    for at in near
+                    if np.isfinite(similarity[row, at])
+                ),
+                answerable=bool((right[row] & ~same[row]).any()),
+                complete=k == len(stored),
+            )
+
+
+def _neighbour(domain: Domain, text: int, similarity: float) -> Neighbour:
+    return Neighbour(text, domain.texts[text], int(domain.answers[text]), similarity)

@@ -1,0 +1,146 @@
+"""What a cache sees: each question against a store, the nearest stored one served or not."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from semcache_core.errors import TrainingError
+from semcache_core.training.data.records import TwoQuestions
+
+
+def root(parent: list[int], index: int) -> int:
+    """The item that stands for all those joined with `index`; paths are shortened on the way."""
+    while parent[index] != index:
+        parent[index] = index = parent[parent[index]]
+    return index
+
+
+SPLITS = ("train", "calibration", "test")
+SHARES = (0.8, 0.1, 0.1)
+
+
+class InASplit(TwoQuestions, Protocol):
+    """A pair that may say which split it is in."""
+
+    @property
+    def split(self) -> str: ...
+
+
+P = TypeVar("P", bound=TwoQuestions)
+S = TypeVar("S", bound=InASplit)
+
+
+def split_by_component(
+    pairs: Sequence[P], shares: Sequence[float] = SHARES, seed: int = 0
+) -> dict[str, list[P]]:
+    """Deal pairs to "train", "calibration" and "test" so that no question is in two of them.
+
+    Questions connected by pairs, directly or through others, whatever their labels, form a
+    component, which goes to one split as a whole; `shares` (of the pairs, 1 in sum) are kept as
+    well as that allows. Each split has the order of `pairs`; the same seed deals the same way.
+
+    Raises TrainingError for shares that are none, and when there are fewer components than shares
+    above 0, so that one would stay empty.
+    """
+    number: dict[str, int] = {}
+    for pair in pairs:
+        for text in (pair.prompt, pair.other):
+            number.setdefault(text, len(number))
+    component = components(len(number), ((number[p.prompt], number[p.other]) for p in pairs))
+    of_pair = [component[number[pair.prompt]] for pair in pairs]
+    split_of = deal(of_pair, shares, seed, "pairs")
+    dealt: dict[str, list[P]] = {name: [] for name in SPLITS}
+    for pair, name in zip(pairs, split_of, strict=True):
+        dealt[name].append(pair)
+    return dealt
+
+
+def split_pairs(
+    pairs: Sequence[S], shares: Sequence[float] = SHARES, seed: int = 0
+) -> dict[str, list[S]]:
+    """The splits that the pairs themselves name, as mined ones do; else `split_by_component`.
+
+    Raises TrainingError when only some pairs name a split, when the name is none of "train",
+    "calibration" and "test", and when a question is in two splits.
+    """
+    if not any(pair.split for pair in pairs):
+        return split_by_component(pairs, shares, seed)
+    dealt: dict[str, list[S]] = {name: [] for name in SPLITS}
+    home: dict[str, str] = {}
+    for index, pair in enumerate(pairs, start=1):
+        if pair.split not in dealt:
+            raise TrainingError(
+                f"pair {index} has the split {pair.split!r}; name one of {', '.join(SPLITS)} "
+                "in every pair, or leave the field out of all of them"
+            )
+        for text in (pair.prompt, pair.other):
+            if home.setdefault(text, pair.split) != pair.split:
+                raise TrainingError(
+                    f"{text!r} is in the splits {home[text]!r} and, in pair {index}, "
+                    f"{pair.split!r}; leave the split out of all pairs to have them dealt anew"
+                )
+        dealt[pair.split].append(pair)
+    return dealt
+
+
+def components(n: int, links: Iterable[tuple[int, int]]) -> list[int]:
+    """For each of `n` items the component it is in, when `links` connect them; [n].
+
+    A component is named by one of its items.
+    """
+    parent = list(range(n))
+    for one, other in links:
+        parent[root(parent, one)] = root(parent, other)
+    return [root(parent, index) for index in range(n)]
+
+
+def deal(component: Sequence[int], shares: Sequence[float], seed: int, what: str) -> list[str]:
+    """The split of each item, by its `component`; [items].
+
+    Components come in random order, each to the split that lacks most. Those larger than half of
+    the smallest share come first, the largest at the head, while there is room for them; that
+    puts the few very large ones into the largest share. Raises TrainingError, which calls the
+    items `what`, for unusable shares and when one above 0 stays empty.
+    """
+    wanted = _checked_shares(shares)
+    if not component:
+        raise TrainingError(f"there are no {what} to split; give some")
+    names, sizes = np.unique(np.asarray(component, np.int64), return_counts=True)
+    if len(names) < (wanted > 0).sum():
+        raise TrainingError(
+            f"{len(component)} {what} form {len(names)} connected component(s), the largest of "
+            f"{sizes.max()}, so a share of {', '.join(f'{s:g}' for s in shares)} would stay empty; "
+            f"give more {what}, remove those that connect everything, or split by hand"
+        )
+    room = wanted * len(component)
+    large = room[wanted > 0].min() / 2
+    order = sorted(
+        np.random.default_rng(seed).permutation(len(names)).tolist(),
+        key=lambda index: -sizes[index] if sizes[index] > large else 0,
+    )
+    home = np.zeros(len(names), np.int64)
+    empty = wanted > 0
+    for rank, index in enumerate(order):
+        # the last components go where nothing is yet, if they are just enough for that
+        scarce = len(order) - rank <= empty.sum()
+        home[index] = np.where(empty, room, -np.inf).argmax() if scarce else room.argmax()
+        room[home[index]] -= sizes[index]
+        empty[home[index]] = False
+    split_of = dict(zip(names.tolist(), home.tolist(), strict=True))
+    return [SPLITS[split_of[name]] for name in component]
+
+
+def _checked_shares(shares: Sequence[float]) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    wanted = np.asarray(shares, np.float64)
+    # written so that NaN fails
+    if (
+        wanted.shape != (len(SPLITS),)
+        or not (wanted >= 0).all()
+        or not abs(wanted.sum() - 1) < 1e-6
+    ):
+        raise TrainingError(
+            f"the shares are {tuple(shares)!r}; give three numbers from 0 on that sum to 1: "
+            f"of {', '.join(SPLITS)}"
+        )
+    return wanted

@@ -1,0 +1,217 @@
+"""What a ledger holds, entry by entry: to look at, and to take elsewhere."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import sqlalchemy as sa
+
+from semcache_core.storage.ledger import Ledger
+from semcache_core.storage.rows import UNREADABLE, vector_from
+from semcache_core.storage.schema import (
+    entries,
+    is_live,
+    joined_hex,
+    quarantined,
+    tags,
+    text_from,
+    vectors,
+)
+from semcache_core.types import Vector, is_amount
+
+PAGE = 200
+"""Entries read at once: that many responses are in memory."""
+
+Kind: TypeAlias = Literal["by meaning", "exact only", "hub"]
+"""How an entry is found; a hub was found near to too many questions, and is since found exactly."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A live entry with all that is kept of it. Times are seconds since the epoch.
+
+    `cost` and the next three are what the answer took to make, see `Usage`.
+    `answer_text` is None where the response is the text of the answer. `doubt` is log-odds taken
+    off its probability. `wrong_for` holds the exact keys of requests that it answered wrongly;
+    `same_as` the exact key and the answer digest of the first entry that is still here with the
+    same answer, None where that is this one. `fingerprint` names the model of its vector, None
+    where it has none; the vector itself is read only where it is asked for.
+    """
+
+    id: int
+    namespace: str
+    scope: str
+    exact_only: bool
+    question: str
+    response: str
+    created: float
+    expires: float | None
+    hits: int
+    cost: float | None
+    tokens_in: int | None
+    tokens_out: int | None
+    seconds: float | None
+    answer_text: str | None
+    doubt: float
+    writer: str | None
+    exact_only_since: float | None
+    tags: tuple[str, ...]
+    wrong_for: tuple[bytes, ...]
+    same_as: tuple[bytes, bytes] | None
+    fingerprint: str | None
+    vector: Vector | None
+
+    @property
+    def kind(self) -> Kind:
+        if self.exact_only_since is not None:
+            return "hub"
+        return "exact only" if self.exact_only or self.fingerprint is None else "by meaning"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that vectors of a ledger were made by: its fingerprint, their length, how many."""
+
+    fingerprint: str
+    dimension: int
+    vectors: int
+
+
+class Listing:
+    """The entries of one ledger. Every method raises LedgerError when the ledger fails.
+
+    A page of entries is one statement, so no entry is seen half written or half deleted. Between
+    two pages others may write: what is there all the while is met once, and as it is.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def get(self, entry_id: int, now: float) -> Listed | None:
+        """The entry with this id, if it is live."""
+        rows = self._ledger.read(_ONE, {"id": entry_id, "now": now})
+        return _listed(rows[0]) if rows else None
+
+    def oldest_first(self, now: float, namespace: str | None = None) -> Iterator[Listed]:
+        """The live entries of a namespace, or of all, with their vectors, by ascending id.
+
+        What is stored meanwhile is met too. So of a request whose answer is replaced the old one
+        is met, the new one, or both, but never neither.
+        """
+        after = 0
+        while rows := self._page(_FORWARD, now, namespace, after):
+            yield from map(_listed, rows)
+            after = rows[-1].id
+
+    def newest_first(
+        self, now: float, namespace: str | None = None, scope: str | None = None
+    ) -> Iterator[Listed]:
+        """The live entries of a namespace and scope, or of all, the one stored last first."""
+        before = _LAST_ID
+        while rows := self._page(_BACKWARD, now, namespace, before, scope):
+            yield from map(_listed, rows)
+            before = rows[-1].id
+
+    def models(self) -> list[Model]:
+        """The models of its vectors, the one of most of them first."""
+        rows = self._ledger.read(_MODELS, {})
+        return [Model(name, size // 4, count) for name, size, count in rows]
+
+    def _page(
+        self,
+        query: "sa.Select[Any]",
+        now: float,
+        namespace: str | None,
+        start: int,
+        scope: str | None = None,
+    ) -> Any:
+        if namespace is not None:
+            query = query.where(entries.c.namespace == namespace)
+        if scope is not None:
+            query = query.where(entries.c.scope == scope)
+        return self._ledger.read(query, {"now": now, "start": start})
+
+
+_LAST_ID = (1 << 63) - 1
+_NOW = sa.bindparam("now", type_=sa.Float)
+_START = sa.bindparam("start", type_=sa.BigInteger)
+_ANSWER = sa.func.coalesce(entries.c.answer, entries.c.id)
+_same = entries.alias("same")
+_first = entries.alias("first")
+
+
+def _lowest(condition: "sa.ColumnElement[bool]") -> "sa.ScalarSelect[Any]":
+    lowest = sa.select(sa.func.min(_same.c.id)).where(condition)
+    return lowest.correlate(entries).scalar_subquery()
+
+
+# The entry that the answer is named by, else the first that names it. Not the lowest that is either
+# of them: SQLite finds that by reading them all, for each of an answer stored thousands of times.
+_FIRST_ID = sa.func.coalesce(_lowest(_same.c.id == _ANSWER), _lowest(_same.c.answer == _ANSWER))
+
+
+def _joined(column: "sa.Column[Any]", table: sa.Table) -> "sa.ScalarSelect[Any]":
+    """All values of a column as one text: read by a statement of its own, the tags of an entry
+    that is deleted just then would be missing.
+    """
+    return (
+        sa.select(joined_hex(column))
+        .where(table.c.entry_id == entries.c.id)
+        .correlate(entries)
+        .scalar_subquery()
+    )
+
+
+def _query(vector: "sa.ColumnElement[Any]") -> "sa.Select[Any]":
+    return (
+        sa.select(
+            *(entries.c[name] for name in Listed.__dataclass_fields__ if name in entries.c),
+            _joined(tags.c.tag, tags).label("tags"),
+            _joined(quarantined.c.asked_key, quarantined).label("wrong_for"),
+            _first.c.id.label("first_id"),
+            _first.c.exact.label("first_exact"),
+            _first.c.answer_digest.label("first_digest"),
+            vectors.c.fingerprint,
+            vector.label("vector"),
+        )
+        .select_from(entries)
+        .join(_first, _first.c.id == _FIRST_ID)  # the entry itself, if no other
+        .outerjoin(vectors, vectors.c.entry_id == entries.c.id)
+        .where(is_live(_NOW))
+    )
+
+
+_ONE = _query(sa.null()).where(entries.c.id == sa.bindparam("id"))
+_FORWARD = _query(vectors.c.vector).where(entries.c.id > _START).order_by(entries.c.id).limit(PAGE)
+_BACKWARD = _query(sa.null()).where(entries.c.id < _START).order_by(entries.c.id.desc()).limit(PAGE)
+_MODELS = (
+    sa.select(
+        vectors.c.fingerprint,
+        sa.func.max(sa.func.length(vectors.c.vector)),
+        sa.func.count(),
+    )
+    .group_by(vectors.c.fingerprint)
+    .order_by(sa.func.count().desc(), vectors.c.fingerprint)
+)
+
+
+def _listed(row: Any) -> Listed:
+    fields = {name: value for name, value in row._mapping.items() if not name.startswith("first_")}
+    fields["expires"] = None if row.expires == math.inf else row.expires
+    # a ledger from before this was looked at may hold anything
+    fields["cost"] = row.cost if is_amount(row.cost) else None
+    fields["tags"] = tuple(sorted(map(text_from, _parted(row.tags))))
+    fields["wrong_for"] = tuple(sorted(_parted(row.wrong_for)))
+    of_another = row.first_id != row.id and row.first_digest is not None
+    fields["same_as"] = (row.first_exact, row.first_digest) if of_another else None
+    if row.vector is not None:
+        try:
+            fields["vector"] = vector_from(row.vector)
+        except UNREADABLE:  # planted: as if it had none, so whoever takes it in embeds its question
+            fields["vector"] = fields["fingerprint"] = None
+    return Listed(**fields)
+
+
+def _parted(joined: str | None) -> list[bytes]:
+    return [] if joined is None else [bytes.fromhex(part) for part in joined.split(",")]

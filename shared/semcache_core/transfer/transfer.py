@@ -1,0 +1,244 @@
+"""Entries written to a file, and taken from one."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+from semcache_core._utils.files import write_whole
+from semcache_core.admission import Admission
+from semcache_core.decision.same_answer import answer_digest
+from semcache_core.embedding.batching import embed_all
+from semcache_core.errors import SemcacheError
+from semcache_core.request import key_of
+from semcache_core.storage.eviction import Limits
+from semcache_core.storage.ledger import ImportedEntry, Ledger, NewEntry
+from semcache_core.transfer.entries import Listing
+from semcache_core.transfer.jsonl import (
+    MAX_LINE_BYTES,
+    EntriesFile,
+    Header,
+    Portable,
+    entry_line,
+    header_line,
+)
+from semcache_core.types import Embedder, Request
+
+BATCH = 500
+BATCH_BYTES = 8 * 2**20
+_EMBEDDED_AT_ONCE = 64
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with how many entries are done and how many there are."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: `entries`, of them `vectors` with a vector. `left_out`: their lines would
+    have been longer than any that is read.
+    """
+
+    entries: int
+    vectors: int
+    left_out: int
+
+
+def write_entries(
+    ledger: Ledger,
+    file: str | Path,
+    now: float,
+    namespace: str | None = None,
+    fingerprint: str | None = None,
+) -> Exported:
+    """Write the live entries of a namespace, or of all, to `file`, with their vectors of the model
+    `fingerprint` if one is given. The file is private and appears when it is whole.
+    """
+    listing = Listing(ledger)
+    model = next((one for one in listing.models() if one.fingerprint == fingerprint), None)
+    header = Header(now)
+    if model is not None:
+        header = Header(now, model.fingerprint, model.dimension)
+    entries = vectors = left_out = 0
+
+    def lines() -> Iterator[bytes]:
+        nonlocal entries, vectors, left_out
+        yield header_line(header)
+        for entry in listing.oldest_first(now, namespace):
+            with_vector = model is not None and entry.fingerprint == model.fingerprint
+            line = entry_line(entry, with_vector)
+            if len(line) > MAX_LINE_BYTES:
+                left_out += 1
+                continue
+            entries += 1
+            vectors += with_vector
+            yield line
+
+    write_whole(file, lines(), private=True)
+    return Exported(entries, vectors, left_out)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What became of the entries of a file: of those `read`, `stored` are new here, `present` were
+    here already, as new or newer, `expired` are too old, and `refused` by `admit`, `redact` or a
+    limit. `embedded` counts those whose vector was made here.
+    """
+
+    read: int = 0
+    stored: int = 0
+    present: int = 0
+    expired: int = 0
+    refused: int = 0
+    embedded: int = 0
+
+    def plus(self, other: "Imported") -> "Imported":
+        mine, more = vars(self).values(), vars(other).values()
+        return Imported(*(one + another for one, another in zip(mine, more, strict=True)))
+
+
+@dataclass(frozen=True)
+class Importer:
+    """Takes the entries of a file into a ledger.
+
+    `namespace` and `ttl` (seconds) are for lines of a log that name none. With an `embedder`, an
+    entry gets the vector that storing it here would have given it, the file's own where that is of
+    the same model, if `readable` says so of its question. Without one it keeps the file's own.
+    """
+
+    ledger: Ledger
+    admission: Admission
+    embedder: Embedder | None
+    readable: Callable[[str], bool]
+    namespace: str
+    ttl: float | None
+    limits: Limits
+    too_large: Callable[[NewEntry], bool]
+    now: float
+
+    def take(self, source: EntriesFile, progress: Progress | None = None) -> Imported:
+        """Check all of the file, then store it, so many entries in one transaction.
+
+        Stopped anywhere and begun again it ends as if it had not been: what is stored already is
+        present. Raises SemcacheError, having stored nothing, for a file that is wrong anywhere.
+        """
+        total = source.check()
+        self._check_model(source.header)
+        done = Imported()
+        for batch in _batches(source):
+            done = done.plus(self._store(batch, source.header))
+            if progress is not None:
+                progress(done.read, total)
+        return done
+
+    def _check_model(self, header: Header | None) -> None:
+        """Vectors of one model must be of one length: lookups read them as one matrix."""
+        if header is None or header.fingerprint is None:
+            return
+        known = {one.fingerprint: one.dimension for one in Listing(self.ledger).models()}
+        if self.embedder is not None:
+            known[self.embedder.fingerprint] = self.embedder.dimension
+        if (dimension := known.get(header.fingerprint, header.dimension)) != header.dimension:
+            raise SemcacheError(
+                f"the file says that vectors of the model {header.fingerprint[:12]} have "
+                f"{header.dimension} numbers, here they have {dimension}; export without vectors"
+            )
+
+    def _store(self, batch: Sequence[Portable], header: Header | None) -> Imported:
+        arrivals = [self._arrival(one, header) for one in batch]
+        live = [one for one in arrivals if one.expires is None or one.expires > self.now]
+        # told before the rest is done: an import that is begun again embeds nothing twice
+        awaited = self.ledger.awaited(live, self.now)
+        new = [one for one, wanted in zip(live, awaited, strict=True) if wanted]
+        admitted = [
+            one for one in map(self._admitted, new) if one is not None and not self.too_large(one)
+        ]
+        ready, embedded = self._with_vectors(admitted)
+        stored = self.ledger.insert_newer(ready, self.now, self.limits)
+        return Imported(
+            read=len(batch),
+            stored=stored,
+            present=len(live) - len(new) + len(ready) - stored,
+            expired=len(arrivals) - len(live),
+            refused=len(new) - len(admitted),
+            embedded=embedded,
+        )
+
+    def _arrival(self, one: Portable, header: Header | None) -> ImportedEntry:
+        key = key_of(Request(one.question, one.scope, one.namespace), self.namespace)
+        created = self.now if one.created is None else one.created
+        expires = one.expires
+        if header is None and expires is None and self.ttl is not None:
+            expires = created + self.ttl
+        return ImportedEntry(
+            exact=key.exact,
+            partition=key.partition,
+            namespace=key.namespace,
+            scope=one.scope,
+            exact_only=one.exact_only,
+            question=one.question,
+            response=one.response,
+            created=created,
+            expires=expires,
+            cost=one.cost,
+            tokens_in=one.tokens_in,
+            tokens_out=one.tokens_out,
+            seconds=one.seconds,
+            tags=one.tags,
+            fingerprint="" if header is None else header.fingerprint or "",
+            # whatever the file says: with a vector it would be found by meaning
+            vector=None if one.exact_only else one.vector,
+            writer=one.writer,
+            answer_text=one.answer,
+            doubt=one.doubt,
+            exact_only_since=one.exact_only_since,
+            wrong_for=one.wrong_for,
+            same_as=one.same_as,
+            dated=one.created is not None,
+        )
+
+    def _admitted(self, new: ImportedEntry) -> ImportedEntry | None:
+        """It as it may be stored, with the digest of its answer; None where it may not."""
+        request = Request(
+            new.question, new.scope, new.namespace, new.exact_only, new.tags, new.writer
+        )
+        admitted = self.admission.admitted(request, new.response)
+        if admitted is None:
+            return None
+        text = None if new.answer_text is None else self.admission.text(new.answer_text)
+        said = admitted.response if text is None else text
+        return replace(
+            new, response=admitted.response, answer_text=text, answer_digest=answer_digest(said)
+        )
+
+    def _with_vectors(self, entries: list[ImportedEntry]) -> tuple[list[ImportedEntry], int]:
+        """The entries with the vectors they are to have, and how many of these were made here."""
+        if self.embedder is None:
+            return entries, 0
+        own = self.embedder.fingerprint
+        ready, bare = [], []
+        for n, entry in enumerate(entries):
+            by_meaning = not entry.exact_only and self.readable(entry.question)
+            keeps = by_meaning and entry.fingerprint == own
+            ready.append(entry if keeps else replace(entry, vector=None, fingerprint=own))
+            if by_meaning and ready[n].vector is None:
+                bare.append(n)
+        for start in range(0, len(bare), _EMBEDDED_AT_ONCE):
+            chunk = bare[start : start + _EMBEDDED_AT_ONCE]
+            rows = embed_all(self.embedder, [ready[n].question for n in chunk])
+            for n, vector in zip(chunk, rows, strict=True):
+                ready[n] = replace(ready[n], vector=vector)
+        return ready, len(bare)
+
+
+def _batches(source: EntriesFile) -> Iterator[list[Portable]]:
+    """So many entries, or fewer long ones: as much as is in memory at once."""
+    batch: list[Portable] = []
+    taken = 0
+    for entry, size in source:
+        batch.append(entry)
+        taken += size
+        if len(batch) == BATCH or taken >= BATCH_BYTES:
+            yield batch
+            batch, taken = [], 0
+    if batch:
+        yield batch
