@@ -3,4 +3,5 @@
 - `deadline`: runs calls that may hang, with a time limit and a limit on how many run at once
 - `files`: writes a file whole or not at all
 - `intervals`: confidence intervals of measured shares
+- `json_lines`: parses lines of JSON into pydantic models
 """
