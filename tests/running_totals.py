@@ -16,11 +16,10 @@ from hypothesis.stateful import (
     rule,
 )
 from semcache_core import Request
-from semcache_core.pipeline.background import CatchingUp
 from semcache_core.request import key_of
 from semcache_core.storage.eviction import Limits, Policy
 from semcache_core.storage.ledger import ImportedEntry, Ledger, NewEntry
-from semcache_core.storage.schema import ENTRY_BYTES, entries, space, tags, vectors
+from semcache_core.storage.schema import ENTRY_BYTES, entries, tags, vectors
 from state_machines import run_machine
 
 FINGERPRINT = WordEmbedder.fingerprint
@@ -182,20 +181,6 @@ class RunningTotals(RuleBasedStateMachine):
         with pytest.raises(ZeroDivisionError), self.ledger.write() as connection:
             connection.execute(sa.text("UPDATE semcache_space SET bytes = 1, entries = 1"))
             raise ZeroDivisionError
-
-    @rule(n=NUMBERS, response=TEXTS)
-    def stored_and_deleted_by_a_version_without_totals(self, n: int, response: str) -> None:
-        before = self.ledger.space()
-        entry_id = self.ledger.insert(new(f"old {n}", response=response, created=self.now))
-        with self.ledger.write() as connection:
-            connection.execute(sa.delete(entries).where(entries.c.id < entry_id - 5))
-            for table in (vectors, tags):
-                connection.execute(sa.delete(table).where(table.c.entry_id < entry_id - 5))
-            unknown = sa.update(entries).where(entries.c.id == entry_id).values(bytes=0)
-            connection.execute(unknown)
-            values = {"entries": before.entries, "bytes": before.bytes}
-            connection.execute(sa.update(space).values(values))
-        CatchingUp(self.ledger, "lru")
 
     @rule()
     def reopen(self) -> None:

@@ -10,14 +10,14 @@ from semcache_core.errors import SemcacheError
 from semcache_core.quality.verdicts import VerdictLog
 from semcache_core.search.sync import IndexSync
 from semcache_core.storage.eviction import AT_ONCE, Limits, Policy
-from semcache_core.storage.ledger import ID_CHUNK, Ledger
+from semcache_core.storage.ledger import Ledger
 from semcache_core.types import Clock
 
 log = logging.getLogger("semcache")
 
 INTERVAL_SECONDS = 1.0
 STEPS = 10
-"""Of catching up, of evicting, and of giving room back to the disk, in one round."""
+"""Of ranking, of evicting, and of giving room back to the disk, in one round."""
 
 
 class HitCounter:
@@ -71,7 +71,7 @@ class BackgroundWorker:
     ) -> None:
         self._ledger = ledger
         self._limits = limits
-        self._catching_up = CatchingUp(ledger, limits.policy)
+        self._policy_change = PolicyChange(ledger, limits.policy)
         self._touches = touches
         self._records = records
         self._indexer = indexer
@@ -159,7 +159,7 @@ class BackgroundWorker:
         if expired := ledger.delete_expired(now):
             limits.tell("expired", expired)
         for _ in range(STEPS):
-            if not self._catching_up.step():
+            if not self._policy_change.step():
                 break
         for _ in range(STEPS):
             if not limits.bounded or ledger.make_room(limits, now) < AT_ONCE:
@@ -176,37 +176,22 @@ class BackgroundWorker:
         self._finish()
 
 
-_STEPS = 2 + AT_ONCE // ID_CHUNK + 2
-"""For a ledger of AT_ONCE entries."""
+class PolicyChange:
+    """Ranks the entries by an eviction policy that is new to the ledger.
 
-
-class CatchingUp:
-    """Done a step at a time, each a short transaction: others write in between.
-
-    Begun at each opening; where nothing is lacking it is one pass over an index. What an error
-    interrupts goes on from there.
+    A step is one short transaction: others write in between. After an error it goes on from there.
     """
 
     def __init__(self, ledger: Ledger, policy: Policy) -> None:
         self._ledger = ledger
         self._policy = policy
-        self._counted = False
-        self._measured_to: int | None = None
         self._ranked_to: int | None = 0
         # at once where that takes no time: until all are ranked, the policy is not followed
-        if ledger.space().entries <= AT_ONCE:
-            for _ in range(_STEPS):
-                if not self.step():
-                    break
+        if ledger.space().entries < AT_ONCE:
+            self.step()
 
     def step(self) -> bool:
-        """Whether there is more to do."""
-        if not self._counted:
-            if self._ledger.recount():
-                self._measured_to = 0
-            self._counted = True
-        elif self._measured_to is not None:
-            self._measured_to = self._ledger.measure(self._measured_to)
-        elif self._ranked_to is not None:  # last, as ranks by cost go by what entries take
+        """Rank AT_ONCE entries; returns whether there are more."""
+        if self._ranked_to is not None:
             self._ranked_to = self._ledger.rank(self._policy, self._ranked_to)
-        return self._measured_to is not None or self._ranked_to is not None
+        return self._ranked_to is not None

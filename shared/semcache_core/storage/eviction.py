@@ -1,9 +1,7 @@
-"""What entries take, and what all of them take together.
+"""Counts the space that entries take, and evicts entries when a limit is reached.
 
-Totals are columns of one row, moved by whatever inserts or deletes, in its own transaction. Not
-triggers, which each database writes otherwise; not a sum, which reads the whole table. They are
-counted anew when a cache is opened, in one pass over an index: a process of a version that keeps no
-totals may have written in between.
+The totals are columns of one row. Every insert and delete updates them in its own transaction. Not
+triggers, whose SQL differs between databases; not a sum, which reads the whole table.
 """
 
 from collections import Counter
@@ -13,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import sqlalchemy as sa
 
-from semcache_core.storage.schema import ENTRY_BYTES, entries, means, space, tags, vectors
+from semcache_core.storage.schema import ENTRY_BYTES, entries, means, space, vectors
 from semcache_core.types import Reason, is_amount
 
 
@@ -65,28 +63,6 @@ def resized(connection: sa.Connection, entry_id: int, vector_bytes: int) -> None
         add_totals(connection, 0, more)
 
 
-def measure(connection: sa.Connection, unmeasured: Sequence[int]) -> None:
-    """Note what these entries take, which a version wrote that does not say."""
-    chosen = {"ids": list(unmeasured)}
-    _, before = connection.execute(_TAKEN, chosen).one()
-    connection.execute(_MEASURE, chosen)
-    _, after = connection.execute(_TAKEN, chosen).one()
-    add_totals(connection, 0, int(after) - int(before))
-
-
-def _taken() -> sa.ColumnElement[int]:
-    """What `size_of` says of an entry that is stored."""
-    e, length = entries.c, sa.func.length
-    texts = (e.question, e.response, e.answer_text, e.scope, e.namespace, e.writer)
-    size: sa.ColumnElement[int] = sa.literal(ENTRY_BYTES, sa.BigInteger)
-    for text in texts:
-        size = size + sa.func.coalesce(length(text, type_=sa.BigInteger), 0)
-    for part, owner in ((vectors.c.vector, vectors), (tags.c.tag, tags)):
-        of_entry = sa.select(sa.func.coalesce(sa.func.sum(length(part)), 0))
-        size = size + of_entry.where(owner.c.entry_id == e.id).correlate(entries).scalar_subquery()
-    return size
-
-
 # Built once: SQLAlchemy then finds their compiled form in its cache by identity.
 SPACE = sa.select(space.c.entries, space.c.bytes, space.c.level, space.c.ranked_by)
 _TOOK = sa.update(space).values(
@@ -104,27 +80,6 @@ _GROWN = (
     .where(entries.c.id == sa.bindparam("entry"))
     .values(bytes=entries.c.bytes + sa.bindparam("more", type_=sa.BigInteger))
 )
-_MEASURE = (
-    sa.update(entries)
-    .where(entries.c.id.in_(sa.bindparam("ids", expanding=True)), entries.c.bytes == 0)
-    .values(bytes=_taken())
-)
-UNMEASURED = (
-    sa.select(entries.c.id)
-    .where(entries.c.id > sa.bindparam("after"), entries.c.bytes == 0)
-    .order_by(entries.c.id)
-    .limit(sa.bindparam("most", type_=sa.Integer))
-)
-_COUNTED = sa.select(
-    sa.func.count().label("entries"),
-    sa.func.coalesce(sa.func.sum(entries.c.bytes), 0).label("bytes"),
-    sa.func.coalesce(sa.func.sum(sa.case((entries.c.bytes == 0, 1), else_=0)), 0).label("unknown"),
-).subquery()
-# One statement, so that nobody writes between the count and what it is compared with: what differs
-# can be added later, whatever others add meanwhile.
-DRIFT = sa.select(
-    _COUNTED.c.entries - space.c.entries, _COUNTED.c.bytes - space.c.bytes, _COUNTED.c.unknown
-).select_from(space.join(_COUNTED, sa.true()))
 
 Policy: TypeAlias = Literal["lru", "lfu", "cost"]
 

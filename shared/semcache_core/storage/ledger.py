@@ -22,14 +22,14 @@ from semcache_core.storage.eviction import AT_ONCE, UNLIMITED, Limits, Policy, S
 from semcache_core.storage.index_state import IndexState, reset
 from semcache_core.storage.rows import UNREADABLE, number_from, vector_from, vectors_from
 from semcache_core.storage.schema import (
-    VERSION,
+    SCHEMA_VERSION,
+    create_or_migrate,
     entries,
     indexed,
     is_current,
     is_live,
     judged,
     meta,
-    migrate,
     quarantined,
     removed,
     served,
@@ -130,7 +130,7 @@ class Ledger:
         try:
             if not self._is_current():  # else opening would wait for whoever writes
                 with self.write() as connection:
-                    migrate(connection)
+                    create_or_migrate(connection)
             self.id = int(self.read(_LEDGER_ID, {})[0][0])
         except BaseException:
             self.close()  # the last one to close removes SQLite's side files again
@@ -396,26 +396,6 @@ class Ledger:
         _tell(limits, gone)
         return gone.total()
 
-    def recount(self) -> int:
-        """Put the totals right, which older versions do not keep; returns of how many entries it
-        is not known what they take.
-        """
-        ((entries_more, bytes_more, unmeasured),) = self.read(eviction.DRIFT, {})
-        if entries_more or bytes_more:
-            with self.write() as connection:
-                eviction.add_totals(connection, int(entries_more), int(bytes_more))
-        return int(unmeasured)
-
-    def measure(self, after: int) -> int | None:
-        """Note what ID_CHUNK entries after id `after` take of which that is not known; returns the
-        last of them, None when it is known of all.
-        """
-        ids = [row[0] for row in self.read(eviction.UNMEASURED, {"after": after, "most": ID_CHUNK})]
-        if ids:
-            with self.write() as connection:
-                eviction.measure(connection, ids)
-        return int(ids[-1]) if len(ids) == ID_CHUNK else None
-
     def shrink(self) -> bool:
         """Give a little of the room that nothing needs back to the disk; whether there is more."""
         return self._database.shrink()
@@ -567,7 +547,7 @@ class Ledger:
     def _is_current(self) -> bool:
         """Whether there is nothing to migrate."""
         try:
-            rows = self.read(VERSION, {})
+            rows = self.read(SCHEMA_VERSION, {})
         except LedgerError:
             return False  # it is new; or fails again in a moment, and is reported
         return bool(rows) and is_current(rows[0][0])

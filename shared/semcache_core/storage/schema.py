@@ -2,10 +2,10 @@
 
 import secrets
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
@@ -101,7 +101,7 @@ entries = sa.Table(
     sa.Column("tokens_in", sa.BigInteger),
     sa.Column("tokens_out", sa.BigInteger),
     sa.Column("seconds", sa.Float),
-    # what it takes, see `totals.size_of`; 0 where that is not known yet
+    # what it takes, see `eviction.size_of`
     sa.Column("bytes", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     # what one use of it counts for, and its place among those that may be evicted
     sa.Column("worth", sa.Float, nullable=False, server_default=sa.text("0")),
@@ -218,117 +218,62 @@ def is_live(now: Any) -> sa.ColumnElement[bool]:
     return sa.or_(entries.c.expires.is_(None), entries.c.expires > now)
 
 
-def _create(connection: sa.Connection) -> None:
-    metadata.create_all(connection)
-    # Names this ledger's collections: two ledgers that share a Chroma server count their entries
-    # from 1 each, and must never take each other's vectors for their own.
-    identity = secrets.randbits(63)
-    connection.execute(sa.insert(meta), {"name": "ledger_id", "value": identity})
+FIRST_VERSION = 5
+"""The version of the schema in the first release; older ones were never released."""
+
+Migrations: TypeAlias = Sequence[Callable[[sa.Connection], None]]
+
+MIGRATIONS: Migrations = ()
+"""Number n takes an existing ledger from version FIRST_VERSION + n to the next. All that a ledger
+needs run in one transaction. A new ledger is created at the newest version and needs none.
+"""
+
+SCHEMA_VERSION = sa.select(meta.c.value).where(meta.c.name == "schema_version")
 
 
-def _add_columns(connection: sa.Connection, table: sa.Table, names: tuple[str, ...]) -> None:
-    """Those that it lacks: a new ledger has them from `_create`."""
-    present = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
-    for name in names:
-        if name not in present:
-            definition = sa.schema.CreateColumn(table.c[name]).compile(dialect=connection.dialect)
-            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {definition}")
+def is_current(version: int, migrations: Migrations = MIGRATIONS) -> bool:
+    """Whether there is nothing to migrate: then opening need not wait for writers."""
+    return version == FIRST_VERSION + len(migrations)
 
 
-def _add_indexes(connection: sa.Connection, table: sa.Table) -> None:
-    """Those that it lacks and has the columns for: some are of a later version."""
-    present = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
-    for index in table.indexes:
-        if present.issuperset(index.columns.keys()):
-            index.create(connection, checkfirst=True)
+def create_or_migrate(connection: sa.Connection, migrations: Migrations = MIGRATIONS) -> None:
+    """Create the tables of a new ledger, or bring an existing one to the newest version.
+
+    Raises LedgerError for a ledger that is newer than this program, or older than FIRST_VERSION.
+    """
+    newest = FIRST_VERSION + len(migrations)
+    if not sa.inspect(connection).has_table(meta.name):
+        _create(connection, newest)
+        return
+    version = int(connection.execute(SCHEMA_VERSION).scalar() or 0)
+    if version > newest:
+        raise LedgerError(
+            f"the ledger has schema version {version}, this program knows up to {newest}; "
+            "upgrade semcache-core, or use another path"
+        )
+    if version < FIRST_VERSION:
+        raise LedgerError(
+            f"the ledger has schema version {version}, which was never released, and this program "
+            f"reads versions from {FIRST_VERSION} on; export the entries with the program that "
+            "wrote it, or delete the ledger to start anew"
+        )
+    for step in migrations[version - FIRST_VERSION :]:
+        step(connection)
+    at_version = sa.update(meta).where(meta.c.name == "schema_version")
+    connection.execute(at_version.values(value=newest))
 
 
-_SINCE_2 = ("answer", "answer_digest", "answer_text", "doubt", "writer", "exact_only_since")
-
-
-def _judge_answers(connection: sa.Connection) -> None:
-    _add_columns(connection, entries, _SINCE_2)
-    _add_indexes(connection, entries)
-    metadata.create_all(connection, tables=[served, judged, quarantined])
-
-
-def _keep_usage(connection: sa.Connection) -> None:
-    _add_columns(connection, entries, ("tokens_in", "tokens_out", "seconds"))
-
-
-def _name_collections(connection: sa.Connection) -> None:
-    _add_columns(connection, indexed, ("collection",))
-
-
-def _count_space(connection: sa.Connection) -> None:
-    _add_columns(connection, entries, ("bytes", "worth", "priority"))
-    _add_indexes(connection, entries)
-    metadata.create_all(connection, tables=[space, means])
-    # what each entry takes is left to upkeep: to read all of a large ledger here would keep
-    # everybody from it for minutes
-    count = connection.execute(sa.select(sa.func.count()).select_from(entries)).scalar_one()
-    row = {"id": 1, "entries": count, "bytes": 0, "level": 0.0, "ranked_by": "lru"}
-    connection.execute(sa.insert(space), row)
+def _create(connection: sa.Connection, version: int) -> None:
+    """Create all tables, with the rows that every ledger has."""
+    metadata.create_all(connection, checkfirst=False)  # looking for each takes as long again
+    # The id names this ledger's collections: two ledgers that share a Chroma server count their
+    # entries from 1 each, and must never mistake each other's vectors for their own.
+    facts = {"ledger_id": secrets.randbits(63), "schema_version": version}
+    connection.execute(sa.insert(meta), [{"name": n, "value": v} for n, v in facts.items()])
+    totals = {"id": 1, "entries": 0, "bytes": 0, "level": 0.0, "ranked_by": "lru"}
+    connection.execute(sa.insert(space), totals)
     zeros = [{"measure": m, "answers": 0, "total": 0.0} for m in ("cost", "seconds", "tokens")]
     connection.execute(sa.insert(means), zeros)
-
-
-def _number_generations(connection: sa.Connection) -> None:
-    _add_columns(connection, indexed, ("generation", "added"))
-    # How full of dead entries the collections of before are nobody knows, and their names carry no
-    # generation: all are filled anew.
-    connection.execute(sa.delete(indexed))
-    connection.execute(sa.delete(removed))
-
-
-def _count_space_and_generations(connection: sa.Connection) -> None:
-    _count_space(connection)
-    _number_generations(connection)
-
-
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
-    _create,
-    _judge_answers,
-    _keep_usage,
-    _name_collections,
-    _count_space_and_generations,
-)
-"""Migration n takes a ledger from version n to n + 1; they run in one transaction."""
-
-
-VERSION = sa.select(meta.c.value).where(meta.c.name == "schema_version")
-
-
-def is_current(
-    version: int, migrations: tuple[Callable[[sa.Connection], None], ...] = MIGRATIONS
-) -> bool:
-    """Whether there is nothing to migrate: then opening need not wait for who writes."""
-    return version == len(migrations)
-
-
-def migrate(
-    connection: sa.Connection,
-    migrations: tuple[Callable[[sa.Connection], None], ...] = MIGRATIONS,
-) -> None:
-    """Bring the ledger to the newest version; LedgerError if it is newer than this program."""
-    version = _version(connection)
-    if version > len(migrations):
-        raise LedgerError(
-            f"the ledger has schema version {version}, this program knows up to "
-            f"{len(migrations)}; upgrade semcache-core, or use another path"
-        )
-    if version == len(migrations):
-        return
-    for step in migrations[version:]:
-        step(connection)
-    connection.execute(sa.delete(meta).where(meta.c.name == "schema_version"))
-    connection.execute(sa.insert(meta), {"name": "schema_version", "value": len(migrations)})
-
-
-def _version(connection: sa.Connection) -> int:
-    if not sa.inspect(connection).has_table(meta.name):
-        return 0
-    return int(connection.execute(VERSION).scalar() or 0)
 
 
 def refuse_unusable(file: Path) -> None:

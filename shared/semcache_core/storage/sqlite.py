@@ -1,8 +1,10 @@
 """A ledger in an SQLite file, or in memory."""
 
 import os
+import random
 import sqlite3
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -185,10 +187,27 @@ def _engine(url: sa.URL) -> sa.Engine:
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: object) -> None:
         allow(connection)
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_wal(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
 
     return engine
+
+
+def _use_wal(connection: Any) -> None:
+    """Switch the file to write-ahead logging, if it is not yet.
+
+    SQLite does not wait for locks here: of several connections that open a new file at once, all
+    but one fail immediately, or all of them.
+    """
+    deadline = time.monotonic() + database.BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(0.001, 0.02))  # not in step with the others
 
 
 def _make_private(file: Path) -> None:
