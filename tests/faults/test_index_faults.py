@@ -448,7 +448,7 @@ def test_an_index_that_is_busy_is_not_taken_for_broken(bench: Bench) -> None:
     rounds(cache)
     indexer: IndexSync = cache._use().upkeep._indexer
     reads, never = indexer._calls.reads, threading.Event()
-    reads._seconds = 0.01
+    reads.seconds = 0.01
     reads._begun = {n: float("inf") for n in range(1000, 1000 + reads._at_once)}
     assert_finds(cache, step=20)
     never.set()

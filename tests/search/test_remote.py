@@ -1,15 +1,19 @@
-"""The owner of an index answers others over a socket, and nobody waits for one that cannot."""
+"""The owner of an index answers other processes, which do not wait for one that hangs."""
 
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator
+import struct
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from contracts import OTHER, PARTITION, unit
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from semcache_core.errors import CollectionGoneError, IndexUnavailableError
 from semcache_core.search import remote as remote_module
@@ -81,7 +85,7 @@ def test_the_owner_is_asked_with_the_same_vector_and_its_answer_comes_back(
     assert np.array_equal(asked, vector)
 
 
-def test_what_is_held_is_told(remote: RemoteIndex, owner: Owner) -> None:
+def test_says_what_it_holds(remote: RemoteIndex, owner: Owner) -> None:
     owner.through = {PARTITION: 9, OTHER: 1 << 40}
     assert remote.held() == owner.through
     owner.through = {}
@@ -92,7 +96,7 @@ def test_what_the_owner_does_not_hold_any_more_is_unavailable(
     remote: RemoteIndex, owner: Owner
 ) -> None:
     owner.through = {PARTITION: 8}
-    with pytest.raises(CollectionGoneError, match="has not got it"):
+    with pytest.raises(CollectionGoneError, match="does not hold"):
         remote.nearest(PARTITION, unit(0.0)[0], 16, NINE)
     owner.through = {PARTITION: 10}
     assert remote.nearest(PARTITION, unit(0.0)[0], 16, NINE)
@@ -108,7 +112,7 @@ def test_the_index_of_another_ledger_or_model_gives_nothing(
             ask()
 
 
-def test_nobody_who_offers_an_index_is_none(address: Path) -> None:
+def test_there_is_no_index_without_an_address(address: Path) -> None:
     assert RemoteIndex.at(address, NAME) is None
     address.write_bytes(b"\xff\xfe")
     assert RemoteIndex.at(address, NAME) is None
@@ -151,35 +155,94 @@ def test_an_owner_that_hangs_is_given_up(
 
 def test_a_forked_child_does_not_keep_the_socket_of_its_parent(owner: Owner, address: Path) -> None:
     server = IndexServer(address, NAME, owner.nearest, owner.held)
-    told, tell = os.pipe()
+    same_socket = Path(address.read_text()).with_name("other name")
+    os.link(address.read_text(), same_socket)
+    started, start = os.pipe()
+    end, ended = os.pipe()
     child = os.fork()
     if not child:
-        os.write(tell, str(server._server.socket.fileno()).encode())
+        os.close(ended)
+        os.write(start, b"1")
+        os.read(end, 1)
         os._exit(0)
+    os.read(started, 1)
+    assert remote_at(address).held() == owner.through  # the parent's own is still open
+    server._closed.set()
+    remote_module._connect(str(same_socket)).close()
+    server._listener.close()
+    address.write_text(str(same_socket))
+    with pytest.raises(IndexUnavailableError, match="ConnectionRefused"):
+        remote_at(address).held()
+    os.close(ended)
     os.waitpid(child, 0)
-    assert os.read(told, 10) == b"-1"
-    assert remote_at(address).held() == owner.through  # the parent's own is open still
     server.close()
 
 
-@given(st.binary(max_size=200))
-def test_bytes_that_are_no_question_get_no_answer(junk: bytes) -> None:
-    def never(*_: object) -> list[tuple[int, float]]:
-        raise AssertionError("it was asked")
-
-    assert _answered(junk, never) is None
+def never(*_: object) -> list[tuple[int, float]]:
+    raise AssertionError("it was asked")
 
 
-def test_a_question_too_large_gets_no_answer() -> None:
-    def never(*_: object) -> list[tuple[int, float]]:
-        raise AssertionError("it was asked")
-
-    for k, size in ((MOST_NEIGHBOURS + 1, 8), (1, remote_module.MOST_BYTES + 4), (1, 7)):
-        head = remote_module._QUESTION.pack(NAME, PARTITION, 0, k, size)
-        assert _answered(head + bytes(size), never) is None
+@pytest.fixture
+def unasked(address: Path) -> Iterator[IndexServer]:
+    server = IndexServer(address, NAME, never, dict)
+    yield server
+    server.close()
 
 
-def _answered(sent: bytes, nearest: Callable[..., list[tuple[int, float]]]) -> bytes | None:
-    from io import BytesIO
+@given(junk=st.binary(max_size=200))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_bytes_that_are_no_question_get_no_answer(unasked: IndexServer, junk: bytes) -> None:
+    assert unasked._answer_to(junk) == b""
 
-    return remote_module._answered(BytesIO(sent), NAME, nearest, dict)
+
+@pytest.mark.parametrize(("k", "size"), [(MOST_NEIGHBOURS + 1, 8), (1, 7)])
+def test_a_question_out_of_bounds_gets_no_answer(unasked: IndexServer, k: int, size: int) -> None:
+    question = remote_module._QUESTION.pack(NAME, PARTITION, 0, k) + bytes(size)
+    assert unasked._answer_to(question) == b""
+
+
+def test_a_connection_with_anything_else_than_questions_is_closed(
+    unasked: IndexServer, address: Path
+) -> None:
+    question = remote_module._QUESTION.pack(NAME, PARTITION, 0, 1)
+    too_large = question + bytes(remote_module.MOST_BYTES + 4)
+    for junk in (b"\0\0\0\1?", b"\xff" * 12, b"\xff\xff\xff\xf0" + question, b"?" * 100_000):
+        closes(address, junk)
+    closes(address, struct.pack("!i", len(too_large)) + too_large)
+    remote = remote_at(address)
+    assert remote.held() == {}
+    remote.close()
+
+
+def closes(address: Path, junk: bytes) -> None:
+    """Send `junk`, and read the end of the connection."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as plain:
+        plain.settimeout(10)
+        plain.connect(address.read_text())
+        with suppress(ConnectionError):
+            plain.sendall(junk)
+            assert plain.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"\0\0\0\2\1?", b"\xff" * 12, b"\x7f\xff\xff\xff", b"\0\0\0\x0a\1"]
+)
+def test_an_owner_that_answers_with_anything_else_is_unavailable(
+    answer: bytes, address: Path
+) -> None:
+    with tempfile.TemporaryDirectory() as short, socket.socket(socket.AF_UNIX) as owner:
+        owner.bind(f"{short}/s")
+        owner.listen()
+        address.write_text(f"{short}/s")
+
+        def serve() -> None:
+            connection, _ = owner.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(IndexUnavailableError, match="does not answer"):
+            remote_at(address).nearest(PARTITION, unit(0.0)[0], 16)
+        thread.join()

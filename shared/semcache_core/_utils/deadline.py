@@ -1,5 +1,6 @@
-"""Calls that may hang, each with a deadline and only so many at once."""
+"""Runs calls that may hang, with a time limit and a limit on how many run at once."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -7,42 +8,59 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NoAnswer
 from typing import TypeVar
 
-from semcache_core.errors import IndexBusyError, IndexStalledError, IndexUnavailableError
-
 T = TypeVar("T")
-
-GIVEN_UP_SECONDS = 600.0
 
 
 class Deadline:
-    """Runs calls for `seconds` at most, `at_once` of them at the same time.
+    """Runs calls to `service` for `seconds` at most, `at_once` of them at the same time.
 
-    Chroma waits for ever: its HTTP client for a server that accepts a connection and says nothing,
-    the embedded one for a database that another program has locked. A timeout set on the user's
-    own client was rejected: it is theirs, for other work too. So each call runs on a thread of
-    its own, a daemon, which never holds up the end of the process; a pool's threads would. A call
-    without an answer keeps its place until it ends or is given up after ten minutes, so that a
-    server that hangs for days costs few threads.
+    Each call runs on a daemon thread of its own, so that one that hangs never holds up the end of
+    the process; the threads of a pool would. A call that does not answer keeps its place until it
+    ends, or until `abandon_after` seconds have passed: a service that hangs for days then costs few
+    threads. `busy` and `late` are the errors that are raised where no place is free, and where
+    there is no answer in time. A forked child needs an instance of its own.
     """
 
     def __init__(
-        self, at_once: int, seconds: float, late: type[IndexUnavailableError] = IndexStalledError
+        self,
+        at_once: int,
+        seconds: float,
+        *,
+        busy: type[Exception],
+        late: type[Exception],
+        service: str,
+        abandon_after: float = math.inf,
     ) -> None:
+        self.seconds = seconds
         self._at_once = at_once
-        self._seconds = seconds
+        self._busy = busy
         self._late = late
+        self._service = service
+        self._abandon_after = abandon_after
         self._changed = threading.Condition()
-        self._begun: dict[int, float] = {}
+        self._started: dict[int, float] = {}
         self._number = 0
 
     def run(self, call: Callable[[], T]) -> T:
-        """What `call` returns or raises.
+        """What `call` returns or raises. Waits `seconds` in all, for a place and for the answer."""
+        until = time.monotonic() + self.seconds
+        answer = self.start(call, self.seconds)
+        # not by the exception of `result`: from Python 3.11 on the call may raise the same one
+        try:
+            raised = answer.exception(max(0.0, until - time.monotonic()))
+        except NoAnswer:
+            raise self._late(f"{self._service} gave no answer within {self.seconds:g} s") from None
+        if raised is not None:
+            raise raised
+        return answer.result()
 
-        IndexBusyError when all places are taken for as long, `late` when there is no answer in
-        time.
+    def start(self, call: Callable[[], T], wait: float = 0.0) -> "Future[T]":
+        """The answer of `call`, which runs from now on, to be awaited by the caller.
+
+        Raises `busy` where no place is free within `wait` seconds, and RuntimeError where no thread
+        can be started.
         """
-        until = time.monotonic() + self._seconds
-        number = self._take_place(until)
+        number = self._take_place(wait)
         answer: Future[T] = Future()
 
         def work() -> None:
@@ -50,41 +68,35 @@ class Deadline:
                 result = call()
             # handed to the caller, whatever it is
             except BaseException as error:  # noqa: BLE001
+                self._leave(number)
                 answer.set_exception(error)
             else:
-                answer.set_result(result)
-            finally:
+                # before the answer is known: who then starts the next call finds a place
                 self._leave(number)
+                answer.set_result(result)
 
         try:
-            threading.Thread(target=work, name="semcache-index-call", daemon=True).start()
-        except RuntimeError:  # no thread to be had
+            threading.Thread(target=work, name="semcache-call", daemon=True).start()
+        except RuntimeError:
             self._leave(number)
             raise
-        # not by the exception of `result`: from Python 3.11 on the call may raise the same one
-        try:
-            raised = answer.exception(max(0.0, until - time.monotonic()))
-        except NoAnswer:
-            raise self._late(f"Chroma gave no answer within {self._seconds:g} s") from None
-        if raised is not None:
-            raise raised
-        return answer.result()
+        return answer
 
-    def _take_place(self, until: float) -> int:
+    def _take_place(self, wait: float) -> int:
         with self._changed:
-            if not self._changed.wait_for(self._has_place, until - time.monotonic()):
-                raise IndexBusyError(f"{self._at_once} calls to Chroma have no answer yet")
+            if not self._changed.wait_for(self._has_place, wait):
+                raise self._busy(f"{self._at_once} calls to {self._service} have no answer yet")
             self._number += 1
-            self._begun[self._number] = time.monotonic()
+            self._started[self._number] = time.monotonic()
             return self._number
 
     def _has_place(self) -> bool:
-        if len(self._begun) >= self._at_once:
-            given_up = time.monotonic() - GIVEN_UP_SECONDS
-            self._begun = {n: at for n, at in self._begun.items() if at > given_up}
-        return len(self._begun) < self._at_once
+        if len(self._started) >= self._at_once:
+            oldest = time.monotonic() - self._abandon_after
+            self._started = {n: at for n, at in self._started.items() if at > oldest}
+        return len(self._started) < self._at_once
 
     def _leave(self, number: int) -> None:
         with self._changed:
-            self._begun.pop(number, None)
+            self._started.pop(number, None)
             self._changed.notify()

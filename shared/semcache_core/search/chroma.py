@@ -9,7 +9,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from semcache_core._utils.deadline import Deadline
-from semcache_core.errors import CollectionGoneError, IndexBusyError, IndexUnavailableError
+from semcache_core.errors import (
+    CollectionGoneError,
+    IndexBusyError,
+    IndexStalledError,
+    IndexUnavailableError,
+)
 from semcache_core.types import EMPTY, Generation, Matrix, Vector
 
 if TYPE_CHECKING:
@@ -25,6 +30,8 @@ READ_SECONDS = 2.0
 WRITE_SECONDS = 30.0
 EMBEDDED_READS_AT_ONCE = 64
 EMBEDDED_WRITE_SECONDS = 600.0
+ABANDON_SECONDS = 600.0
+"""A call without an answer for so long makes room for another."""
 _NUMBERED = re.compile(r"-[0-9a-f]{16}-[0-9a-f]{7}$")
 # Twice Chroma's defaults for both: where a small dense topic was stored before 30k entries on
 # other topics, the defaults missed 35 % of its questions by their own vector, these 0.25 %.
@@ -191,26 +198,44 @@ class ChromaIndex:
             raise
 
 
+def _limit(
+    at_once: int, seconds: float, late: type[IndexUnavailableError] = IndexStalledError
+) -> Deadline:
+    return Deadline(
+        at_once,
+        seconds,
+        busy=IndexBusyError,
+        late=late,
+        service="Chroma",
+        abandon_after=ABANDON_SECONDS,
+    )
+
+
 @dataclass(frozen=True)
 class CallLimits:
-    """How many calls may be under way, and for how long; kept while clients come and go.
+    """How many calls may run at once and how long each may take; kept when the client changes.
 
-    On a server half of the concurrent reads that Chroma Cloud allows a collection, so that two
-    processes keep to it; and one write.
+    Chroma may wait for ever: its HTTP client for a server that accepts a connection and does not
+    answer, the embedded one for a database that another program has locked. A timeout on the user's
+    own client was rejected: they use it for other work too. On a server, reads are limited to half
+    of the concurrent reads that Chroma Cloud allows a collection, so that two processes stay within
+    it; writes to one.
     """
 
-    reads: Deadline = field(default_factory=lambda: Deadline(READS_AT_ONCE, READ_SECONDS))
-    writes: Deadline = field(default_factory=lambda: Deadline(1, WRITE_SECONDS))
+    reads: Deadline = field(default_factory=lambda: _limit(READS_AT_ONCE, READ_SECONDS))
+    writes: Deadline = field(default_factory=lambda: _limit(1, WRITE_SECONDS))
 
     @classmethod
     def embedded(cls) -> "CallLimits":
-        """Chroma within this process does not hang as a server may, but it takes its time: to open
-        a million vectors six seconds, more from a slow disk; to write their file longer still, and
-        it lets nobody read meanwhile. So a lookup that waits in vain says nothing of the index.
+        """Limits for Chroma in this process, which is slow at times and does not hang.
+
+        It takes six seconds or more to open a million vectors, and longer to write their file, and
+        blocks reads meanwhile. So a read without an answer means that the index is busy, not that
+        it is broken.
         """
         return cls(
-            Deadline(EMBEDDED_READS_AT_ONCE, READ_SECONDS, late=IndexBusyError),
-            Deadline(1, EMBEDDED_WRITE_SECONDS),
+            _limit(EMBEDDED_READS_AT_ONCE, READ_SECONDS, late=IndexBusyError),
+            _limit(1, EMBEDDED_WRITE_SECONDS),
         )
 
 

@@ -1,20 +1,22 @@
-"""The owner of an embedded index answers for the other processes of its path.
+"""Lets other processes of this user query the embedded index that one process owns.
 
-Two processes on one Chroma directory lose vectors, so one owns it. The others ask it over a Unix
-socket, which takes a fraction of a millisecond, where a scan of 100,000 vectors takes ten. (A
-Chroma server beside it was rejected: someone would have to start and watch it.)
+Two processes that write to one Chroma directory lose vectors, so one process owns it. The others
+query it over a Unix socket, in a fraction of a millisecond; a scan of 100,000 vectors takes ten. (A
+Chroma server was rejected: somebody would have to start and watch it.) Messages are bytes of a
+fixed layout, framed by `multiprocessing.connection`; nothing is pickled.
 """
 
 import hashlib
 import os
 import shutil
 import socket
-import socketserver
 import struct
 import tempfile
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,72 +28,106 @@ from semcache_core.storage.database import Connections
 from semcache_core.types import EMPTY, Generation, Vector
 
 TIMEOUT_SECONDS = 1.0
-"""An owner that was stopped, or is gone with its socket held open by a child, answers nothing."""
+"""For each read and write: an owner that is stopped keeps its socket open and does not answer."""
 MOST_NEIGHBOURS = 4096
 MOST_PARTITIONS = 1 << 20
 MOST_BYTES = 1 << 16  # of a vector
+_BACKLOG = 128
 _KEPT = 32
 
 Nearest: TypeAlias = Callable[[bytes, int, Vector, int], list[tuple[int, float]]]
-"""(partition, the id through which it must be held, vector, k) -> (entry id, similarity), or
+"""(partition, the id through which it must be indexed, vector, k) -> (entry id, similarity), or
 IndexUnavailableError."""
 Held: TypeAlias = Callable[[], dict[bytes, int]]
 """Partition -> the last entry id that the index holds."""
 
-# name, partition, through, k, bytes of the vector; with k = 0 the question is what is held
-_QUESTION = struct.Struct("!32s32sQII")
-_COUNT = struct.Struct("!i")
+# name, partition, through, k; the vector follows; k = 0 asks what the index holds
+_QUESTION = struct.Struct("!32s32sQI")
 _NEIGHBOUR = np.dtype([("id", ">i8"), ("similarity", ">f4")])
 _HOLDING = np.dtype([("partition", "V32"), ("through", ">i8")])
-_UNAVAILABLE = -1
+# an answer: one of these two, then the rows
+_FOUND, _UNAVAILABLE = b"\1", b"\0"
 
 
 def can_share() -> bool:
-    return hasattr(socket, "AF_UNIX") and hasattr(socketserver, "ThreadingUnixStreamServer")
+    return hasattr(socket, "AF_UNIX")
 
 
 def name_of(ledger_id: int, fingerprint: str) -> bytes:
-    """Which index is meant, 32 bytes: that of one ledger and one model."""
+    """The name, 32 bytes, of the index of one ledger and one model."""
     return hashlib.sha256(f"{ledger_id} {fingerprint}".encode()).digest()
 
 
 class IndexServer:
-    """Answers other processes of this user, as long as it is open; one thread for each connection.
+    """Answers other processes of this user until it is closed, with a thread per connection.
 
-    The socket lies in a new directory that only this user can enter, as a path of its own may be
-    longer than a socket's may be; `address_file` says where.
+    The socket lies in a new directory that only this user can enter, since the cache's own path may
+    be too long for a socket; `address_file` holds its path.
     """
 
     def __init__(self, address_file: Path, name: bytes, nearest: Nearest, held: Held) -> None:
         self._address_file = address_file
-        self._directory = Path(tempfile.mkdtemp(prefix="semcache-"))  # mode 0700
-        address = str(self._directory / "index")
-        try:
-            self._server: Any = _server(address, name, nearest, held)
-            write_whole(address_file, [address.encode()], IndexUnavailableError, private=True)
-        except (OSError, IndexUnavailableError):
-            shutil.rmtree(self._directory, ignore_errors=True)
-            raise
+        self._name, self._nearest, self._held = name, nearest, held
+        self._closed = threading.Event()
+        directory = Path(tempfile.mkdtemp(prefix="semcache-"))  # mode 0700
+        self._address = str(directory / "index")
+        with ExitStack() as opened:
+            opened.callback(shutil.rmtree, directory, ignore_errors=True)
+            self._listener = opened.enter_context(Listener(self._address, "AF_UNIX", _BACKLOG))
+            write_whole(address_file, [self._address.encode()], IndexUnavailableError, private=True)
+            self._opened = opened.pop_all()
         _SERVERS.add(self)
-        threading.Thread(
-            target=self._server.serve_forever, name="semcache-index", daemon=True
-        ).start()
+        threading.Thread(target=self._accept, name="semcache-index", daemon=True).start()
 
     def close(self) -> None:
+        """Accept no more connections; those that are open are still answered."""
         _SERVERS.discard(self)
         self._address_file.unlink(missing_ok=True)
-        self._server.shutdown()
-        self._server.server_close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._closed.set()
+        with suppress(OSError):
+            _connect(self._address).close()  # wakes `accept`, which has no timeout
+        with suppress(OSError):
+            self._opened.close()
+
+    def _accept(self) -> None:
+        while not self._closed.is_set():
+            try:
+                connection = self._listener.accept()
+                threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+            except (OSError, RuntimeError):  # no more files, or threads, at the moment
+                self._closed.wait(0.1)
+
+    def _answer(self, connection: "Connection[Any, Any]") -> None:
+        with connection, suppress(EOFError, OSError):  # the other side went away, or sent too much
+            while answer := self._answer_to(connection.recv_bytes(_QUESTION.size + MOST_BYTES)):
+                connection.send_bytes(answer)
+
+    def _answer_to(self, message: bytes) -> bytes:
+        """The answer to a question; empty where the message is not a question about this index."""
+        if len(message) < _QUESTION.size:
+            return b""
+        name, partition, through, k = _QUESTION.unpack_from(message)
+        body = message[_QUESTION.size :]
+        if name != self._name or k > MOST_NEIGHBOURS or len(body) % 4:
+            return b""
+        if not k:
+            return _FOUND + np.array([*self._held().items()], _HOLDING).tobytes()
+        try:
+            found = self._nearest(partition, through, np.frombuffer(body, np.float32), k)
+        except IndexUnavailableError:
+            return _UNAVAILABLE
+        return _FOUND + np.array(found, _NEIGHBOUR).tobytes()
 
 
 _SERVERS: "weakref.WeakSet[IndexServer]" = weakref.WeakSet()
 
 
 def _in_forked_child() -> None:
-    """Else whoever asks a dead owner waits for a child that holds its socket and never answers."""
+    """Close the sockets of the parent: a child that keeps one open makes the others wait for it
+    once the parent is gone.
+    """
     for server in list(_SERVERS):
-        server._server.socket.close()
+        server._listener.close()  # leaves the file, which is the parent's
     _SERVERS.clear()
 
 
@@ -99,59 +135,20 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_forked_child)
 
 
-def _server(address: str, name: bytes, nearest: Nearest, held: Held) -> Any:
-    class Connection(socketserver.StreamRequestHandler):
-        def handle(self) -> None:
-            while (found := _answered(self.rfile, name, nearest, held)) is not None:
-                self.wfile.write(found)
-
-    class Server(socketserver.ThreadingUnixStreamServer):
-        daemon_threads = True
-        block_on_close = False
-        request_queue_size = 128
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            """The other side went away; it is on its own then."""
-
-    return Server(address, Connection)
-
-
-def _answered(stream: Any, name: bytes, nearest: Nearest, held: Held) -> bytes | None:
-    """The reply to the next question; None where there is none, or it is not one of ours."""
-    head = stream.read(_QUESTION.size)
-    if len(head) < _QUESTION.size:
-        return None
-    asked, partition, through, k, size = _QUESTION.unpack(head)
-    if asked != name or k > MOST_NEIGHBOURS or size > MOST_BYTES or size % 4:
-        return None
-    body = stream.read(size)
-    if len(body) < size:
-        return None
-    if not k:
-        rows = np.array([*held().items()], _HOLDING)
-        return _COUNT.pack(len(rows)) + rows.tobytes()
-    try:
-        found = nearest(partition, through, np.frombuffer(body, np.float32), k)
-    except IndexUnavailableError:
-        return _COUNT.pack(_UNAVAILABLE)
-    return _COUNT.pack(len(found)) + np.array(found, _NEIGHBOUR).tobytes()
-
-
 class RemoteIndex:
-    """The index of the process that owns it, asked by another. It can only be read.
+    """The index of the process that owns it, read by another process.
 
     Every method raises IndexUnavailableError when the owner is gone or does not answer in time.
-    Safe for many threads, each of which has a connection to itself.
+    Safe for many threads: each question has a connection to itself.
     """
 
     def __init__(self, address: str, name: bytes) -> None:
-        self._address = address
         self._name = name
-        self._connections = Connections(self._connected, _KEPT)
+        self._connections = Connections(lambda: _connect(address), _KEPT)
 
     @classmethod
     def at(cls, address_file: Path, name: bytes) -> "RemoteIndex | None":
-        """The index whose owner wrote `address_file`; None where nobody did."""
+        """The index whose owner wrote `address_file`; None where there is no such file."""
         try:
             address = address_file.read_text()
         except (OSError, ValueError):
@@ -159,15 +156,16 @@ class RemoteIndex:
         return cls(address, name) if can_share() and address else None
 
     def held(self) -> dict[bytes, int]:
-        """Partition -> last entry id that the owner says it holds."""
+        """Partition -> the last entry id that the owner's index holds."""
         rows = self._ask(bytes(32), 0, 0, b"", _HOLDING)
         return {bytes(row["partition"]): int(row["through"]) for row in rows}
 
     def nearest(
         self, partition: bytes, vector: Vector, k: int, generation: Generation = EMPTY
     ) -> list[tuple[int, float]]:
-        """From whatever collection the owner asks by now, if it goes as far as `generation`;
-        CollectionGoneError if it does not: one made anew may not.
+        """The `k` nearest entries by the owner's current collection.
+
+        Raises CollectionGoneError where that holds less than `generation`, as a new one may.
         """
         body = np.ascontiguousarray(vector, np.float32).tobytes()
         rows = self._ask(partition, generation.through, k, body, _NEIGHBOUR)
@@ -179,36 +177,30 @@ class RemoteIndex:
     def _ask(
         self, partition: bytes, through: int, k: int, body: bytes, row: "np.dtype[Any]"
     ) -> Any:
-        head = _QUESTION.pack(self._name, partition, through, k, len(body))
+        most = 1 + (k or MOST_PARTITIONS) * row.itemsize
         try:
             with self._connections.one() as connection:
-                connection.sendall(head + body)
-                (count,) = _COUNT.unpack(_received(connection, _COUNT.size))
-                if count == _UNAVAILABLE:
-                    raise CollectionGoneError("the owner of the vector index has not got it")
-                if not 0 <= count <= (k or MOST_PARTITIONS):
-                    raise ConnectionError(f"an answer of {count} rows")
-                return np.frombuffer(_received(connection, count * row.itemsize), row)
-        except OSError as error:
+                connection.send_bytes(_QUESTION.pack(self._name, partition, through, k) + body)
+                answer = connection.recv_bytes(most)
+            if answer != _UNAVAILABLE:
+                return np.frombuffer(answer[1:], row)
+        except (EOFError, OSError, ValueError) as error:
             raise IndexUnavailableError(
                 f"the process that owns the vector index does not answer: {error!r}"
             ) from error
-
-    def _connected(self) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.settimeout(TIMEOUT_SECONDS)
-            connection.connect(self._address)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        raise CollectionGoneError("the owner of the vector index does not hold this partition")
 
 
-def _received(connection: socket.socket, size: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < size:
-        if not (part := connection.recv(size - len(parts))):
-            raise ConnectionResetError("it closed the connection")
-        parts += part
-    return bytes(parts)
+def _connect(address: str) -> "Connection[Any, Any]":
+    """A connection whose every read and write ends within TIMEOUT_SECONDS, or raises OSError.
+
+    `multiprocessing.connection.Client` has no timeout: it would wait for an owner that hangs.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as plain:
+        plain.settimeout(TIMEOUT_SECONDS)
+        plain.connect(address)
+        plain.settimeout(None)  # the file blocks again, the kernel keeps the time
+        limit = struct.pack("@ll", int(TIMEOUT_SECONDS), int(TIMEOUT_SECONDS % 1 * 1e6))
+        for direction in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            plain.setsockopt(socket.SOL_SOCKET, direction, limit)
+        return Connection(plain.detach())
