@@ -19,7 +19,7 @@ from semcache_core.training.calibration.calibrate import MISSING
 from semcache_core.training.calibration.streams import (
     Domain,
     domain_from_labels,
-    run_streams,
+    run_trials,
     similarities_of,
 )
 from semcache_core.training.data.labelling import label_by_answers
@@ -198,10 +198,13 @@ def measure_group(bench: Bench, group: Group, arm: Arm, calibration: Calibration
 
 
 def streams(domain: Domain, vectors: Matrix, missing: float, seed: int) -> Streams:
-    outcomes = run_streams(domain, vectors, missing=missing, seeds=range(seed, seed + STREAMS))
-    # pooled seed by seed, each asking the same questions in the same order
-    by_question = (
-        values.reshape(STREAMS, -1).T
-        for values in (outcomes.similarity, outcomes.right, outcomes.answerable)
+    trials = run_trials(domain, vectors, missing=missing, seeds=range(seed, seed + STREAMS))
+    nearest = [(trial.neighbours[0], trial) for trial in trials]
+    outcomes = (
+        [near.similarity for near, _ in nearest],
+        [near.answer == trial.answer for near, trial in nearest],
+        [trial.answerable for trial in trials],
     )
+    # pooled seed by seed, each asking the same questions in the same order
+    by_question = (np.array(values).reshape(STREAMS, -1).T for values in outcomes)
     return Streams(np.full(int(domain.asked.sum()), domain.name, np.object_), *by_question)

@@ -37,9 +37,9 @@ GOOD = '{"question": "a?", "answer_id": "1"}'
     [
         ("{", "is not JSON"),
         ("[1]", "write an object"),
-        ('{"answer_id": "1"}', "question is None"),
+        ('{"answer_id": "1"}', "question is missing"),
         ('{"question": " ", "answer_id": "1"}', "question is ' '"),
-        ('{"question": "a?"}', "answer_id is None"),
+        ('{"question": "a?"}', "answer_id is missing"),
         ('{"question": "a?", "answer_id": 7}', "answer_id is 7"),
         ('{"question": "a?", "answer_id": " "}', "answer_id is ' '"),
     ],

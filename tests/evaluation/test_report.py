@@ -207,7 +207,9 @@ def test_an_older_report_survives_a_failed_write(tmp_path, evaluation, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(TrainingError, match=r"cannot be written to .*No space left on device"):
+    with pytest.raises(
+        TrainingError, match=r"report.html cannot be written: .*No space left on device"
+    ):
         write_report(evaluation, tmp_path)
     assert (tmp_path / "report.html").read_text() == "older"
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]

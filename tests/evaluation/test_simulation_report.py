@@ -8,8 +8,8 @@ import pytest
 from semcache_core.errors import TrainingError
 from semcache_core.evaluation.policies import ExactOnly
 from semcache_core.evaluation.replay import Arrival
+from semcache_core.evaluation.report import SIMULATION_FILE, write_simulation_report
 from semcache_core.evaluation.simulation import Gain, Rate, Simulation, simulate
-from semcache_core.evaluation.simulation_report import FILE_NAME, write_simulation_report
 
 STREAM = [Arrival(f"question {i % 3}", f"answer {i % 3}") for i in range(40)]
 
@@ -123,7 +123,7 @@ def test_the_directory_is_made_and_an_older_page_replaced(tmp_path):
     text, _ = page_of(simulation("newer one"), str(directory))
     assert "newer one" in text
     assert "older one" not in text
-    assert [file.name for file in directory.iterdir()] == [FILE_NAME]
+    assert [file.name for file in directory.iterdir()] == [SIMULATION_FILE]
 
 
 def test_a_directory_that_is_a_file_is_refused(tmp_path):
@@ -137,10 +137,10 @@ def test_a_full_disk_keeps_the_older_page(tmp_path, monkeypatch):
     older = write_simulation_report(simulation("one"), tmp_path)
     before = older.read_text()
 
-    def full(self, data):
+    def full(self, target):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(type(older), "write_bytes", full)
+    monkeypatch.setattr(type(older), "replace", full)
     with pytest.raises(TrainingError, match="No space left"):
         write_simulation_report(simulation("two"), tmp_path)
     assert older.read_text() == before

@@ -16,7 +16,6 @@ from semcache_core.training.calibration.streams import (
     domain_from_labels,
     domain_from_pairs,
     pooled,
-    run_streams,
     run_trials,
     run_trials_once,
 )
@@ -113,23 +112,29 @@ def test_its_own_text_makes_no_question_answerable() -> None:
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.5])
-def test_what_is_met_is_what_the_streams_of_the_figures_show(missing: float) -> None:
+def test_by_similarity_alone_the_nearest_of_all_stored_questions_is_decided_on(
+    missing: float,
+) -> None:
     domain, vectors = some_pairs(20)
     met = run_trials(domain, vectors, missing=missing, seeds=[2, 5])
-    outcomes = run_streams(domain, vectors, missing=missing, seeds=[2, 5])
-    assert [one.question for one in met] == outcomes.question.tolist()
-    assert [one.answerable for one in met] == outcomes.answerable.tolist()
+    decided = decide("d", met, Weights(0.0, 1.0, (), {}))
     assert sum(one.answerable for one in met) == round(40 * (1 - missing))
-    first = [one.neighbours[0] for one in met]
-    np.testing.assert_allclose([one.similarity for one in first], outcomes.similarity, rtol=1e-6)
-    right = [near.answer == one.answer for near, one in zip(first, met, strict=True)]
-    assert right == outcomes.right.tolist()
+    stored = [streams._stored_in(domain, missing, seed) for seed in (2, 5)]
+    for index, one in enumerate(met):
+        others = stored[index // 20]
+        cosines = vectors[others] @ vectors[one.question]
+        assert others[cosines.argmax()] == one.neighbours[0].entry_id
+        right = domain.answers[others] == domain.answers[one.question]
+        assert decided.right[index] == right[cosines.argmax()]
+        assert decided.answerable[index] == right.any()
+        expected = 1 / (1 + np.exp(-cosines.max()))
+        np.testing.assert_allclose(decided.probability[index], expected, rtol=1e-6)
 
 
 def test_questions_beyond_one_block_are_met_too(monkeypatch: pytest.MonkeyPatch) -> None:
     domain, vectors = some_pairs(10)
     whole = run_trials(domain, vectors, missing=0.5, seeds=[1])
-    monkeypatch.setattr(streams, "_SCORED_AT_ONCE", 3)
+    monkeypatch.setattr(streams, "_AT_ONCE", 3)
     in_blocks = run_trials(domain, vectors, missing=0.5, seeds=[1])
     # not the similarities: a product of other shapes may differ in the last bit
     assert [(one.question, one.answer, one.answerable) for one in in_blocks] == [

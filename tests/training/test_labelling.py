@@ -252,7 +252,7 @@ def test_a_line_torn_anywhere_costs_its_own_verdict_at_most(tmp_path_factory, cu
     [
         ('{"key": "x", "proba', "not JSON"),
         ("[1]", "write an object"),
-        ('{"probability": 0.5, "reason": ""}', "key is None"),
+        ('{"probability": 0.5, "reason": ""}', "key is missing"),
         ('{"key": "x", "probability": 3, "reason": ""}', "probability is 3"),
         ('{"key": "x", "reason": ""}', "probability"),
     ],

@@ -42,14 +42,14 @@ def test_a_domain_given_by_the_caller_overrides_the_lines(tmp_path):
     [
         ("{not json", "not JSON"),
         ("[1, 2]", "write an object"),
-        ('{"other": "b", "same_answer": 1}', "prompt is None"),
+        ('{"other": "b", "same_answer": 1}', "prompt is missing"),
         ('{"prompt": "a", "other": " ", "same_answer": 1}', "other is ' '"),
         ('{"prompt": "a", "other": 7, "same_answer": 1}', "other is 7"),
-        ('{"prompt": "a", "other": "b"}', "same_answer is None"),
+        ('{"prompt": "a", "other": "b"}', "same_answer is missing"),
         ('{"prompt": "a", "other": "b", "same_answer": "1"}', "same_answer is '1'"),
         ('{"prompt": "a", "other": "b", "same_answer": 2}', "same_answer is 2"),
         ('{"prompt": "a", "other": "b", "same_answer": -0.1}', "same_answer is -0.1"),
-        ('{"prompt": "a", "other": "b", "same_answer": NaN}', "same_answer is nan"),
+        ('{"prompt": "a", "other": "b", "same_answer": NaN}', "NaN is not a number"),
         ('{"prompt": "a", "other": "b", "same_answer": 1, "domain": 3}', "domain is 3"),
         ('{"prompt": "a", "other": "b", "same_answer": 1, "split": 3}', "split is 3"),
     ],
@@ -111,7 +111,7 @@ def test_an_unlabelled_pair_is_refused_with_what_to_do():
 
 def test_a_file_of_unlabelled_pairs_is_refused_with_what_to_do(tmp_path):
     write_pairs(tmp_path / "p.jsonl", [MINED])
-    with pytest.raises(TrainingError, match=r"same_answer is None; .* label the pairs first"):
+    with pytest.raises(TrainingError, match=r"same_answer is missing; .* label the pairs first"):
         read_pairs(tmp_path / "p.jsonl")
 
 
@@ -135,12 +135,15 @@ def test_pairs_are_read_back_as_they_were_written(tmp_path):
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ('{"prompt": "a"}', "other is None"),
+        ('{"prompt": "a"}', "other is missing"),
         ('{"prompt": "a", "other": "b", "similarity": "x"}', "similarity is 'x'"),
-        ('{"prompt": "a", "other": "b", "similarity": NaN}', "similarity is nan"),
+        ('{"prompt": "a", "other": "b", "similarity": NaN}', "NaN is not a number"),
         ('{"prompt": "a", "other": "b", "similarity": 2}', "similarity is 2"),
         ('{"prompt": "a", "other": "b", "prompt_answers": "x"}', "prompt_answers is 'x'"),
-        ('{"prompt": "a", "other": "b", "other_answers": [1]}', "other_answers is [1]"),
+        (
+            '{"prompt": "a", "other": "b", "other_answers": [1]}',
+            "other_answers is a list",
+        ),
         ('{"prompt": "a", "other": "b", "other_answer_id": 1}', "other_answer_id is 1"),
         ('{"prompt": "a", "other": "b", "same_answer": 2}', "same_answer is 2"),
         ('{"prompt": "a", "other": "b", "reason": 2}', "reason is 2"),

@@ -50,11 +50,14 @@ def test_bare_questions_answers_lists_of_answers_and_ids_are_read(tmp_path):
     [
         ("{not json", "not JSON"),
         ('"a question"', "write an object"),
-        ('{"text": "b"}', "question is None"),
+        ('{"text": "b"}', "question is missing"),
         ('{"question": " "}', "question is ' '"),
-        ('{"question": ["b"]}', "question is ['b']"),
+        ('{"question": ["b"]}', "question is a list; give a question as text"),
         ('{"question": "b", "answer": 7}', "answer is 7"),
-        ('{"question": "b", "answer": ["x", ""]}', "answer is ['x', '']"),
+        (
+            '{"question": "b", "answer": ["x", ""]}',
+            "answer is a list; give a text",
+        ),
         ('{"question": "b", "answer": " "}', "answer is ' '"),
         ('{"question": "b", "answer_id": 7}', "answer_id is 7"),
         ('{"question": "b", "answer_id": ""}', "answer_id is ''"),

@@ -1,5 +1,7 @@
 """Streams drawn from pairs and from intents: who is asked, what is stored, what is right."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from fakes import WordEmbedder
@@ -7,11 +9,12 @@ from semcache_core.embedding.batching import embed_texts
 from semcache_core.errors import TrainingError
 from semcache_core.training.calibration import streams
 from semcache_core.training.calibration.streams import (
+    Domain,
     Remembering,
     domain_from_edits,
     domain_from_labels,
     domain_from_pairs,
-    run_streams,
+    run_trials,
     split_asked,
 )
 from semcache_core.training.data.augmentation import synthetic_pairs
@@ -22,6 +25,19 @@ def plane(*degrees: float) -> np.ndarray:
     """Unit rows in the plane, so that similarities are cosines of differences of angles."""
     radians = np.radians(degrees)
     return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
+
+
+def run_streams(domain: Domain, vectors: np.ndarray, *, missing: float, seeds: list[int]):
+    """What serving the nearest stored question makes of every stream; all are [n]."""
+    trials = run_trials(domain, vectors, missing=missing, seeds=seeds)
+    nearest = [trial.neighbours[0] for trial in trials]
+    pairs = zip(nearest, trials, strict=True)
+    return SimpleNamespace(
+        question=np.array([trial.question for trial in trials]),
+        similarity=np.array([one.similarity for one in nearest]),
+        right=np.array([one.answer == trial.answer for one, trial in pairs]),
+        answerable=np.array([trial.answerable for trial in trials]),
+    )
 
 
 def test_questions_joined_through_a_third_have_the_same_answer():
@@ -100,7 +116,7 @@ def test_questions_asked_in_blocks_come_out_as_in_one(monkeypatch):
     domain = domain_from_pairs("d", pairs)
     vectors = plane(*range(14))
     whole = run_streams(domain, vectors, missing=0.5, seeds=[0])
-    monkeypatch.setattr(streams, "_BLOCK", 3)
+    monkeypatch.setattr(streams, "_AT_ONCE", 3)
     blocks = run_streams(domain, vectors, missing=0.5, seeds=[0])
     np.testing.assert_array_equal(whole.question, blocks.question)
     np.testing.assert_allclose(whole.similarity, blocks.similarity, atol=1e-6)

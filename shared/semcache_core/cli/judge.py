@@ -103,9 +103,8 @@ def simulate(
     from semcache_core.embedding.onnx import DEFAULT_ARTEFACT
     from semcache_core.evaluation.policies import Arm, ExactOnly, InHindsight, artefact_arm
     from semcache_core.evaluation.replay import read_stream
-    from semcache_core.evaluation.report import report_directory
+    from semcache_core.evaluation.report import report_directory, write_simulation_report
     from semcache_core.evaluation.simulation import simulate as simulate_stream
-    from semcache_core.evaluation.simulation_report import write_simulation_report
 
     if report is not None:
         report_directory(report)

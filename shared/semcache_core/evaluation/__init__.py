@@ -34,7 +34,7 @@ _HOME = {
 
 def _check_extra() -> None:
     """Raise TrainingError naming what is missing and the command that installs it."""
-    missing = [name for name in ("sklearn", "matplotlib") if find_spec(name) is None]
+    missing = [name for name in ("sklearn", "matplotlib", "jinja2") if find_spec(name) is None]
     if missing:
         raise TrainingError(
             f"semcache_core.evaluation needs {', '.join(missing)}; "

@@ -1,15 +1,20 @@
-"""The plots of a report, each an SVG image as a data URI, so that a page holds it by itself."""
+"""Plots of the reports: SVG images inside the page.
+
+Those of an evaluation are data URIs, those of a simulation SVG elements.
+"""
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from semcache_core.evaluation.evaluate import Evaluation
@@ -21,6 +26,7 @@ from semcache_core.evaluation.metrics import (
     served_curve,
 )
 from semcache_core.evaluation.served import MIN_ASKED, Streams
+from semcache_core.evaluation.simulation import Simulation
 
 # Okabe and Ito's colours, told apart with any kind of colour vision
 _SAME, _OTHER, _GUIDE = "#0072b2", "#d55e00", "#8a8f98"
@@ -161,10 +167,68 @@ def _shares(axes: Axes, x: str, y: str) -> None:
 
 
 def _drawn(draw: Callable[[Axes], None]) -> str:
-    # a figure of its own and not pyplot: that keeps its figures, and picks a backend, for everyone
-    with matplotlib.rc_context(STYLE):
-        drawing = Drawing(figsize=_SIZE, layout="constrained")
+    svg = _svg(draw, STYLE, _SIZE).encode()
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+
+
+def _svg(draw: Callable[[Axes], None], style: Any, size: tuple[float, float]) -> str:
+    # pyplot keeps every figure, and picks a backend for the whole process
+    with matplotlib.rc_context(style):
+        drawing = Drawing(figsize=size, layout="constrained")
         draw(drawing.add_subplot())
-        buffer = io.BytesIO()
+        buffer = io.StringIO()
         drawing.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+# Okabe and Ito's colours, which most colour-blind readers can tell apart
+_COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_DASHES = (("solid", "none"), ("dashed", "6 3"), ("dotted", "2 2"), ("dashdot", "6 2 2 2"))
+_STREAM_STYLE: Any = {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 11}
+
+
+@dataclass(frozen=True)
+class Line:
+    """Look of an arm's line; `dashes` is matplotlib's name, `pattern` that of SVG."""
+
+    colour: str
+    dashes: str
+    pattern: str
+
+
+def line_of(at: int) -> Line:
+    """The look of arm `at`: no two of the first 28 are alike."""
+    dashes, pattern = _DASHES[at // len(_COLOURS) % len(_DASHES)]
+    return Line(_COLOURS[at % len(_COLOURS)], dashes, pattern)
+
+
+def over_stream(
+    simulation: Simulation, values: Sequence[Sequence[float]], ceiling: float | None
+) -> Markup:
+    """An SVG element with a line per arm over the requests so far."""
+
+    def draw(axes: Axes) -> None:
+        for at, (arm, line) in enumerate(zip(simulation.arms, values, strict=True)):
+            look = line_of(at)
+            axes.plot(
+                arm.series.requests, line, color=look.colour, linestyle=look.dashes, linewidth=1.8
+            )
+        if ceiling is not None:
+            axes.axhline(ceiling, color="#767676", linewidth=1, linestyle=(0, (1, 3)))
+            axes.annotate(
+                "most that any cache could serve rightly by the end",
+                (0, ceiling), (4, 3), textcoords="offset points", va="bottom", color="#595959",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            )  # fmt: skip
+        axes.set_xlim(0, simulation.requests)
+        axes.set_ylim(bottom=0)
+        if ceiling is not None:
+            axes.set_ylim(top=max(axes.get_ylim()[1], 1.1 * ceiling))  # room for the words above it
+        axes.set_xlabel("requests so far")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        axes.grid(axis="y", color="#e5e5e5")
+        axes.spines[["top", "right"]].set_visible(False)
+
+    svg = _svg(draw, _STREAM_STYLE, (10, 3.8))
+    return Markup(svg[svg.index("<svg") :])

@@ -1,4 +1,8 @@
-"""Streams of questions in the order in which they arrive: read from a file, or made."""
+"""Streams of questions, and their replay through the caches of several policies.
+
+A stream is read from a file, or made from questions or labelled pairs. `run` answers all its
+arrivals in every `Replay`, one policy's growing cache.
+"""
 
 import math
 import random
@@ -11,13 +15,15 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from semcache_core._utils.json_lines import JsonLine, parse_model
 from semcache_core.embedding.batching import embed_texts
 from semcache_core.errors import TrainingError
 from semcache_core.evaluation.policies import Candidate, LearningPolicy, Policy
 from semcache_core.search.retriever import CANDIDATES
 from semcache_core.training.calibration.streams import domain_from_pairs
-from semcache_core.training.data.records import Pair, read_objects, text_field
+from semcache_core.training.data.records import Pair, Text, read_lines
 from semcache_core.types import Embedder, Matrix
 
 _EXAMPLE = '{"question": "...", "answer_id": "..."}'
@@ -31,27 +37,24 @@ class Arrival:
     answer_id: str
 
 
+class _ArrivalLine(JsonLine):
+    question: Text = Field(description="a question as text")
+    # a blank id would give all questions with an unknown answer the same answer
+    answer_id: Text = Field(description="a text, the same for questions with the same answer")
+
+
 def read_stream(file: str | Path) -> list[Arrival]:
     """Read `{"question": str, "answer_id": str}` lines, in their order; blank lines are skipped.
 
     Other keys are ignored. Raises TrainingError naming file and line for a line that is not such
     an object, and for a file without arrivals.
     """
-    arrivals = [_parse(data, where) for where, data in read_objects(file, _EXAMPLE)]
-    if not arrivals:
-        raise TrainingError(f"{file} holds no arrivals; give lines like {_EXAMPLE}")
-    return arrivals
+    return read_lines(file, _arrival, _EXAMPLE, "arrivals")
 
 
-def _parse(data: dict[str, Any], where: str) -> Arrival:
-    answer_id = data.get("answer_id")
-    # a blank one would make one answer of all questions whose answer nobody knows
-    if not isinstance(answer_id, str) or not answer_id.strip():
-        raise TrainingError(
-            f"{where}: answer_id is {answer_id!r}; give a text, the same for questions with the "
-            "same answer"
-        )
-    return Arrival(text_field(data, "question", where), answer_id)
+def _arrival(data: dict[str, Any], where: str) -> Arrival:
+    line = parse_model(_ArrivalLine, data, where, _EXAMPLE, TrainingError)
+    return Arrival(line.question, line.answer_id)
 
 
 def in_order(questions: Sequence[Arrival], seed: int | None = None) -> list[Arrival]:

@@ -1,22 +1,29 @@
-"""An evaluation as one HTML page that needs nothing but itself, to read and to pass on."""
+"""HTML pages of an evaluation and of a simulation.
 
-import os
+Each page is one file that needs no other file and no network. The texts are in the two templates
+of the folder `templates`; this module computes the tables. Needs the extra `train`.
+"""
+
 import tempfile
-from collections.abc import Callable, Sequence
-from html import escape
-from importlib.resources import files
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from string import Template
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from semcache_core._utils.files import write_whole
 from semcache_core.errors import TrainingError
 from semcache_core.evaluation import plots
 from semcache_core.evaluation.evaluate import Evaluation
 from semcache_core.evaluation.metrics import BINS, LEVEL, Figure, Floats, Rows
-from semcache_core.evaluation.served import BOUNDS, Forms, Served
+from semcache_core.evaluation.plots import Line
+from semcache_core.evaluation.served import BOUNDS, Forms
+from semcache_core.evaluation.simulation import ArmResult, Rate, Simulation
 
 FILE_NAME = "report.html"
+SIMULATION_FILE = "simulation.html"
 WORST = 50
 _LONGEST_TEXT = 600
 _DASH = "–"
@@ -31,10 +38,33 @@ _PLOTS = (
 )
 
 
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table. `kind` is "head", "number", "text" or "soft"; `detail` is set smaller.
+
+    `line` is the line of a plot whose key stands before the text.
+    """
+
+    text: str
+    kind: str = "number"
+    detail: str = ""
+    line: Line | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a page. `groups` are heads above the heads, with the columns each one spans."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    kind: str = ""
+    groups: Sequence[tuple[str, int]] = ()
+
+
 def report_directory(directory: str | Path) -> Path:
     """Make `directory` if it is missing; TrainingError when a report cannot be written there.
 
-    To be asked before the evaluation, whose minutes are lost when the report then fails.
+    Call it before an evaluation, so that minutes of work are not lost when the report fails.
     """
     path = Path(directory)
     try:
@@ -42,7 +72,10 @@ def report_directory(directory: str | Path) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise TrainingError(
+            f"the report cannot be written to {path}: {error}; give a directory that can be "
+            "written to"
+        ) from None
     return path
 
 
@@ -50,60 +83,53 @@ def write_report(evaluation: Evaluation, directory: str | Path) -> Path:
     """Write `directory/report.html` and return its path.
 
     The page holds figures with intervals, plots, slices, and the 50 worst false hits and false
-    misses; all of it inline, all texts escaped. An older report is replaced in one step, and kept
-    when the new one cannot be written: that is a TrainingError, as an unwritable directory is.
+    misses. An older report is replaced in one step, and kept when the new one cannot be written:
+    that raises TrainingError.
     """
-    path = report_directory(directory)
-    page = render(evaluation)
-    target = path / FILE_NAME
-    try:
-        handle, name = tempfile.mkstemp(dir=path, prefix=".report-", suffix=".html")
-        temporary = Path(name)
-        try:
-            # half a surrogate pair, which JSON can spell, has no UTF-8
-            with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
-                file.write(page)
-            temporary.chmod(0o644)
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise _unwritable(path, error) from None
+    return _write(report_directory(directory) / FILE_NAME, render(evaluation))
+
+
+def write_simulation_report(simulation: Simulation, directory: str | Path) -> Path:
+    """Write `directory/simulation.html` and return its path; see `write_report`."""
+    return _write(report_directory(directory) / SIMULATION_FILE, render_simulation(simulation))
+
+
+def _write(target: Path, page: str) -> Path:
+    # JSON can spell half a surrogate pair, which has no UTF-8
+    write_whole(target, [page.encode("utf-8", "replace")], TrainingError)
     return target
 
 
-def _unwritable(path: Path, error: OSError) -> TrainingError:
-    return TrainingError(
-        f"the report cannot be written to {path}: {error}; give a directory that can be written to"
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader("semcache_core.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 
 def render(evaluation: Evaluation) -> str:
-    """The page as text."""
+    """The page of an evaluation as text."""
     positives, n = evaluation.positives, len(evaluation.pairs)
-    note = evaluation.streams_note
-    template = Template(files(__package__).joinpath(FILE_NAME).read_text(encoding="utf-8"))
-    return template.substitute(
+    return _templates().get_template("evaluation.html").render(
+        evaluation=evaluation,
         n=f"{n:,}",
         positives=f"{positives:,}",
         negatives=f"{n - positives:,}",
         level=f"{LEVEL:.0%}",
-        resamples=evaluation.resamples,
-        seed=evaluation.seed,
         asked=f"{evaluation.forms.all_answerable.asked:,}",
-        note=f'<p class="note">{escape(note)}</p>' if note else "",
         headline=_headline(evaluation),
         hindsight=_hindsight(evaluation),
         thresholds=_thresholds(evaluation),
         domains=_domains(evaluation),
-        plots="\n".join(_plot(evaluation, *plot) for plot in _PLOTS),
+        plots=[(draw(evaluation), title, meaning) for draw, title, meaning in _PLOTS],
         slices=_slices(evaluation),
         false_hits=_pairs(evaluation, worst_false_hits(evaluation)),
         false_misses=_pairs(evaluation, worst_false_misses(evaluation)),
-        fingerprint=escape(evaluation.calibration.fingerprint),
-        calibrated_on=escape(evaluation.calibration.calibrated_on),
-    )
+    )  # fmt: skip
 
 
 def worst_false_hits(evaluation: Evaluation) -> Rows:
@@ -117,104 +143,102 @@ def worst_false_misses(evaluation: Evaluation) -> Rows:
 
 
 def _extreme(rows: Rows, value: Floats) -> Rows:
-    # by similarity, which orders as the probability does, also where that has rounded to 1
+    # similarity orders as the probability does, also where that has rounded to 1
     return rows[np.argsort(value[rows], kind="stable")][:WORST]
 
 
-def _headline(evaluation: Evaluation) -> str:
+def _headline(evaluation: Evaluation) -> Table:
     figures = evaluation.figures
     hard = f"on {figures.hard_n:,} pairs matched on {figures.hard_matched_on}"
     if figures.hard_matched_on == "own similarity":
         hard += ", where it is near .5 by construction"
+    bins = f"{BINS} bins of equal size; 0 is best, chance adds to it"
     rows = (
         ("ROC AUC", figures.auc, "of pairs ranked by similarity; chance is .5"),
         ("Average precision", figures.average_precision, "chance is the share of positives"),
         ("ROC AUC, hard subset", figures.hard_auc, hard),
         ("P-CHR AUC", figures.p_chr_auc, "precision averaged over all cache-hit ratios"),
         ("Brier score", figures.brier, "of the probabilities; 0 is best"),
-        (
-            "Expected calibration error",
-            figures.ece,
-            f"{BINS} bins of equal size; 0 is best, chance adds to it",
-        ),
+        ("Expected calibration error", figures.ece, bins),
     )
-    return _table(
+    return Table(
         ("", "Value", "Interval", ""),
         [
-            (_head(name), _number(_decimal(figure)), _number(_range(figure)), _soft(meaning))
+            (
+                _head(name),
+                Cell(_decimal(figure.value)),
+                Cell("", detail=_range(figure)),
+                Cell(meaning, "soft"),
+            )
             for name, figure, meaning in rows
         ],
         "figures",
     )
 
 
-def _hindsight(evaluation: Evaluation) -> str:
+def _hindsight(evaluation: Evaluation) -> Table:
     forms = evaluation.forms
-    return _table(
+    return Table(
         ("Error within", "Every question answerable", "Half of the answers missing"),
         [
             (
                 _head(f"{bound:.0%}"),
-                _number(_share(forms.all_answerable.served_at_error[name])),
-                _number(_share(forms.half_missing.served_at_error[name])),
+                _share(forms.all_answerable.served_at_error[name]),
+                _share(forms.half_missing.served_at_error[name]),
             )
             for name, bound in BOUNDS.items()
         ],
     )
 
 
-def _thresholds(evaluation: Evaluation) -> str:
+def _thresholds(evaluation: Evaluation) -> Table:
     forms = (evaluation.forms.all_answerable, evaluation.forms.half_missing)
-
-    def cells(served: Served) -> tuple[str, str]:
-        return _number(_share(served.rightly_served)), _number(_share(served.error))
-
     rows = []
     for name, bound in BOUNDS.items():
         probability = evaluation.calibration.threshold(bound)
         serves_from = "serves nothing" if probability is None else f"{probability:.3f}"
-        both = [cell for form in forms for cell in cells(form.at_threshold[name])]
-        rows.append((_head(f"{bound:.0%}"), _number(serves_from), *both))
-    return _table(
+        served = [form.at_threshold[name] for form in forms]
+        shares = [_share(figure) for one in served for figure in (one.rightly_served, one.error)]
+        rows.append((_head(f"{bound:.0%}"), Cell(serves_from), *shares))
+    return Table(
         ("Error within", "From probability", *2 * ("Rightly served", "Error")),
         rows,
         groups=(("", 2), ("Every question answerable", 2), ("Half of the answers missing", 2)),
     )
 
 
-def _domains(evaluation: Evaluation) -> str:
-    if not evaluation.domains:
-        return ""
-    intro = (
-        '<p class="soft">By domain: best threshold in hindsight; half missing after the bar.</p>'
+def _domains(evaluation: Evaluation) -> Table:
+    """The best threshold in hindsight by domain; no rows where the pairs name one domain only."""
+    return Table(
+        ("", "Asked", *(f"at {bound:.0%}" for bound in BOUNDS.values())),
+        [
+            (_head(name or "unnamed"), Cell(f"{forms.all_answerable.asked:,}"), *_both(forms))
+            for name, forms in evaluation.domains.items()
+        ],
     )
-    rows = [
-        (_head(name or "unnamed"), _number(f"{forms.all_answerable.asked:,}"), *_both(forms))
-        for name, forms in evaluation.domains.items()
-    ]
-    return intro + _table(("", "Asked", *(f"at {bound:.0%}" for bound in BOUNDS.values())), rows)
 
 
-def _both(forms: Forms) -> list[str]:
-    return [
-        _number(
-            f"{_percent(forms.all_answerable.served_at_error[name].value)} | "
-            f"{_percent(forms.half_missing.served_at_error[name].value)}"
-        )
+def _both(forms: Forms) -> list[Cell]:
+    pairs = [
+        (forms.all_answerable.served_at_error[name], forms.half_missing.served_at_error[name])
         for name in BOUNDS
     ]
+    return [Cell(f"{_percent(every.value)} | {_percent(half.value)}") for every, half in pairs]
 
 
-def _slices(evaluation: Evaluation) -> str:
-    return _table(
+def _slices(evaluation: Evaluation) -> Table:
+    return Table(
         ("", "Pairs", "Same answer", "ROC AUC", "Average precision"),
         [
             (
                 _head(name),
-                _number(f"{one.n:,}"),
-                _number(f"{one.positives:,}"),
-                _number(f"{_decimal(one.auc)} {_range(one.auc)}"),
-                _number(f"{_decimal(one.average_precision)} {_range(one.average_precision)}"),
+                Cell(f"{one.n:,}"),
+                Cell(f"{one.positives:,}"),
+                Cell(f"{_decimal(one.auc.value)} ", detail=_range(one.auc)),
+                Cell(
+                    f"{_decimal(one.average_precision.value)} ",
+                    detail=_range(one.average_precision),
+                ),
             )
             for name, one in evaluation.slices.items()
             if one.n
@@ -223,91 +247,119 @@ def _slices(evaluation: Evaluation) -> str:
     )
 
 
-def _pairs(evaluation: Evaluation, rows: Rows) -> str:
-    names = ("Prompt", "Other", "Similarity", "Probability")
-    body = []
-    for row in rows:
-        pair = evaluation.pairs[row]
-        texts = [
-            f'<td class="text" dir="auto" data-name="{name}">{_text(text)}</td>'
-            for name, text in zip(names, (pair.prompt, pair.other), strict=False)
-        ]
-        numbers = [
-            f'<td class="number" data-name="{name}">{value:.3f}</td>'
-            for name, value in zip(
-                names[2:], (evaluation.similarity[row], evaluation.probability[row]), strict=True
+def _pairs(evaluation: Evaluation, rows: Rows) -> Table:
+    return Table(
+        ("Prompt", "Other", "Similarity", "Probability"),
+        [
+            (
+                Cell(_shortened(evaluation.pairs[row].prompt), "text"),
+                Cell(_shortened(evaluation.pairs[row].other), "text"),
+                Cell(f"{evaluation.similarity[row]:.3f}"),
+                Cell(f"{evaluation.probability[row]:.3f}"),
             )
-        ]
-        body.append((*texts, *numbers))
-    return _table(names, body, "worst")
-
-
-def _text(text: str) -> str:
-    return escape(text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + " …")
-
-
-def _plot(
-    evaluation: Evaluation, draw: Callable[[Evaluation], str], title: str, meaning: str
-) -> str:
-    return (
-        f'<figure><img src="{draw(evaluation)}" alt="{title}">'
-        f"<figcaption><b>{title}.</b> {meaning}</figcaption></figure>"
+            for row in rows
+        ],
+        "worst",
     )
 
 
-def _table(
-    head: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    kind: str = "",
-    groups: Sequence[tuple[str, int]] = (),
-) -> str:
-    """`rows` hold finished cells; the head of a column of numbers is aligned as they are.
-
-    `groups` are heads above the heads, each with the number of columns it spans.
-    """
-    numbers = ["number" in cell.partition(">")[0] for cell in rows[0]] if rows else []
-    heads = "".join(
-        f'<th class="number">{name}</th>' if number else f"<th>{name}</th>"
-        for name, number in zip(head, numbers or [False] * len(head), strict=True)
-    )
-    above = "".join(f'<th class="number" colspan="{span}">{name}</th>' for name, span in groups)
-    body = "\n".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    return (
-        f'<div class="wide"><table class="{kind}"><thead>'
-        + (f'<tr class="groups">{above}</tr>' if above else "")
-        + f"<tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
-    )
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + " …"
 
 
-def _head(text: str) -> str:
-    return f"<th>{escape(text)}</th>"
+def _head(text: str) -> Cell:
+    return Cell(text, "head")
 
 
-def _number(html: str) -> str:
-    return f'<td class="number">{html}</td>'
-
-
-def _soft(text: str) -> str:
-    return f'<td class="soft">{escape(text)}</td>'
-
-
-def _decimal(figure: Figure) -> str:
-    return _DASH if figure.value is None else f"{figure.value:.3f}"
+def _decimal(value: float | None) -> str:
+    return _DASH if value is None else f"{value:.3f}"
 
 
 def _range(figure: Figure) -> str:
-    if figure.interval is None:
-        return ""
-    low, high = figure.interval
-    return f'<span class="interval">{low:.3f} to {high:.3f}</span>'
+    return "" if figure.interval is None else "{:.3f} to {:.3f}".format(*figure.interval)
 
 
 def _percent(value: float | None) -> str:
     return _DASH if value is None else f"{value:.1%}"
 
 
-def _share(figure: Figure) -> str:
+def _share(figure: Figure) -> Cell:
     if figure.interval is None:
-        return _percent(figure.value)
-    low, high = figure.interval
-    return f'{_percent(figure.value)} <span class="interval">{low:.1%} to {high:.1%}</span>'
+        return Cell(_percent(figure.value))
+    return Cell(f"{_percent(figure.value)} ", detail="{:.1%} to {:.1%}".format(*figure.interval))
+
+
+def render_simulation(simulation: Simulation) -> str:
+    """The page of a simulation as text: a table of the arms, and two plots over the stream."""
+    arms = simulation.arms
+    efficiency = [arm.series.caching_efficiency for arm in arms]
+    wrong = [arm.series.wrong_rate for arm in arms]
+    return _templates().get_template("simulation.html").render(
+        description=_described(simulation),
+        arms=_arms(arms),
+        # the legend is not in the plot: matplotlib reads a $ or a leading _ in a name as markup
+        lines=[(arm.name, plots.line_of(at)) for at, arm in enumerate(arms)],
+        efficiency=plots.over_stream(simulation, efficiency, simulation.answerable),
+        wrong=plots.over_stream(simulation, wrong, None),
+    )  # fmt: skip
+
+
+def _described(simulation: Simulation) -> str:
+    if simulation.capacity is None:
+        room = "no bound on its entries"
+    else:
+        rule = {"lru": "the least recently used go first", "fifo": "the oldest go first"}
+        room = f"room for {simulation.capacity:,} entries ({rule[simulation.eviction]})"
+    return (
+        f"{simulation.requests:,} requests: {simulation.distinct_questions:,} different questions "
+        f"with {simulation.distinct_answers:,} different answers. "
+        f"{_of_hundred(simulation.answerable)} of the requests ask for an answer that was asked "
+        f"for before; no cache can serve more of them rightly. Every arm meets the same requests "
+        f"with an empty cache that has {room}. A call to the model costs "
+        f"{simulation.cost_per_call:g} and takes {simulation.seconds_per_call:g} s; a wrong answer "
+        f"costs {simulation.cost_of_wrong:g}. Seed {simulation.seed}."
+    )
+
+
+def _arms(arms: Sequence[ArmResult]) -> Table:
+    head = (
+        "arm", "caching efficiency", "more than the first arm", "hits", "exact", "by meaning",
+        "wrong of those by meaning", "wrong of all requests", "cost saved", "wait saved",
+    )  # fmt: skip
+    return Table(head, [_arm(at, arm) for at, arm in enumerate(arms)], "arms")
+
+
+def _arm(at: int, arm: ArmResult) -> list[Cell]:
+    gain = Cell(f"{100 * arm.gain.value:+.1f}", detail=_between(arm.gain.low, arm.gain.high))
+    return [
+        Cell(arm.name, "head", arm.setting, plots.line_of(at)),
+        _rate(arm.caching_efficiency),
+        gain if at else Cell(""),
+        _rate(arm.hit_rate),
+        Cell(f"{arm.exact_hits:,}"),
+        Cell(f"{arm.semantic_hits:,}"),
+        _rate(arm.false_hit_rate),
+        _rate(arm.wrong_rate),
+        Cell(f"{arm.cost_saved:,.6g}", detail=_of_hundred(arm.cost_saved_share)),
+        Cell(_duration(arm.seconds_saved)),
+    ]
+
+
+def _rate(rate: Rate) -> Cell:
+    if rate.value is None or rate.low is None or rate.high is None:
+        return Cell("none served")
+    return Cell(_of_hundred(rate.value), detail=_between(rate.low, rate.high))
+
+
+def _between(low: float, high: float) -> str:
+    return f"({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _of_hundred(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

@@ -1,4 +1,4 @@
-"""What a cache could and would serve: the figures of nearest-neighbour streams."""
+"""Figures of streams: what a cache could serve at best, and what its thresholds serve."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -104,7 +104,7 @@ def streams_of(
     """One stream per seed in every domain; one too small to have a store asks nothing.
 
     `vectors` holds the unit vector of every text; the stored questions are judged by `weights`, as
-    the cache judges them. See `run_streams` for `missing`.
+    the cache judges them. See `run_trials` for `missing`.
     """
     none = np.zeros((0, len(seeds)))
     parts = [Streams(np.zeros(0, np.object_), none, none.astype(bool), none.astype(bool))]
@@ -112,10 +112,10 @@ def streams_of(
         domain = domain_from_pairs(name, [pair for pair in pairs if pair.domain == name])
         own = np.stack([vectors[text] for text in domain.texts])
         try:
-            met = run_trials(domain, own, missing=missing, seeds=seeds)
+            trials = run_trials(domain, own, missing=missing, seeds=seeds)
         except TrainingError:  # its store would be empty
             continue
-        outcomes = decide(name, met, weights)
+        outcomes = decide(name, trials, weights)
         # pooled seed by seed, each asking the same questions in the same order
         by_question = [
             values.reshape(len(seeds), -1).T

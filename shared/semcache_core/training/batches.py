@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcache_core.errors import TrainingError
-from semcache_core.training.calibration.streams import domain_from_pairs
 from semcache_core.training.data.augmentation import synthetic_pairs
 from semcache_core.training.data.records import Pair
+from semcache_core.training.data.splits import answers_by_text
 
 # batches sorted by length together: more of them pad less, fewer mix better
 _WINDOW = 32
@@ -80,14 +80,13 @@ class TrainingBatches:
         steps: int,
         seed: int,
     ) -> None:
-        known = domain_from_pairs("training", pairs)
-        self._answers = dict(zip(known.texts, known.answers.tolist(), strict=True))
+        self._answers = answers_by_text(pairs)
         self._pairs = pairs
         lengths = [len(pair.prompt) + len(pair.other) for pair in pairs]
         self._labelled = LengthBatches(lengths, batch_size, seed)
         # an edit and a rewrite make two pairs of a question
         count = max(1, round(synthetic * batch_size / 2)) if synthetic else 0
-        sources = list(dict.fromkeys((*known.texts, *questions)))
+        sources = list(dict.fromkeys((*self._answers, *questions)))
         chosen = np.random.default_rng(seed).permutation(len(sources))[: steps * count]
         made = synthetic_pairs([sources[index] for index in chosen], seed=seed)
         # those of a question follow one another

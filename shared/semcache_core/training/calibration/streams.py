@@ -1,4 +1,9 @@
-"""What a cache sees: each question against a store, the nearest stored one served or not."""
+"""Simulated streams of questions over a store of answered ones.
+
+A `Domain` says which questions have the same answer, which are asked and which may be stored.
+`run_trials` asks them of a store and finds the nearest stored questions; `decide` scores these as
+the cache does.
+"""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,12 +18,13 @@ from semcache_core.errors import TrainingError
 from semcache_core.search.retriever import CANDIDATES
 from semcache_core.training.data.augmentation import synthetic_pairs
 from semcache_core.training.data.records import Pair, TwoQuestions
-from semcache_core.training.data.splits import root
+from semcache_core.training.data.splits import answers_by_text
 from semcache_core.types import Embedder, Matrix, Vector
 
 SEEDS = tuple(range(16))
 # questions compared with the store at once: bounds the memory for stores of many thousands
-_BLOCK = 1024
+_AT_ONCE = 512
+_UNLIKELY = 0.5
 
 
 @dataclass(frozen=True)
@@ -37,21 +43,6 @@ class Domain:
     store_size: int | None = None
 
 
-@dataclass(frozen=True)
-class Outcomes:
-    """What became of every question asked in one or several streams of a domain; all are [n].
-
-    `similarity` is that of the nearest stored question, `right` whether its answer is right,
-    `answerable` whether any stored one is, `question` which text was asked.
-    """
-
-    domain: str
-    similarity: NDArray[np.float64]
-    right: NDArray[np.bool_]
-    answerable: NDArray[np.bool_]
-    question: NDArray[np.int64]
-
-
 def domain_from_pairs(name: str, pairs: Sequence[Pair]) -> Domain:
     """Prompts asked of a store of all `other` questions.
 
@@ -59,17 +50,16 @@ def domain_from_pairs(name: str, pairs: Sequence[Pair]) -> Domain:
     question in no positive pair is only a look-alike in the store. Two that have the same answer
     without the pairs saying so are counted as wrong, so the error can only come out too high.
     """
-    texts = tuple(dict.fromkeys(text for pair in pairs for text in (pair.prompt, pair.other)))
-    row = {text: index for index, text in enumerate(texts)}
-    parent = list(range(len(texts)))
-    asked, storable = np.zeros(len(texts), np.bool_), np.zeros(len(texts), np.bool_)
-    for pair in pairs:
-        storable[row[pair.other]] = True
-        if pair.positive:
-            asked[row[pair.prompt]] = True
-            parent[root(parent, row[pair.prompt])] = root(parent, row[pair.other])
-    answers = np.array([root(parent, index) for index in range(len(texts))], np.int64)
-    return Domain(name, texts, answers, asked, storable)
+    answer_of = answers_by_text(pairs)
+    asked = {pair.prompt for pair in pairs if pair.positive}
+    storable = {pair.other for pair in pairs}
+    return Domain(
+        name,
+        tuple(answer_of),
+        np.array(list(answer_of.values()), np.int64),
+        np.array([text in asked for text in answer_of], np.bool_),
+        np.array([text in storable for text in answer_of], np.bool_),
+    )
 
 
 def domain_from_labels(
@@ -127,7 +117,7 @@ def split_asked(domain: Domain, share: float, seed: int = 0) -> tuple[Domain, Do
 
 
 class Remembering:
-    """An embedder that embeds each text once, for figures that ask for the same ones many times."""
+    """An embedder that keeps every vector, for figures that need the same texts many times."""
 
     def __init__(self, embedder: Embedder) -> None:
         self.fingerprint, self.dimension = embedder.fingerprint, embedder.dimension
@@ -155,58 +145,114 @@ def similarities_of(embedder: Embedder, pairs: Sequence[TwoQuestions]) -> NDArra
     return similarities
 
 
-def run_streams(
-    domain: Domain, vectors: Matrix, *, missing: float, seeds: Iterable[int] = SEEDS
-) -> Outcomes:
-    """One stream per seed, pooled. `vectors` are the unit rows [texts, dimension] of the domain.
+@dataclass(frozen=True)
+class Trial:
+    """A question asked of a store: its nearest neighbours, and which answer would be right.
 
-    `missing` is the share (0 to below 1) of the answers asked for, chosen at random, that are
-    taken out of the store: a cache mostly meets questions it cannot answer, and a stream in which
-    every question has its answer stored flatters every method.
+    `question` is its index in the domain's texts. `answerable` says that a stored question has the
+    right answer, `complete` that the store holds nothing but the neighbours.
     """
-    return _pooled(domain.name, [_stream(domain, vectors, missing, seed) for seed in seeds])
+
+    question: int
+    asked: str
+    answer: int
+    neighbours: tuple[Neighbour, ...]
+    answerable: bool
+    complete: bool
+
+    def nearest(self, weights: Weights) -> ScoredCandidate:
+        """The most similar stored question."""
+        return next(iter(self._scores(weights)))
+
+    def likeliest(self, weights: Weights) -> ScoredCandidate:
+        """The stored question with the highest probability if that is .5 or more, else the nearest.
+
+        The cache serves this one at any threshold that its probability reaches.
+        """
+        # No threshold is below .5, and scoring all unlikely neighbours would take most of the time.
+        best = self._scores(weights).best(_UNLIKELY)
+        return self.nearest(weights) if best is None else best
+
+    def _scores(self, weights: Weights) -> CandidateScores:
+        return CandidateScores(self.asked, self.neighbours, weights, self.complete)
 
 
-def _stream(domain: Domain, vectors: Matrix, missing: float, seed: int) -> Outcomes:
+@dataclass(frozen=True)
+class Decided:
+    """What the cache would do with each question asked in one or several streams; all are [n].
+
+    `probability` is that of the likeliest stored answer, `right` whether that is the right one,
+    `answerable` whether any stored one is, `question` which text was asked.
+    """
+
+    domain: str
+    probability: NDArray[np.float64]
+    right: NDArray[np.bool_]
+    answerable: NDArray[np.bool_]
+    question: NDArray[np.int64]
+
+
+def run_trials(
+    domain: Domain, vectors: Matrix, *, missing: float, seeds: Iterable[int]
+) -> list[Trial]:
+    """Every question of every stream, one stream per seed.
+
+    `vectors` are the unit rows [texts, dimension] of the domain. `missing` is the share (0 to below
+    1) of the answers asked for, chosen at random, that are taken out of the store: a cache mostly
+    meets questions it cannot answer, and a stream in which every question has its answer stored
+    flatters every method.
+    """
     asked = np.flatnonzero(domain.asked)
-    stored = stored_in(domain, missing, seed)
-    blocks = [
-        _ask(domain, vectors, asked[start : start + _BLOCK], stored)
-        for start in range(0, len(asked), _BLOCK)
+    return [
+        trial
+        for seed in seeds
+        for trial in _trials_of(domain, vectors, asked, _stored_in(domain, missing, seed))
     ]
-    return _pooled(domain.name, blocks)
 
 
-def _ask(
-    domain: Domain, vectors: Matrix, asked: NDArray[np.int64], stored: NDArray[np.int64]
-) -> Outcomes:
-    similarity = vectors[asked] @ vectors[stored].T
-    same_text = asked[:, None] == stored[None, :]
-    # the very same text is an exact repeat, which is served without asking for a similarity
-    similarity[same_text] = -np.inf
-    nearest = similarity.argmax(axis=1)
-    right = domain.answers[stored][None, :] == domain.answers[asked][:, None]
-    row = np.arange(len(asked))
-    return Outcomes(
-        domain=domain.name,
-        similarity=similarity[row, nearest].astype(np.float64),
-        right=right[row, nearest],
-        answerable=(right & ~same_text).any(axis=1),
-        question=asked,
+def run_trials_once(
+    domain: Domain, vectors: Matrix, *, missing: float, seeds: Sequence[int] = SEEDS
+) -> list[Trial]:
+    """Every question once, in one of the streams: so the n questions are n independent trials.
+
+    Asked in all of them, the same few questions would look like much evidence.
+    """
+    asked = np.flatnonzero(domain.asked)
+    stream = np.random.default_rng(len(asked)).integers(0, len(seeds), len(asked))
+    return [
+        trial
+        for index, seed in enumerate(seeds)
+        for trial in _trials_of(
+            domain, vectors, asked[stream == index], _stored_in(domain, missing, seed)
+        )
+    ]
+
+
+def decide(domain: str, trials: Sequence[Trial], weights: Weights) -> Decided:
+    """Score the neighbours of every trial and take the likeliest."""
+    likeliest = [trial.likeliest(weights) for trial in trials]
+    right = [
+        one.neighbour.answer == trial.answer for one, trial in zip(likeliest, trials, strict=True)
+    ]
+    return Decided(
+        domain=domain,
+        probability=np.array([one.probability for one in likeliest], np.float64),
+        right=np.array(right, np.bool_),
+        answerable=np.array([trial.answerable for trial in trials], np.bool_),
+        question=np.array([trial.question for trial in trials], np.int64),
     )
 
 
-def _pooled(name: str, parts: Sequence[Outcomes]) -> Outcomes:
-    return Outcomes(
-        domain=name,
-        similarity=np.concatenate([part.similarity for part in parts]),
-        right=np.concatenate([part.right for part in parts]),
-        answerable=np.concatenate([part.answerable for part in parts]),
-        question=np.concatenate([part.question for part in parts]),
+def pooled(parts: Sequence[Decided]) -> Decided:
+    """All of them as one; a question keeps its number, which then is one within its domain."""
+    arrays = ("probability", "right", "answerable", "question")
+    return Decided(
+        " and ".join(dict.fromkeys(part.domain for part in parts)),
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in arrays),
     )
 
 
-def stored_in(domain: Domain, missing: float, seed: int) -> NDArray[np.int64]:
+def _stored_in(domain: Domain, missing: float, seed: int) -> NDArray[np.int64]:
     """Which texts a stream stores, as indices."""
     chooser = np.random.default_rng(seed)
     storable = domain.storable.copy()
@@ -225,114 +271,12 @@ def stored_in(domain: Domain, missing: float, seed: int) -> NDArray[np.int64]:
     return stored
 
 
-_SCORED_AT_ONCE = 512
-_UNLIKELY = 0.5
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A question asked of a store: its nearest neighbours, and which answer would be right.
-
-    `question` is its place in the domain's texts, `complete` says that nothing else was stored.
-    """
-
-    question: int
-    asked: str
-    answer: int
-    neighbours: tuple[Neighbour, ...]
-    answerable: bool
-    complete: bool
-
-    def nearest(self, weights: Weights) -> ScoredCandidate:
-        return next(iter(self._judgement(weights)))
-
-    def likeliest(self, weights: Weights) -> ScoredCandidate:
-        """The one that the cache would serve at any threshold that its probability reaches, where
-        that is one half or more; else the nearest.
-        """
-        # Below, no threshold will ever be; and to look among the unlikely takes all of the time.
-        best = self._judgement(weights).best(_UNLIKELY)
-        return self.nearest(weights) if best is None else best
-
-    def _judgement(self, weights: Weights) -> CandidateScores:
-        return CandidateScores(self.asked, self.neighbours, weights, self.complete)
-
-
-@dataclass(frozen=True)
-class Decided:
-    """What the cache would do with every question; all are [n], as those of `Outcomes`.
-
-    `probability` is that of the likeliest stored answer, `right` whether that is the right one.
-    """
-
-    domain: str
-    probability: NDArray[np.float64]
-    right: NDArray[np.bool_]
-    answerable: NDArray[np.bool_]
-    question: NDArray[np.int64]
-
-
-def run_trials(
-    domain: Domain, vectors: Matrix, *, missing: float, seeds: Iterable[int]
-) -> list[Trial]:
-    """Every question of every stream, seed by seed; see `run_streams` for the arguments."""
-    asked = np.flatnonzero(domain.asked)
-    return [
-        met
-        for seed in seeds
-        for met in _trials_of(domain, vectors, asked, stored_in(domain, missing, seed))
-    ]
-
-
-def run_trials_once(
-    domain: Domain, vectors: Matrix, *, missing: float, seeds: Sequence[int] = SEEDS
-) -> list[Trial]:
-    """Every question once, in one of the streams: so the n questions are n independent trials.
-
-    Asked in all of them, the same few questions would look like much evidence.
-    """
-    asked = np.flatnonzero(domain.asked)
-    stream = np.random.default_rng(len(asked)).integers(0, len(seeds), len(asked))
-    return [
-        met
-        for index, seed in enumerate(seeds)
-        for met in _trials_of(
-            domain, vectors, asked[stream == index], stored_in(domain, missing, seed)
-        )
-    ]
-
-
-def decide(domain: str, met: Sequence[Trial], weights: Weights) -> Decided:
-    """Judge all of them."""
-    judged = [one.likeliest(weights) for one in met]
-    return Decided(
-        domain=domain,
-        probability=np.array([one.probability for one in judged], np.float64),
-        right=np.array(
-            [j.neighbour.answer == one.answer for j, one in zip(judged, met, strict=True)], np.bool_
-        ),
-        answerable=np.array([one.answerable for one in met], np.bool_),
-        question=np.array([one.question for one in met], np.int64),
-    )
-
-
-def pooled(parts: Sequence[Decided]) -> Decided:
-    """All of them as one; a question keeps its number, which then is one within its domain."""
-    return Decided(
-        domain=" and ".join(dict.fromkeys(part.domain for part in parts)),
-        probability=np.concatenate([part.probability for part in parts]),
-        right=np.concatenate([part.right for part in parts]),
-        answerable=np.concatenate([part.answerable for part in parts]),
-        question=np.concatenate([part.question for part in parts]),
-    )
-
-
 def _trials_of(
     domain: Domain, vectors: Matrix, asked: NDArray[np.int64], stored: NDArray[np.int64]
 ) -> Iterator[Trial]:
     k = min(CANDIDATES, len(stored))
-    for start in range(0, len(asked), _SCORED_AT_ONCE):
-        block = asked[start : start + _SCORED_AT_ONCE]
+    for start in range(0, len(asked), _AT_ONCE):
+        block = asked[start : start + _AT_ONCE]
         similarity = vectors[block] @ vectors[stored].T
         right = domain.answers[stored][None, :] == domain.answers[block][:, None]
         # the very same text is an exact repeat, which is served without being judged

@@ -1,4 +1,7 @@
-"""What a teacher said of pairs, kept on disk as it comes."""
+"""Labels pairs by a teacher or by their known answers, and estimates what a teacher costs.
+
+A teacher's verdicts are appended to a file as they come, so that none is paid for twice.
+"""
 
 import json
 import os
@@ -8,23 +11,24 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field
 
+from semcache_core._utils.json_lines import JsonLine, parse_model, parse_object
 from semcache_core.errors import TrainingError
 from semcache_core.training.data.records import (
     MinedPair,
     Progress,
     json_line,
-    parse_object,
     same_known_answer,
 )
 from semcache_core.training.data.teacher import SCHEMA, Teacher, TeacherLabel, messages, verdict_key
 from semcache_core.types import Clock
 
 _BEGINNING = b'{"key": "'
-_STORED_EXAMPLE = '{"key": "...", "probability": 0.9, "reason": "..."}'
+_STORED_EXAMPLE = (
+    '{"key": "...", "probability": 0.9, "reason": "..."}, remove the line, or name another file'
+)
 
 
 class VerdictStore:
@@ -92,32 +96,21 @@ def _mended(content: bytes) -> bytes:
     return content + b"\n" if last else content
 
 
+class _VerdictLine(JsonLine):
+    key: str = Field(description="the key of a verdict, remove the line, or name another file")
+    probability: float = Field(ge=0, le=1, description="a number from 0 to 1, or remove the line")
+    reason: str = Field(description="a text, or remove the line")
+
+
 def _stored_verdicts(content: bytes, path: Path) -> dict[str, TeacherLabel]:
     verdicts = {}
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if line.strip():
+    for number, data in enumerate(content.split(b"\n"), start=1):
+        if data.strip():
             where = f"{path}, line {number}"
-            data = parse_object(line, where, _STORED_EXAMPLE)
-            verdicts[_stored_key(data, where)] = _stored_verdict(data, where)
+            found = parse_object(data, where, _STORED_EXAMPLE, TrainingError)
+            line = parse_model(_VerdictLine, found, where, _STORED_EXAMPLE, TrainingError)
+            verdicts[line.key] = TeacherLabel(probability=line.probability, reason=line.reason)
     return verdicts
-
-
-def _stored_key(data: dict[str, Any], where: str) -> str:
-    key = data.get("key")
-    if not isinstance(key, str):
-        raise TrainingError(
-            f"{where}: key is {key!r}; this is no line of a store of verdicts: remove the line, or "
-            "name another file"
-        )
-    return key
-
-
-def _stored_verdict(data: dict[str, Any], where: str) -> TeacherLabel:
-    try:
-        return TeacherLabel.model_validate(data)
-    except ValidationError as error:
-        wrong = "; ".join(f"{e['loc'][0]} is {e['input']!r}: {e['msg']}" for e in error.errors())
-        raise TrainingError(f"{where} holds no verdict ({wrong}); remove the line") from None
 
 
 ATTEMPTS = 4

@@ -1,19 +1,61 @@
-"""A log of questions, read from JSON lines, and what is known of their answers."""
+"""Questions and pairs of questions, read from and written to JSON lines."""
 
 import json
 import string
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Annotated, Any, Protocol, TypeAlias, TypeVar
+
+from pydantic import Field, PlainValidator, field_validator
 
 from semcache_core._utils.files import write_whole
+from semcache_core._utils.json_lines import JsonLine, parse_model, parse_object
 from semcache_core.errors import TrainingError
 
 _QUESTION_EXAMPLE = '{"question": "..."}'
+_PAIR_EXAMPLE = '{"prompt": "...", "other": "...", "same_answer": 1}'
+_MINED_EXAMPLE = '{"prompt": "...", "other": "..."}'
 _CLOSING = " .?!,;:…。？！"
 _ARTICLES = frozenset(("a", "an", "the"))
+
+Parsed = TypeVar("Parsed")
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called with what is being counted, how many are done and how many there are."""
+
+
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("not a text")
+    return value
+
+
+def _text(value: object) -> str:
+    if not _string(value).strip():
+        raise ValueError("a blank text")
+    return _string(value)
+
+
+def _id(value: object) -> str:
+    if not _string(value):
+        raise ValueError("an empty text")
+    return _string(value)
+
+
+def texts(value: object) -> tuple[str, ...]:
+    """The texts of a JSON list; ValueError when it is no list, and for a blank text."""
+    if not isinstance(value, list):
+        raise ValueError("not a list")
+    return tuple(_text(one) for one in value)
+
+
+# Plain validators, since pydantic's own refuse lone surrogates, which JSON can spell.
+String: TypeAlias = Annotated[str, PlainValidator(_string)]
+Text: TypeAlias = Annotated[str, PlainValidator(_text)]
+Id: TypeAlias = Annotated[str, PlainValidator(_id)]
+Texts: TypeAlias = Annotated[tuple[str, ...], PlainValidator(texts)]
 
 
 @dataclass(frozen=True)
@@ -69,6 +111,17 @@ def fold_question(text: str) -> str:
     return words.rstrip(_CLOSING) or words
 
 
+class _QuestionLine(JsonLine):
+    question: Text = Field(description="a question as text")
+    answer: tuple[str, ...] = Field((), description="a text or a list of texts, none blank")
+    answer_id: Id | None = Field(None, description="the intent or group as text")
+
+    @field_validator("answer", mode="plain")
+    @classmethod
+    def _answers(cls, value: object) -> tuple[str, ...]:
+        return texts(value if isinstance(value, list) else [value])
+
+
 def read_questions(file: str | Path) -> list[Question]:
     """Read `{"question"}` lines, with an optional `"answer"` or `"answer_id"` in each.
 
@@ -76,36 +129,26 @@ def read_questions(file: str | Path) -> list[Question]:
     Other fields are ignored, blank lines skipped. Raises TrainingError naming file and line for a
     line that is not such an object, and for a file without questions.
     """
-    questions = [
-        parse_question(data, where) for where, data in read_objects(file, _QUESTION_EXAMPLE)
-    ]
-    if not questions:
-        raise TrainingError(f"{file} holds no questions; give lines like {_QUESTION_EXAMPLE}")
-    return questions
+    return read_lines(file, parse_question, _QUESTION_EXAMPLE, "questions")
 
 
 def parse_question(data: dict[str, Any], where: str) -> Question:
     """The Question of one object; `where` (file and line) begins the text of a TrainingError."""
-    return Question(
-        text_field(data, "question", where),
-        _answers(data.get("answer"), where),
-        parse_answer_id(data.get("answer_id"), "answer_id", where),
-    )
+    line = parse_model(_QuestionLine, data, where, _QUESTION_EXAMPLE, TrainingError)
+    return Question(line.question, line.answer, line.answer_id)
 
 
-def parse_answer_id(value: object, name: str, where: str) -> str | None:
-    """`value` if it is an id or absent; TrainingError naming the field `name` if not."""
-    if value is None or (isinstance(value, str) and value):
-        return value
-    raise TrainingError(f"{where}: {name} is {value!r}; give the intent or group as text")
+def read_lines(
+    file: str | Path, parse: Callable[[dict[str, Any], str], Parsed], example: str, what: str
+) -> list[Parsed]:
+    """`parse(object, place)` of each line of `file`; TrainingError as in `read_objects`.
 
-
-def text_field(data: dict[str, Any], name: str, where: str) -> str:
-    """The field `name` of `data`, which must be a text that is not blank."""
-    text = data.get(name)
-    if not isinstance(text, str) or not text.strip():
-        raise TrainingError(f"{where}: {name} is {text!r}; give a question as text")
-    return text
+    A file without lines is a TrainingError too, which says that it holds no `what`.
+    """
+    parsed = [parse(data, where) for where, data in read_objects(file, example)]
+    if not parsed:
+        raise TrainingError(f"{file} holds no {what}; give lines like {example}")
+    return parsed
 
 
 def read_objects(file: str | Path, example: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -124,18 +167,7 @@ def read_objects(file: str | Path, example: str) -> Iterator[tuple[str, dict[str
     for number, line in enumerate(lines, start=1):
         if line.strip():
             where = f"{path}, line {number}"
-            yield where, parse_object(line, where, example)
-
-
-def parse_object(line: str | bytes, where: str, example: str) -> dict[str, Any]:
-    """The JSON object in a line; a TrainingError names `where` and shows `example`."""
-    try:
-        data: Any = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise TrainingError(f"{where} is not JSON ({error}): {line[:80]!r}") from None
-    if not isinstance(data, dict):
-        raise TrainingError(f"{where} is {line[:80]!r}; write an object like {example}")
-    return data
+            yield where, parse_object(line, where, example, TrainingError)
 
 
 def json_line(data: dict[str, Any]) -> bytes:
@@ -146,25 +178,8 @@ def json_line(data: dict[str, Any]) -> bytes:
         return (json.dumps(data) + "\n").encode()
 
 
-def _answers(value: object, where: str) -> tuple[str, ...]:
-    found = [] if value is None else value if isinstance(value, list) else [value]
-    for answer in found:
-        if not isinstance(answer, str) or not answer.strip():
-            raise TrainingError(
-                f"{where}: answer is {value!r}; give a text or a list of texts, or leave it out"
-            )
-    return tuple(found)
-
-
 def _is_punctuation(character: str) -> bool:
     return character in string.punctuation or unicodedata.category(character).startswith("P")
-
-
-_PAIR_EXAMPLE = '{"prompt": "...", "other": "...", "same_answer": 1}'
-_MINED_EXAMPLE = '{"prompt": "...", "other": "..."}'
-
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with what is being counted, how many are done and how many there are."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +246,31 @@ class TwoQuestions(Protocol):
     def other(self) -> str: ...
 
 
+class _PairLine(JsonLine):
+    prompt: Text = Field(description="a question as text")
+    other: Text = Field(description="a question as text")
+    same_answer: float | None = Field(None, ge=0, le=1, description="a number from 0 to 1")
+    domain: String = Field("", description="a text")
+    split: String = Field("", description="a text")
+
+    @field_validator("same_answer", mode="before")
+    @classmethod
+    def _as_number(cls, value: object) -> object:
+        return float(value) if isinstance(value, bool) else value
+
+
+class _MinedLine(_PairLine):
+    # a little room: the length of a float32 vector is not exactly 1
+    similarity: float | None = Field(
+        None, ge=-1.001, le=1.001, description="a cosine, or leave it out"
+    )
+    reason: String = Field("", description="a text")
+    prompt_answers: Texts = Field((), description="a list of texts, none blank")
+    other_answers: Texts = Field((), description="a list of texts, none blank")
+    prompt_answer_id: Id | None = Field(None, description="the intent or group as text")
+    other_answer_id: Id | None = Field(None, description="the intent or group as text")
+
+
 def read_pairs(file: str | Path, domain: str | None = None) -> list[Pair]:
     """Read `{"prompt", "other", "same_answer"}` lines, with an optional `"domain"`, `"split"`.
 
@@ -238,10 +278,7 @@ def read_pairs(file: str | Path, domain: str | None = None) -> list[Pair]:
     skipped. Raises TrainingError naming file and line for a line that is not such an object, and
     for a file without pairs.
     """
-    pairs = [_pair(data, where, domain) for where, data in read_objects(file, _PAIR_EXAMPLE)]
-    if not pairs:
-        raise TrainingError(f"{file} holds no pairs; give lines like {_PAIR_EXAMPLE}")
-    return pairs
+    return read_lines(file, partial(_pair, domain=domain), _PAIR_EXAMPLE, "pairs")
 
 
 def read_mined(file: str | Path) -> list[MinedPair]:
@@ -251,10 +288,7 @@ def read_mined(file: str | Path) -> list[MinedPair]:
     (lists of texts), `"prompt_answer_id"`, `"other_answer_id"`, `"same_answer"` and `"reason"`;
     any other is kept in `extra`. Raises TrainingError as `read_pairs` does.
     """
-    pairs = [_mined(data, where) for where, data in read_objects(file, _MINED_EXAMPLE)]
-    if not pairs:
-        raise TrainingError(f"{file} holds no pairs; give lines like {_MINED_EXAMPLE}")
-    return pairs
+    return read_lines(file, _mined, _MINED_EXAMPLE, "pairs")
 
 
 def write_pairs(file: str | Path, pairs: Iterable[Pair | MinedPair]) -> None:
@@ -267,71 +301,29 @@ def write_pairs(file: str | Path, pairs: Iterable[Pair | MinedPair]) -> None:
 
 
 def _pair(data: dict[str, Any], where: str, domain: str | None) -> Pair:
-    texts = [text_field(data, name, where) for name in ("prompt", "other")]
-    label = _label(data, where)
-    if label is None:
+    line = parse_model(_PairLine, data, where, _PAIR_EXAMPLE, TrainingError)
+    if line.same_answer is None:
         raise TrainingError(
-            f"{where}: same_answer is None; give a number from 0 to 1, or label the pairs first"
+            f"{where}: same_answer is missing; give a number from 0 to 1, or label the pairs first"
         )
-    named = _string(data, "domain", where) if domain is None else domain
-    return Pair(texts[0], texts[1], label, named, _string(data, "split", where))
+    named = line.domain if domain is None else domain
+    return Pair(line.prompt, line.other, line.same_answer, named, line.split)
 
 
 def _mined(data: dict[str, Any], where: str) -> MinedPair:
-    known = {
-        "prompt", "other", "similarity", "split", "domain", "prompt_answers", "other_answers",
-        "prompt_answer_id", "other_answer_id", "same_answer", "reason",
-    }  # fmt: skip
+    line = parse_model(_MinedLine, data, where, _MINED_EXAMPLE, TrainingError)
     return MinedPair(
-        questions=(_question(data, "prompt", where), _question(data, "other", where)),
-        similarity=_similarity(data, where),
-        split=_string(data, "split", where),
-        domain=_string(data, "domain", where),
-        same_answer=_label(data, where),
-        reason=_string(data, "reason", where),
-        extra={name: value for name, value in data.items() if name not in known},
+        questions=(
+            Question(line.prompt, line.prompt_answers, line.prompt_answer_id),
+            Question(line.other, line.other_answers, line.other_answer_id),
+        ),
+        similarity=line.similarity,
+        split=line.split,
+        domain=line.domain,
+        same_answer=line.same_answer,
+        reason=line.reason,
+        extra={n: value for n, value in data.items() if n not in _MinedLine.model_fields},
     )
-
-
-def _question(data: dict[str, Any], name: str, where: str) -> Question:
-    answers = data.get(f"{name}_answers", [])
-    if not isinstance(answers, list) or not all(isinstance(a, str) and a.strip() for a in answers):
-        raise TrainingError(f"{where}: {name}_answers is {answers!r}; give a list of texts")
-    id_name = f"{name}_answer_id"
-    return Question(
-        text_field(data, name, where),
-        tuple(answers),
-        parse_answer_id(data.get(id_name), id_name, where),
-    )
-
-
-def _label(data: dict[str, Any], where: str) -> float | None:
-    label = data.get("same_answer")
-    if label is None:
-        return None
-    # written so that NaN, which JSON readers accept, fails too
-    if not isinstance(label, int | float) or not 0 <= label <= 1:
-        raise TrainingError(f"{where}: same_answer is {label!r}; give a number from 0 to 1")
-    return float(label)
-
-
-def _similarity(data: dict[str, Any], where: str) -> float | None:
-    similarity = data.get("similarity")
-    if similarity is None:
-        return None
-    # a little room: the length of a float32 vector is not exactly 1
-    if not isinstance(similarity, int | float) or not abs(similarity) <= 1.001:
-        raise TrainingError(
-            f"{where}: similarity is {similarity!r}; give a cosine, or leave it out"
-        )
-    return float(similarity)
-
-
-def _string(data: dict[str, Any], name: str, where: str) -> str:
-    value = data.get(name, "")
-    if not isinstance(value, str):
-        raise TrainingError(f"{where}: {name} is {value!r}; give a text")
-    return value
 
 
 def _fields(pair: Pair | MinedPair) -> dict[str, Any]:

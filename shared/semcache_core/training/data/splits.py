@@ -1,4 +1,4 @@
-"""What a cache sees: each question against a store, the nearest stored one served or not."""
+"""Deals pairs to training, calibration and test so that no question is in two of them."""
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
@@ -6,15 +6,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from semcache_core.errors import TrainingError
-from semcache_core.training.data.records import TwoQuestions
-
-
-def root(parent: list[int], index: int) -> int:
-    """The item that stands for all those joined with `index`; paths are shortened on the way."""
-    while parent[index] != index:
-        parent[index] = index = parent[parent[index]]
-    return index
-
+from semcache_core.training.data.records import Pair, TwoQuestions
 
 SPLITS = ("train", "calibration", "test")
 SHARES = (0.8, 0.1, 0.1)
@@ -84,15 +76,33 @@ def split_pairs(
     return dealt
 
 
+def answers_by_text(pairs: Sequence[Pair]) -> dict[str, int]:
+    """A number for each text of the pairs, equal for texts with the same answer.
+
+    Texts joined by positive pairs, directly or through others, have the same answer.
+    """
+    texts = dict.fromkeys(text for pair in pairs for text in (pair.prompt, pair.other))
+    row = {text: index for index, text in enumerate(texts)}
+    links = ((row[pair.prompt], row[pair.other]) for pair in pairs if pair.positive)
+    return dict(zip(texts, components(len(row), links), strict=True))
+
+
 def components(n: int, links: Iterable[tuple[int, int]]) -> list[int]:
     """For each of `n` items the component it is in, when `links` connect them; [n].
 
     A component is named by one of its items.
     """
     parent = list(range(n))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            # shortens the path for the next time
+            parent[index] = index = parent[parent[index]]
+        return index
+
     for one, other in links:
-        parent[root(parent, one)] = root(parent, other)
-    return [root(parent, index) for index in range(n)]
+        parent[root(one)] = root(other)
+    return [root(index) for index in range(n)]
 
 
 def deal(component: Sequence[int], shares: Sequence[float], seed: int, what: str) -> list[str]:
