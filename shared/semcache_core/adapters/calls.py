@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from semcache_core.adapters.answers import UsageOf, unknown_usage
 from semcache_core.adapters.audits import Audits
 from semcache_core.cache import SemanticCache
-from semcache_core.pipeline.single_flight import AsyncSharedCalls, Outcome, SharedCalls
+from semcache_core.pipeline.single_flight import AsyncSingleFlight, Outcome, SingleFlight
 from semcache_core.request import digest
 from semcache_core.types import Hit, Request, Usage
 
@@ -124,8 +124,8 @@ class CachedCalls(Generic[Q, A]):
         self._cache, self._read = cache, read
         self._answers, self._unobserved = answers, unobserved
         self._usage, self._clock = usage, clock
-        self._flights: dict[int, SharedCalls[Any]] = {}
-        self._async_flights: AsyncSharedCalls[Any] = AsyncSharedCalls()
+        self._flights: dict[int, SingleFlight[Any]] = {}
+        self._async_flights: AsyncSingleFlight[Any] = AsyncSingleFlight()
         self._audits = Audits(cache)
 
     def ask(self, question: Q) -> PendingCall[Q, A]:
@@ -307,7 +307,7 @@ class CachedCalls(Generic[Q, A]):
                 asked.answer = self._answers.load(outcome.text, outcome.hit)
                 asked.hit = outcome.hit
 
-    def _of_this_process(self) -> SharedCalls[Any]:
+    def _of_this_process(self) -> SingleFlight[Any]:
         """A forked child would wait for threads that it does not have."""
         pid = os.getpid()
-        return self._flights.get(pid) or self._flights.setdefault(pid, SharedCalls())
+        return self._flights.get(pid) or self._flights.setdefault(pid, SingleFlight())
