@@ -252,7 +252,8 @@ class AsyncSingleFlight(Generic[T]):
 
         async def source(outcome: Outcome) -> AsyncGenerator[T, None]:
             outcome.value = await create()
-            for item in ():
+            no_items: tuple[T, ...] = ()
+            for item in no_items:
                 yield item
 
         call, _ = self.join(key, source)
