@@ -1,9 +1,7 @@
-"""A chat model whose `_generate` and `_stream` are told of the config that a call was given.
+"""CachedChatModel: a chat model with a semantic cache in front of it."""
 
-LangChain tells them of the run's callbacks at most, so it is handed down as an argument of the
-call. A context variable would not do: a stream's steps may run in one context after another.
-"""
-
+import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from contextvars import Context, copy_context
@@ -12,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
+    BaseCallbackHandler,
     CallbackManager,
     CallbackManagerForLLMRun,
 )
+from langchain_core.callbacks.manager import ahandle_event, handle_event
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
@@ -30,34 +30,34 @@ from semcache_core.adapters import (
     check_given,
     check_pace,
     check_writer,
+    described,
     open_cache,
     set_last_hit,
 )
 from typing_extensions import Self
 
 from langchain_semcache.calls import (
-    STREAM,
-    WHOLE,
+    CHAT,
+    CHAT_STREAM,
     ChatCalls,
     Question,
     RunManager,
-    areplayed,
-    replayed,
+    chunks_of,
 )
 from langchain_semcache.request import RequestReader, namespace_of_config
-from langchain_semcache.serialization import Run
-from langchain_semcache.wrapper import OWN_ARGUMENT, Delegating, check_model
+from langchain_semcache.serialization import EVENT
+from langchain_semcache.wrapper import OWN_ARGUMENT, DelegatingChatModel, check_model
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
 
 @dataclass
-class Call:
-    """What one call was told, and in which context; and the hit that answered it, once known.
+class CallConfig:
+    """The config and the context of one call; and the hit that answered it, once known.
 
-    A stream may be read in another context than it was asked for in, such as by a web server when
-    the endpoint has returned: the tenant is that of the asker.
+    A stream may be read in another context than the caller's, such as by a web server when the
+    endpoint has returned. The tenant is the one of the caller's context.
     """
 
     config: RunnableConfig
@@ -65,76 +65,59 @@ class Call:
     hit: Hit | None = None
 
 
-def call_of(config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> Call:
-    """A new one, or the one among `kwargs`. It names the run, so that its handlers know it."""
-    if OWN_ARGUMENT in kwargs:
-        call: Call = kwargs[OWN_ARGUMENT]
-        return call
-    told = ensure_config(config)
-    return Call({**told, "run_id": told.get("run_id") or uuid7()})
+def _with_call(
+    config: RunnableConfig | None, arguments: Mapping[str, Any]
+) -> tuple[CallConfig, dict[str, Any]]:
+    """Return the `CallConfig` among `arguments`, or a new one, and arguments that hold it.
+
+    A new one names the run, so that the run's handlers recognise its events.
+    """
+    call: CallConfig | None = arguments.get(OWN_ARGUMENT)
+    if call is None:
+        config = ensure_config(config)
+        call = CallConfig({**config, "run_id": config.get("run_id") or uuid7()})
+    return call, {**arguments, OWN_ARGUMENT: call}
 
 
-def _telling(config: RunnableConfig | None, kwargs: dict[str, Any]) -> tuple[Call, dict[str, Any]]:
-    """The call, and the arguments that hand it down."""
-    call = call_of(config, kwargs)
-    return call, {**kwargs, OWN_ARGUMENT: call}
+class ConfigAwareChatModel(DelegatingChatModel):
+    """Passes a `CallConfig` to `_generate` and `_stream`, as the argument `semcache_call`.
 
-
-class ToldOfCalls(Delegating):
-    """Passes a `Call` down as the argument `semcache_call`."""
+    LangChain passes them the run's callbacks at most. A context variable would not do, as the steps
+    of a stream may run in different contexts.
+    """
 
     def invoke(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
-        call, told = _telling(config, kwargs)
-        return super().invoke(input, call.config, stop=stop, **told)
+        call, kwargs = _with_call(config, kwargs)
+        return super().invoke(input, call.config, **kwargs)
 
     async def ainvoke(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
-        call, told = _telling(config, kwargs)
+        call, kwargs = _with_call(config, kwargs)
         try:
-            return await super().ainvoke(input, call.config, stop=stop, **told)
+            return await super().ainvoke(input, call.config, **kwargs)
         finally:
             set_last_hit(call.hit)  # LangChain asks in a task of its own
 
     def stream(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[AIMessageChunk]:
-        call, told = _telling(config, kwargs)
-        return super().stream(input, call.config, stop=stop, **told)
+        call, kwargs = _with_call(config, kwargs)
+        return super().stream(input, call.config, **kwargs)
 
     def astream(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
-        call, told = _telling(config, kwargs)
-        return super().astream(input, call.config, stop=stop, **told)
+        call, kwargs = _with_call(config, kwargs)
+        return super().astream(input, call.config, **kwargs)
 
     def stream_events(
         self, input: Any, config: Any = None, *, version: Any = "v2", **kwargs: Any
     ) -> Any:
         if version == "v3":  # the others are made from `stream`
-            call, kwargs = _telling(config, kwargs)
+            call, kwargs = _with_call(config, kwargs)
             config = call.config
         return super().stream_events(input, config, version=version, **kwargs)
 
@@ -142,12 +125,12 @@ class ToldOfCalls(Delegating):
         self, input: Any, config: Any = None, *, version: Any = "v2", **kwargs: Any
     ) -> Any:
         if version == "v3":
-            call, kwargs = _telling(config, kwargs)
+            call, kwargs = _with_call(config, kwargs)
             config = call.config
         return super().astream_events(input, config, version=version, **kwargs)
 
 
-class CachedChatModel(ToldOfCalls):
+class CachedChatModel(ConfigAwareChatModel):
     """`CachedChatModel(ChatOpenAI(...))`: use it wherever that model was used.
 
     Takes the keyword arguments of `SemanticLLMCache` and those of any chat model. `invoke`,
@@ -155,16 +138,16 @@ class CachedChatModel(ToldOfCalls):
     `bind_tools` and `with_structured_output` give. A stream is stored when it has ended normally,
     and replayed in chunks, `pace` seconds apart. Identical calls at the same time are one call of
     the model. `last_hit()`, `response_metadata["semcache"]` and a callback event `semcache_hit`
-    tell of hits.
+    show hits.
 
-    The model is asked by its `_generate` and `_stream`, so that a call is one traced run: a cache
+    The model is asked by its `_generate` and `_stream`, so that a call is one traced run. A cache
     of the model's own, or LangChain's global one, is not asked, and its rate limiter waits for
     misses only. `namespace` is the tenant, by default
     `config["configurable"]["semcache_namespace"]` of the call. A hit that is audited is served at
-    once, and the model asked in the background (`audit_rate`).
+    once, and the model is asked in the background (`audit_rate`).
 
-    Fails open: an error of the cache is a miss, counted in `stats().failures`; an error of the
-    model passes as itself, to all who wait for that answer, and is not stored.
+    Fails open: an error of the cache is a miss, counted in `stats().failures`. An error of the
+    model reaches all callers that wait for that answer, and is not stored.
     """
 
     semantic_cache: SkipValidation[SemanticCache] = Field(exclude=True, repr=False)
@@ -207,74 +190,78 @@ class CachedChatModel(ToldOfCalls):
         self._calls()
         return self
 
-    # -- what LangChain's methods ask --------------------------------------------------------------
+    # -- called by LangChain -----------------------------------------------------------------------
 
     def _generate(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
-        semcache_call: Call | None = None,
+        semcache_call: CallConfig | None = None,
         **kwargs: Any,
     ) -> ChatResult:
         calls = self._calls()
-        asked = calls.ask(self._question(messages, stop, kwargs, semcache_call, run_manager))
-        set_last_hit(None)
-        results = list(calls.items(asked, WHOLE))
-        if asked.answer is None:
+        pending = calls.ask(self._question(messages, stop, kwargs, semcache_call, run_manager))
+        results = list(calls.items(pending, CHAT))
+        if pending.answer is None:
             return results[0]
-        self._tell(asked.hit, semcache_call, run_manager)
-        return ChatResult(generations=asked.answer)
+        self._announce(pending.hit, semcache_call, run_manager)
+        return ChatResult(generations=pending.answer)
 
     async def _agenerate(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        semcache_call: Call | None = None,
+        semcache_call: CallConfig | None = None,
         **kwargs: Any,
     ) -> ChatResult:
         calls = self._calls()
-        asked = await calls.aask(self._question(messages, stop, kwargs, semcache_call, run_manager))
-        results = [item async for item in calls.aitems(asked, WHOLE)]
-        if asked.answer is None:
+        question = self._question(messages, stop, kwargs, semcache_call, run_manager)
+        pending = await calls.aask(question)
+        results = [item async for item in calls.aitems(pending, CHAT)]
+        if pending.answer is None:
             return results[0]
-        await self._atell(asked.hit, semcache_call, run_manager)
-        return ChatResult(generations=asked.answer)
+        await self._aannounce(pending.hit, semcache_call, run_manager)
+        return ChatResult(generations=pending.answer)
 
     def _stream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
-        semcache_call: Call | None = None,
+        semcache_call: CallConfig | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         calls = self._calls()
-        asked = calls.ask(self._question(messages, stop, kwargs, semcache_call, run_manager))
-        set_last_hit(None)
-        yield from calls.items(asked, STREAM)
-        if asked.answer is not None:
-            self._tell(asked.hit, semcache_call, run_manager)
-            yield from replayed(asked.answer[0], self.pace)
+        pending = calls.ask(self._question(messages, stop, kwargs, semcache_call, run_manager))
+        yield from calls.items(pending, CHAT_STREAM)
+        if pending.answer is not None:
+            self._announce(pending.hit, semcache_call, run_manager)
+            for number, chunk in enumerate(chunks_of(pending.answer[0])):
+                if number and self.pace:
+                    time.sleep(self.pace)
+                yield chunk
 
     async def _astream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        semcache_call: Call | None = None,
+        semcache_call: CallConfig | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         calls = self._calls()
-        asked = await calls.aask(self._question(messages, stop, kwargs, semcache_call, run_manager))
-        set_last_hit(None)
-        async with aclosing(calls.aitems(asked, STREAM)) as items:
+        question = self._question(messages, stop, kwargs, semcache_call, run_manager)
+        pending = await calls.aask(question)
+        async with aclosing(calls.aitems(pending, CHAT_STREAM)) as items:
             async for chunk in items:
                 yield chunk
-        if asked.answer is not None:
-            await self._atell(asked.hit, semcache_call, run_manager)
-            async for chunk in areplayed(asked.answer[0], self.pace):
+        if pending.answer is not None:
+            await self._aannounce(pending.hit, semcache_call, run_manager)
+            for number, chunk in enumerate(chunks_of(pending.answer[0])):
+                if number:  # other tasks get a turn between two chunks, without a pace too
+                    await asyncio.sleep(self.pace or 0)
                 yield chunk
 
     # -- for the app -------------------------------------------------------------------------------
@@ -300,17 +287,17 @@ class CachedChatModel(ToldOfCalls):
         from langchain_core.language_models._utils import _normalize_messages
 
         messages = _normalize_messages(self._convert_input(input).to_messages())
-        question = self._question(messages, stop, kwargs, call_of(config, {}))
+        question = self._question(messages, stop, kwargs, _with_call(config, {})[0])
         return self._calls().explain(question)
 
     # -- helpers -----------------------------------------------------------------------------------
 
     def _calls(self) -> ChatCalls:
-        """Made anew when what it works with has changed: a copy for another tenant must not go on
-        with the answers of the first.
+        """Make them again when an option has changed: a copy for another tenant must not use the
+        answers of the first.
         """
-        told = (self.split, self.namespace, self.normalise_system, self.writer)
-        parts = (self.semantic_cache, *told)
+        options = (self.split, self.namespace, self.normalise_system, self.writer)
+        parts = (self.semantic_cache, *options)
         made = self._made
         if made is None or made[0] != parts:
             made = self._made = (parts, ChatCalls(self.semantic_cache, RequestReader(*parts)))
@@ -321,48 +308,57 @@ class CachedChatModel(ToldOfCalls):
         messages: list[BaseMessage],
         stop: list[str] | None,
         arguments: dict[str, Any],
-        call: Call | None,
+        call: CallConfig | None,
         run_manager: RunManager | None = None,
     ) -> Question:
         config, context = (None, None) if call is None else (call.config, call.context)
         return Question(self.model, messages, stop, arguments, config, run_manager, context)
 
-    def _tell(self, hit: Hit | None, call: Call | None, run_manager: RunManager | None) -> None:
-        _note(hit, call)
-        with self.semantic_cache.failing_open("announce"):
-            if hit is not None and (run := self._run(call, run_manager)) is not None:
-                run.announce(hit)
-
-    async def _atell(
-        self, hit: Hit | None, call: Call | None, run_manager: RunManager | None
+    def _announce(
+        self, hit: Hit | None, call: CallConfig | None, manager: RunManager | None
     ) -> None:
-        _note(hit, call)
-        with self.semantic_cache.failing_open("announce"):
-            if hit is not None and (run := self._run(call, run_manager)) is not None:
-                await run.aannounce(hit)
+        """Send the event `semcache_hit` to handlers, tracers and `astream_events`."""
+        if call is not None:
+            call.hit = hit
+        if hit is not None:
+            with self.semantic_cache.failing_open("announce"):
+                handlers, run = self._listeners(call, manager)
+                event = ("on_custom_event", "ignore_custom_event", EVENT, described(hit))
+                handle_event(handlers, *event, **run)
 
-    def _run(self, call: Call | None, manager: RunManager | None) -> Run | None:
-        """LangChain does not tell `_stream` of its run: what it did for the run is done again."""
+    async def _aannounce(
+        self, hit: Hit | None, call: CallConfig | None, manager: RunManager | None
+    ) -> None:
+        if call is not None:
+            call.hit = hit
+        if hit is not None:
+            with self.semantic_cache.failing_open("announce"):
+                handlers, run = self._listeners(call, manager)
+                event = ("on_custom_event", "ignore_custom_event", EVENT, described(hit))
+                await ahandle_event(handlers, *event, **run)
+
+    def _listeners(
+        self, call: CallConfig | None, manager: RunManager | None
+    ) -> tuple[list[BaseCallbackHandler], dict[str, Any]]:
+        """Return the handlers of the run, and what identifies the run to them.
+
+        LangChain may call `_stream` without a manager: then the run is configured again, as
+        LangChain did it.
+        """
         if manager is not None:
-            return Run(manager.run_id, manager.handlers, manager.tags, manager.metadata)
+            handlers, tags, metadata = manager.handlers, manager.tags, manager.metadata
+            return handlers, {"run_id": manager.run_id, "tags": tags, "metadata": dict(metadata)}
         if call is None:
-            return None
-        told = call.config
+            return [], {}
+        config = call.config
         configured = CallbackManager.configure(
-            told.get("callbacks"),
+            config.get("callbacks"),
             self.callbacks,
             self.verbose,
-            told.get("tags"),
+            config.get("tags"),
             self.tags,
-            told.get("metadata"),
+            config.get("metadata"),
             self.metadata,
         )
-        run_id = told["run_id"]
-        assert run_id is not None
-        return Run(run_id, configured.handlers, configured.tags, configured.metadata)
-
-
-def _note(hit: Hit | None, call: Call | None) -> None:
-    set_last_hit(hit)
-    if call is not None:
-        call.hit = hit
+        run = {"tags": configured.tags, "metadata": dict(configured.metadata)}
+        return configured.handlers, {"run_id": config["run_id"], **run}

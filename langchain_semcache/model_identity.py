@@ -1,4 +1,4 @@
-"""Classes among the arguments of a call, such as a response format: shown by all their fields."""
+"""Which model asks, with which parameters: from `llm_string`, and from the model on the stack."""
 
 import ast
 import json
@@ -19,31 +19,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.errors import PydanticUserError
 from semcache_core import digest
 
-
-def shown(value: Any) -> Any:
-    """`value` with each class in it replaced by its JSON schema.
-
-    LangChain shows a cache only the name of a class, whose fields may change. Two processes with
-    the same class give the same schema. A class that has none stays: such a call is not cached.
-    """
-    if isinstance(value, dict):
-        return {name: shown(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [shown(item) for item in value]
-    if isinstance(value, tuple):
-        return tuple(shown(item) for item in value)
-    return _schema(value) if isinstance(value, type) else value
-
-
-@lru_cache(maxsize=128)
-def _schema(kind: type) -> Any:
-    try:
-        return {"schema of a class": TypeAdapter(kind).json_schema()}
-    except (PydanticUserError, TypeError, NameError):
-        return kind
-
-
-# Cannot change an answer, but often differ between two places that ask the same model.
+# Fields that cannot change an answer, but often differ between two places that use one model.
 _IRRELEVANT = {
     "cache",
     "callback_manager",
@@ -62,24 +38,24 @@ _IRRELEVANT = {
     "verbose",
 }
 _MODEL_NAMES = ("model", "model_name", "model_id", "deployment_name", "azure_deployment")
-# Whole numbers and lists that steer the answer; any other on a model may be its counter or log.
+# Whole numbers and lists that change the answer; any other may be a counter or log of the model.
 _PARAMETERS = {
     *("max_new_tokens", "max_output_tokens", "max_tokens", "mirostat", "n", "num_ctx"),
     *("num_predict", "repeat_last_n", "seed", "stop", "temperature", "thinking_budget", "top_k"),
 }
-# Modules whose objects show all they are in their repr; a client's, say, may be long or secret.
+# Modules whose objects show all their state in their repr; others may be long or secret.
 _SHOWN = {"builtins", "datetime", "decimal", "fractions", "pathlib", "re", "uuid"}
 _OBJECT = re.compile(r"<class '| at 0x[0-9a-fA-F]+>")
 
 
 @dataclass(frozen=True)
 class Model:
-    """`digest` is equal for equal models and parameters.
+    """What `llm_string` says about a model; `digest` is equal for equal models and parameters.
 
-    `whole` is False when LangChain's text may leave out what tells two models apart, and `named`
-    when it does not even say which model it is. `stable` is False when it shows only the name of
-    a class or the address of an object, which says nothing about its fields. `told` is what a
-    serialisable model of class `kind` was built with, by that text.
+    `whole` is False when the text may omit a difference between two models, and `named` is False
+    when it does not name the model. `stable` is False when it shows only the name of a class or the
+    address of an object, without the fields. `parameters` are those of a serialisable model of
+    class `kind`.
     """
 
     digest: str
@@ -87,14 +63,14 @@ class Model:
     whole: bool
     stable: bool
     kind: tuple[str, ...] = ()
-    told: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    parameters: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @lru_cache(maxsize=128)
 def read_llm_string(llm_string: str) -> Model:
     """Read `llm_string`: JSON of the model and its call arguments, or only the arguments.
 
-    It holds headers and, for some models, keys in plain text: only a digest may be stored.
+    It holds headers and, for some models, keys in plain text. Only a digest of it may be stored.
     """
     try:
         constructor, end = json.JSONDecoder().raw_decode(llm_string)
@@ -102,17 +78,17 @@ def read_llm_string(llm_string: str) -> Model:
         constructor, end = None, 0
     arguments = llm_string[end:]
     if isinstance(constructor, dict) and constructor.get("type") == "constructor":
-        told = _relevant(constructor.get("kwargs"))
-        whole, named = not _hides_an_object(told), constructor.get("id")
+        parameters = _relevant(constructor.get("kwargs"))
+        whole, kind = not _hides_an_object(parameters), constructor.get("id")
         return Model(
-            digest([constructor.get("id"), told, arguments]),
-            named=whole or _names_a_model(told),
+            digest([kind, parameters, arguments]),
+            named=whole or _names_a_model(parameters),
             whole=whole,
             stable=_is_stable(arguments),
-            kind=tuple(map(str, named)) if isinstance(named, list) else (),
-            told=told,
+            kind=tuple(map(str, kind)) if isinstance(kind, list) else (),
+            parameters=parameters,
         )
-    # A model that is not serialisable shows its call arguments and what it chose to add.
+    # A model that is not serialisable shows its call arguments and fields of its own choice.
     arguments_only = arguments.startswith("[(")
     return Model(
         digest(llm_string),
@@ -122,54 +98,13 @@ def read_llm_string(llm_string: str) -> Model:
     )
 
 
-def _relevant(kwargs: Any) -> dict[str, Any]:
-    if not isinstance(kwargs, dict):
-        return {}
-    return {name: value for name, value in kwargs.items() if name not in _IRRELEVANT}
-
-
-def _hides_an_object(told: Any) -> bool:
-    """An object that is not serialisable, such as a wrapped model, shows only its class here."""
-    if isinstance(told, dict):
-        if told.get("lc") == 1 and told.get("type") == "not_implemented":
-            # an iterator is used up by its model: it is no setting of it
-            return not str(told.get("id")).endswith("iterator']")
-        return any(_hides_an_object(value) for value in told.values())
-    return isinstance(told, list) and any(_hides_an_object(item) for item in told)
-
-
-def _names_a_model(told: dict[str, Any]) -> bool:
-    return any(isinstance(told.get(name), str) for name in _MODEL_NAMES)
-
-
-def _is_stable(arguments: str) -> bool:
-    if not _OBJECT.search(arguments):
-        return True
-    return _literal(arguments.removeprefix("---")) is not None  # the match was inside a text
-
-
-def _arguments(arguments: str) -> set[str]:
-    pairs = _literal(arguments)
-    if pairs is None:  # objects among the values; a name at the start of a pair is still a name
-        return set(re.findall(r"\('([A-Za-z_]\w*)', ", arguments))
-    return {str(name) for name, value in pairs if value is not None}
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
-
-
 class CallingModels:
-    """Tells apart models whose `llm_string` is the same, such as every ChatOllama's.
+    """Distinguishes models with the same `llm_string`, such as every ChatOllama.
 
-    LangChain gives a cache no other way to know the model (langchain#14590, #25712): the calling
-    method's `self` is found on the stack. A model that says what it is, by a name or by
-    identifying parameters, is known by its class and fields; one that does not, as this very
-    object, so its answers are reused by it alone. Whole numbers and lists may be counters and
-    logs of the model's own: except for known parameters they count as they were first seen.
+    LangChain gives a cache no other way to know the model (langchain#14590, #25712). A model with a
+    name or identifying parameters is identified by its class and fields. Any other is identified as
+    an object, so that no other model reuses its answers. Whole numbers and lists may be counters
+    and logs: except for known parameters, their first values count.
     """
 
     def __init__(self) -> None:
@@ -177,7 +112,7 @@ class CallingModels:
         self._seen: dict[int, tuple[weakref.ref[Any], str, set[str]]] = {}
 
     def identify(self, model: BaseLanguageModel[Any]) -> str:
-        """Equal for models that give the same answers, as far as can be seen."""
+        """Return a digest that is equal for models with the same visible parameters."""
         present = self._fields(model)
         with self._lock:
             known = self._seen.get(id(model))
@@ -188,25 +123,27 @@ class CallingModels:
         _, first, frozen = known
         return digest([first, {k: v for k, v in present.items() if k not in frozen}])
 
-    def unsaid(self, model: BaseLanguageModel[Any], known: Model) -> dict[str, Any]:
-        """What `model` has otherwise than LangChain says.
+    def changed(self, model: BaseLanguageModel[Any], known: Model) -> dict[str, Any]:
+        """Return the parameters of `model` that differ from those in LangChain's text.
 
-        Its text about a serialisable model is made once, and even `model_copy` carries it along:
-        a copy with another temperature, or a field set later, would go unseen.
+        LangChain makes its text about a serialisable model once, and `model_copy` keeps it: it
+        does not show a copy's other temperature, or a field that is set later.
         """
         if tuple(model.lc_id()) != known.kind:
             return {}
         now = _relevant(model.to_json().get("kwargs"))
         plain = {name: self._described(value) for name, value in now.items() if _is_plain(value)}
-        differs = {name: value for name, value in plain.items() if value != known.told.get(name)}
-        return differs | {name: None for name in known.told if name not in now}
+        differs = {
+            name: value for name, value in plain.items() if value != known.parameters.get(name)
+        }
+        return differs | {name: None for name in known.parameters if name not in now}
 
     def _fields(self, model: BaseModel) -> dict[str, Any]:
         names = set(type(model).model_fields) - _IRRELEVANT
         return {name: self._described(getattr(model, name, None)) for name in sorted(names)}
 
     def _described(self, value: Any) -> Any:
-        """`value` as JSON; an object that shows nothing of itself as its class."""
+        """Return `value` as JSON; an object that hides its fields is its class."""
         if isinstance(value, Enum):
             return self._described(value.value)
         if value is None or isinstance(value, str | int | float | bool):
@@ -232,7 +169,7 @@ class CallingModels:
 
 
 def calling_model() -> BaseLanguageModel[Any] | None:
-    """The model whose method called the cache, found on the stack of the present thread or task."""
+    """Return the model whose method called the cache: the `self` of a frame on the stack."""
     frame = sys._getframe(1)
     for _ in range(12):
         owner = frame.f_locals.get("self")
@@ -244,16 +181,79 @@ def calling_model() -> BaseLanguageModel[Any] | None:
     return None
 
 
+def with_schemas(value: Any) -> Any:
+    """Return `value` with each class in it replaced by its JSON schema.
+
+    LangChain shows a cache only the name of a class, whose fields may change. The schema is equal
+    in two processes. A class without a schema stays, and the call is not cached.
+    """
+    if isinstance(value, dict):
+        return {name: with_schemas(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [with_schemas(item) for item in value]
+    if isinstance(value, tuple):
+        return tuple(with_schemas(item) for item in value)
+    return _schema(value) if isinstance(value, type) else value
+
+
+@lru_cache(maxsize=128)
+def _schema(kind: type) -> Any:
+    try:
+        return {"schema of a class": TypeAdapter(kind).json_schema()}
+    except (PydanticUserError, TypeError, NameError):
+        return kind
+
+
+def _relevant(kwargs: Any) -> dict[str, Any]:
+    if not isinstance(kwargs, dict):
+        return {}
+    return {name: value for name, value in kwargs.items() if name not in _IRRELEVANT}
+
+
+def _hides_an_object(value: Any) -> bool:
+    """Whether it holds an object that is not serialisable, such as a wrapped model."""
+    if isinstance(value, dict):
+        if value.get("lc") == 1 and value.get("type") == "not_implemented":
+            # an iterator is used up by its model: it is not a parameter
+            return not str(value.get("id")).endswith("iterator']")
+        return any(_hides_an_object(item) for item in value.values())
+    return isinstance(value, list) and any(_hides_an_object(item) for item in value)
+
+
+def _names_a_model(parameters: dict[str, Any]) -> bool:
+    return any(isinstance(parameters.get(name), str) for name in _MODEL_NAMES)
+
+
+def _is_stable(arguments: str) -> bool:
+    if not _OBJECT.search(arguments):
+        return True
+    return _literal(arguments.removeprefix("---")) is not None  # the match is inside a text
+
+
+def _arguments(arguments: str) -> set[str]:
+    pairs = _literal(arguments)
+    if pairs is None:  # objects among the values; the names are still readable
+        return set(re.findall(r"\('([A-Za-z_]\w*)', ", arguments))
+    return {str(name) for name, value in pairs if value is not None}
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
 def _first_sight(model: BaseLanguageModel[Any], seen: dict[str, Any]) -> tuple[str, set[str]]:
-    """Who this is for good, and the fields whose later values do not count."""
-    says_what_it_is = _names_a_model(seen) or model._identifying_params
+    """Return the model's lasting identity, and the fields whose later values do not count."""
+    is_identified = _names_a_model(seen) or model._identifying_params
     frozen = {
         name
         for name, value in seen.items()
         if name not in _PARAMETERS and type(value) in (int, list)
     }
     first = {name: seen[name] for name in frozen}
-    return digest([_kind(model), first if says_what_it_is else uuid.uuid4().hex]), frozen
+    return digest([_kind(model), first if is_identified else uuid.uuid4().hex]), frozen
 
 
 def _kind(value: object) -> str:

@@ -1,4 +1,4 @@
-"""The tenant of a call, as the config of a LangChain run names it."""
+"""Reads a LangChain call as a `Request`: its tenant, the asking model, question and scope."""
 
 import json
 from collections.abc import Mapping
@@ -6,25 +6,16 @@ from typing import Any
 
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.runnables.config import ensure_config
-from semcache_core import (
-    Explanation,
-    Request,
-    SemanticCache,
-    Splitter,
-    adapters,
-    check_namespace,
-    digest,
-)
+from semcache_core import Explanation, Request, SemanticCache, Splitter, check_namespace, digest
 from semcache_core.adapters import (
     CallIds,
     Namespace,
     Normaliser,
     Turn,
     Writer,
-    current_writer,
+    current_namespace,
     hinted,
     normalise_systems,
-    own_namespace,
     read_text,
     read_turn,
     system_blocks,
@@ -33,19 +24,24 @@ from semcache_core.adapters import (
 from langchain_semcache.model_identity import CallingModels, read_llm_string
 
 CONFIG_KEY = "semcache_namespace"
+"""Where `config["configurable"]` names the tenant."""
 
 
 def namespace_of_config() -> str:
-    """The tenant in `config["configurable"]["semcache_namespace"]` of the run that is going on.
+    """Return the tenant in `config["configurable"]["semcache_namespace"]` of the present run.
 
-    Empty when the config names none: then it is the cache's own. LangChain shows the config of
-    chains, graphs and agents to what runs inside them, not that of a plain `model.invoke`.
+    Empty when the config names none: then the cache's own namespace is used. LangChain shows the
+    config of chains, graphs and agents to what runs inside them, not that of a plain
+    `model.invoke`.
     """
     return namespace_in(ensure_config())
 
 
 def namespace_in(config: Mapping[str, Any]) -> str:
-    """The tenant that `config` names, or an empty text; raises SemcacheError for a wrong type."""
+    """Return the tenant that `config` names, or an empty text.
+
+    Raises SemcacheError for a wrong type.
+    """
     configured = config.get("configurable", {})
     if CONFIG_KEY not in configured:
         return ""
@@ -53,14 +49,94 @@ def namespace_in(config: Mapping[str, Any]) -> str:
     return str(configured[CONFIG_KEY])
 
 
-def present_namespace(namespace: Namespace, cache: SemanticCache) -> str:
-    """The tenant of this call; raises SemcacheError for anything but a non-empty text."""
-    if namespace is namespace_of_config:
-        namespace = namespace_of_config() or own_namespace
-    return adapters.current_namespace(namespace, cache)
+class RequestReader:
+    """Reads calls for one cache, so that the same call is the same request in every adapter.
+
+    `split` finds the question inside a user text. `normalise_system` changes the system texts of
+    the scope; the model still gets the original.
+    """
+
+    def __init__(
+        self,
+        cache: SemanticCache,
+        split: Splitter,
+        namespace: Namespace,
+        normalise_system: Normaliser | None = None,
+        writer: Writer = None,
+    ) -> None:
+        self._cache, self._split, self._namespace = cache, split, namespace
+        self._normalise_system, self._writer = normalise_system, writer
+        self._models = CallingModels()
+
+    @property
+    def namespace(self) -> str:
+        """The tenant of the present call; raises SemcacheError where it is not a non-empty text."""
+        if self._namespace is namespace_of_config:
+            return namespace_of_config() or self._cache.settings.namespace
+        return current_namespace(self._namespace, self._cache)
+
+    def read(
+        self, prompt: str, llm_string: str, model: BaseLanguageModel[Any] | None
+    ) -> Request | None:
+        """Return the request, None where this call could be confused with another one."""
+        asking = self._asking_model(llm_string, model)
+        if asking is None:
+            return None
+        turn = self._read_prompt(prompt)
+        if turn is None:
+            self._warn_unstable("message")
+            return None
+        return Request(
+            question=turn.question,
+            scope=digest([asking, turn.rest]),
+            namespace=self.namespace,
+            exact_only=turn.exact_only,
+            writer=self._writer() if callable(self._writer) else self._writer,
+        )
+
+    def hinted(self, explanation: Explanation, prompt: str) -> Explanation:
+        """Return `explanation`, with a hint where a date in a system text may cause the miss."""
+        turn = self._read_prompt(prompt)
+        blocks = system_blocks(() if turn is None else turn.rest)
+        return hinted(explanation, [block["text"] for block in blocks])
+
+    def _read_prompt(self, prompt: str) -> Turn | None:
+        turn = read_prompt(prompt, self._split)
+        if turn is not None and self._normalise_system is not None:
+            normalise_systems(turn.rest, self._normalise_system)
+        return turn
+
+    def _asking_model(self, llm_string: str, model: BaseLanguageModel[Any] | None) -> str | None:
+        """Return a digest of the model and its parameters, None where these are not known."""
+        known = read_llm_string(llm_string)
+        if not known.stable:
+            self._warn_unstable("call argument")
+            return None
+        if model is None:
+            return known.digest if known.named else None
+        if known.whole:
+            changed = self._models.changed(model, known)
+            return digest([known.digest, changed]) if changed else known.digest
+        if not known.named:
+            self._cache.warn_once(
+                "unnamed " + type(model).__name__,
+                f"{type(model).__name__} does not tell LangChain's cache which model it is; "
+                "its fields are compared instead, so that two models never share an answer",
+            )
+        return digest([known.digest, self._models.identify(model)])
+
+    def _warn_unstable(self, what: str) -> None:
+        self._cache.warn_once(
+            f"unstable {what}",
+            f"a {what} shows only a class name or an address to the cache, so its fields could "
+            "change unseen; calls with it are not cached. With with_structured_output, "
+            "method='function_calling' shows the schema.",
+        )
 
 
-# Differs between two runs of the same conversation without changing what is asked.
+# -- messages in canonical form --------------------------------------------------------------------
+
+# Fields that differ between two runs of the same conversation, although the question is the same.
 _VOLATILE = {
     "id",
     "response_metadata",
@@ -70,7 +146,7 @@ _VOLATILE = {
     "tool_call_chunks",
     "chunk_position",
 }
-# The same among an answer's additional_kwargs. All else there may reach the provider again.
+# Likewise in an answer's additional_kwargs. All others there may reach the provider again.
 _VOLATILE_EXTRA = {
     "__gemini_function_call_thought_signatures__",
     "__openai_function_call_ids__",
@@ -100,7 +176,7 @@ _CALL_BLOCKS = {
 
 
 def read_prompt(prompt: str, split: Splitter) -> Turn | None:
-    """Read a chat model's serialised messages (see `read_turn`), or a text model's bare prompt.
+    """Read a chat model's serialised messages (see `read_turn`), or a text model's prompt.
 
     None when an object in a message shows only its class or address, not its fields.
     """
@@ -115,9 +191,9 @@ def read_prompt(prompt: str, split: Splitter) -> Turn | None:
 
 
 def _parse(prompt: str) -> list[dict[str, Any]] | None:
-    """The message constructors in `prompt`; None when it is plain text.
+    """Return the message constructors in `prompt`, None when it is plain text.
 
-    Read as data: nothing is constructed here, so nothing in a prompt can be executed.
+    They are read as data: no object is constructed, so nothing in a prompt can be executed.
     """
     if not prompt.startswith("["):
         return None
@@ -140,17 +216,17 @@ def _is_message(message: Any) -> bool:
 
 
 def _message(message: dict[str, Any], ids: CallIds) -> dict[str, Any]:
-    """One message without what is volatile."""
+    """Return one message without its volatile fields."""
     fields = {k: v for k, v in message["kwargs"].items() if k not in _VOLATILE}
     name = str(message["id"][-1]) if message["id"] else ""
     kind = str(fields.get("type") or name).removesuffix("MessageChunk").lower()
     extra = fields.get("additional_kwargs")
     if kind == "ai" and isinstance(extra, dict):
-        said_twice = _CALLS if any(fields.get(calls) for calls in _CALLS) else ()
+        repeated = _CALLS if any(fields.get(calls) for calls in _CALLS) else ()
         fields["additional_kwargs"] = {
             k: v
             for k, v in extra.items()
-            if v is not None and k not in _VOLATILE_EXTRA and k not in said_twice
+            if v is not None and k not in _VOLATILE_EXTRA and k not in repeated
         }
     for calls in _CALLS:
         if isinstance(fields.get(calls), list):
@@ -163,7 +239,7 @@ def _message(message: dict[str, Any], ids: CallIds) -> dict[str, Any]:
 
 
 def _content(content: Any, kind: str, ids: CallIds) -> Any:
-    """Always a list of blocks, so that "hi" and [{"type": "text", "text": "hi"}] are equal."""
+    """Return a list of blocks, so that "hi" and [{"type": "text", "text": "hi"}] are equal."""
     if isinstance(content, str):
         content = [content] if content else []
     if not isinstance(content, list):
@@ -187,93 +263,9 @@ def _block(block: Any, kind: str, ids: CallIds) -> Any:
 
 
 def _hides_an_object(value: Any) -> bool:
-    """Something in a message that is not serialisable: its repr need not tell all of it."""
+    """Whether a message holds an object that is not serialisable: its repr may hide fields."""
     if isinstance(value, dict):
         if value.get("lc") == 1 and value.get("type") == "not_implemented":
             return True
         return any(_hides_an_object(item) for item in value.values())
     return isinstance(value, list) and any(_hides_an_object(item) for item in value)
-
-
-class RequestReader:
-    """Reads calls for one cache; `split` finds the question inside a user text.
-
-    `normalise_system` is applied to what the scope sees of system texts; the model is still told
-    the original. Every adapter reads calls through this, so that the same call is the same request
-    to all.
-    """
-
-    def __init__(
-        self,
-        cache: SemanticCache,
-        split: Splitter,
-        namespace: Namespace,
-        normalise_system: Normaliser | None = None,
-        writer: Writer = None,
-    ) -> None:
-        self._cache, self._split, self._namespace = cache, split, namespace
-        self._normalise_system, self._writer = normalise_system, writer
-        self._calling = CallingModels()
-
-    @property
-    def namespace(self) -> str:
-        """The tenant of the present call."""
-        return present_namespace(self._namespace, self._cache)
-
-    def read(
-        self, prompt: str, llm_string: str, model: BaseLanguageModel[Any] | None
-    ) -> Request | None:
-        """None when this call cannot be told from another one: then it is not cached."""
-        asking = self._asking_model(llm_string, model)
-        if asking is None:
-            return None
-        read = self._read_prompt(prompt)
-        if read is None:
-            self._warn_unstable("message")
-            return None
-        return Request(
-            question=read.question,
-            scope=digest([asking, read.rest]),
-            namespace=self.namespace,
-            exact_only=read.exact_only,
-            writer=current_writer(self._writer),
-        )
-
-    def hinted(self, explanation: Explanation, prompt: str) -> Explanation:
-        """`explanation`, with a hint where a date in a system text may be why nothing is found."""
-        read = self._read_prompt(prompt)
-        blocks = system_blocks(() if read is None else read.rest)
-        return hinted(explanation, [block["text"] for block in blocks])
-
-    def _read_prompt(self, prompt: str) -> Turn | None:
-        read = read_prompt(prompt, self._split)
-        if read is not None:
-            normalise_systems(read.rest, self._normalise_system)
-        return read
-
-    def _asking_model(self, llm_string: str, model: BaseLanguageModel[Any] | None) -> str | None:
-        """A digest of the model and its parameters; None when it cannot be known."""
-        known = read_llm_string(llm_string)
-        if not known.stable:
-            self._warn_unstable("call argument")
-            return None
-        if model is None:
-            return known.digest if known.named else None
-        if known.whole:
-            unsaid = self._calling.unsaid(model, known)
-            return digest([known.digest, unsaid]) if unsaid else known.digest
-        if not known.named:
-            self._cache.warn_once(
-                "unnamed " + type(model).__name__,
-                f"{type(model).__name__} does not tell LangChain's cache which model it is; "
-                "its fields are compared instead, so that two models never share an answer",
-            )
-        return digest([known.digest, self._calling.identify(model)])
-
-    def _warn_unstable(self, what: str) -> None:
-        self._cache.warn_once(
-            f"unstable {what}",
-            f"a {what} shows only a class name or an address to the cache, so its fields could "
-            "change unseen; calls with it are not cached. With with_structured_output, "
-            "method='function_calling' shows the schema.",
-        )

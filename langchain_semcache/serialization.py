@@ -1,14 +1,11 @@
-"""How LangChain tells an app of a hit, besides `last_hit()`: in the answer, and by an event."""
+"""LangChain's generations as JSON text and back; which of them may be stored."""
 
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
-from uuid import UUID
 
-from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.callbacks.manager import ahandle_event, handle_event
 from langchain_core.load import dumps, loads
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, GenerationChunk
@@ -16,61 +13,10 @@ from semcache_core import Hit, Request, Usage
 from semcache_core.adapters import REASON_FIELDS, cut_short, described, usage_from, with_call_ids
 
 METADATA_KEY = "semcache"
+"""Where `response_metadata` of a served message holds the hit."""
+
 EVENT = "semcache_hit"
-
-
-def mark(generations: Sequence[Generation], hit: Hit | None) -> None:
-    """Say in each message's `response_metadata["semcache"]` where the answer came from."""
-    for generation in generations:
-        if isinstance(generation, ChatGeneration):
-            generation.message.response_metadata[METADATA_KEY] = described(hit)
-
-
-@dataclass(frozen=True)
-class Run:
-    """Who hears of what happens in a LangChain run, and how they know the run."""
-
-    id: UUID
-    handlers: list[BaseCallbackHandler]
-    tags: list[str] = field(default_factory=list)
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-    def announce(self, hit: Hit) -> None:
-        """A custom event `semcache_hit` for handlers, tracers and `astream_events`."""
-        handle_event(*self._event(hit), **self._known_by())
-
-    async def aannounce(self, hit: Hit) -> None:
-        """See `announce`."""
-        await ahandle_event(*self._event(hit), **self._known_by())
-
-    def _event(self, hit: Hit) -> tuple[Any, ...]:
-        return self.handlers, "on_custom_event", "ignore_custom_event", EVENT, described(hit)
-
-    def _known_by(self) -> dict[str, Any]:
-        return {"run_id": self.id, "tags": self.tags, "metadata": dict(self.metadata)}
-
-
-_NOTHING: Mapping[str, Any] = {}
-_MODEL_FIELDS = ("model_name", "model", "model_id")
-"""Where integrations name the model in `response_metadata`."""
-
-
-def usage_of(generations: Sequence[Generation]) -> Usage:
-    """Tokens of all messages together, where each says; without them, or a model's name, None."""
-    told = [getattr(generation, "message", None) for generation in generations]
-    messages = [message for message in told if isinstance(message, AIMessage)]
-    if not messages or len(messages) < len(told):
-        return Usage()
-    named = (messages[0].response_metadata.get(field) for field in _MODEL_FIELDS)
-    model = next((name for name in named if name), None)
-    return usage_from(model, _sum(messages, "input_tokens"), _sum(messages, "output_tokens"))
-
-
-def _sum(messages: Sequence[AIMessage], field: str) -> Any:
-    told: list[Mapping[str, Any]] = [message.usage_metadata or _NOTHING for message in messages]
-    counts = [one.get(field) for one in told]
-    return sum(counts) if all(isinstance(count, int) for count in counts) else None
-
+"""The name of the callback event of a hit."""
 
 # Reading constructs nothing else, whatever a row on disk says (CVE-2025-68664).
 _ALLOWED: list[Any] = [
@@ -83,12 +29,15 @@ _ALLOWED: list[Any] = [
 ]
 _CALL_BLOCKS = {"tool_use", "tool_call", "tool_call_chunk", "mcp_approval_request"}
 _ZERO_USAGE = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+_NOTHING: Mapping[str, Any] = {}
+# Where integrations name the model in `response_metadata`.
+_MODEL_FIELDS = ("model_name", "model", "model_id")
 
 
 def dump_generations(generations: Sequence[Generation]) -> str:
-    """JSON text. One `dumps` an item: a list holding a pydantic `parsed` could not be read back.
+    """Return JSON text: one `dumps` an item, as a list with a pydantic `parsed` cannot be read.
 
-    Raises what `load_generations` would: better to store nothing than what never can be served.
+    Raises what `load_generations` would raise, so that nothing unreadable is stored.
     """
     text = json.dumps([dumps(_unmarked(generation)) for generation in generations])
     load_generations(text)
@@ -96,10 +45,9 @@ def dump_generations(generations: Sequence[Generation]) -> str:
 
 
 def load_generations(text: str) -> list[Generation]:
-    """Read what `dump_generations` wrote, ready to be served.
+    """Read what `dump_generations` wrote; each call builds new objects with fresh ids.
 
-    Raises ValueError (or RecursionError) for anything else. Each call builds new objects, so a
-    caller who changes what it got changes nobody else's.
+    Raises ValueError (or RecursionError) for any other text.
     """
     items = json.loads(text)
     if not isinstance(items, list) or not items:
@@ -112,24 +60,31 @@ def load_generations(text: str) -> list[Generation]:
     return loaded
 
 
-def is_storable(generations: Sequence[Generation]) -> bool:
-    """False for what must not be repeated: empty, cut short, refused, or with broken calls.
+def mark(generations: Sequence[Generation], hit: Hit | None) -> None:
+    """Put the hit into each message's `response_metadata["semcache"]`."""
+    mark = described(hit)
+    for generation in generations:
+        if isinstance(generation, ChatGeneration):
+            generation.message.response_metadata[METADATA_KEY] = dict(mark)
 
-    And for what a cache behind this one found by meaning: a guess must not be built on a guess.
+
+def is_storable(generations: Sequence[Generation]) -> bool:
+    """Return False for what must not be repeated: empty, cut short, refused, or broken calls.
+
+    Also for a semantic hit of another cache behind this one: a guess on a guess is worse.
     """
     return bool(generations) and all(_is_complete(generation) for generation in generations)
 
 
 def calls_tools(generations: Sequence[Generation]) -> bool:
-    """Whether any of them asks for a tool: then it is never served by meaning."""
+    """Whether any of them calls a tool: then it is never served by meaning."""
     return any(_has_calls(_message(generation)) for generation in generations)
 
 
 def plain_text(generations: Sequence[Generation]) -> str | None:
-    """The words that a user reads, by which two answers are compared: the rest of what is stored,
-    such as ids and token counts, is never the same twice.
+    """Return the text by which two answers are compared, without ids and token counts.
 
-    None where words are not all of the answer, as with tool calls and images.
+    None where the text is not all of the answer, as with tool calls and images.
     """
     messages = [_message(generation) for generation in generations]
     if calls_tools(generations) or any(message and _has_blocks(message) for message in messages):
@@ -138,24 +93,54 @@ def plain_text(generations: Sequence[Generation]) -> str | None:
 
 
 def as_stored(request: Request, generations: Sequence[Generation]) -> Request:
-    """The request that `generations` are stored for: its exact one, where they call tools."""
+    """Return the request to store `generations` for: an exact one where they call tools."""
     return replace(request, exact_only=request.exact_only or calls_tools(generations))
+
+
+def usage_of(generations: Sequence[Generation]) -> Usage:
+    """Return the tokens of all messages together, None where one message does not report them."""
+    messages = [_message(generation) for generation in generations]
+    answers = [message for message in messages if message is not None]
+    if not answers or len(answers) < len(messages):
+        return Usage()
+    names = (answers[0].response_metadata.get(field) for field in _MODEL_FIELDS)
+    model = next((name for name in names if name), None)
+    return usage_from(model, _sum(answers, "input_tokens"), _sum(answers, "output_tokens"))
+
+
+class ChatAnswers:
+    """The codec of a chat model's answers, for `CachedCalls`."""
+
+    dump = staticmethod(dump_generations)
+    is_storable = staticmethod(is_storable)
+    calls_tools = staticmethod(calls_tools)
+    words = staticmethod(plain_text)
+
+    def load(self, text: str, hit: Hit | None) -> list[ChatGeneration]:
+        """See `load_generations`; raises ValueError for a text model's generation too."""
+        generations = load_generations(text)
+        mark(generations, hit)
+        chat = [one for one in generations if isinstance(one, ChatGeneration)]
+        if len(chat) != len(generations):
+            raise ValueError("a stored response holds a text model's generation")
+        return chat
 
 
 def _is_complete(generation: Generation) -> bool:
     message = _message(generation)
     if message is None and isinstance(generation, ChatGeneration):
-        return False  # no answer of a model: it could not be read back
-    said = [generation.generation_info or {}]
+        return False  # not an answer of a model: it could not be read back
+    metadata = [generation.generation_info or {}]
     if message is not None:
-        said += [message.response_metadata, message.additional_kwargs]
+        metadata += [message.response_metadata, message.additional_kwargs]
         if message.additional_kwargs.get("refusal") or message.invalid_tool_calls:
             return False
-        if _mark(message).get("kind") == "semantic":
+        hit = message.response_metadata.get(METADATA_KEY)
+        if isinstance(hit, dict) and hit.get("kind") == "semantic":
             return False
         if any(kind in ("refusal", "invalid_tool_call") for kind in _block_types(message)):
             return False
-    if any(cut_short(info.get(name)) for info in said for name in REASON_FIELDS):
+    if any(cut_short(one.get(name)) for one in metadata for name in REASON_FIELDS):
         return False
     return bool(generation.text.strip()) or bool(
         message is not None and (_has_calls(message) or _has_blocks(message))
@@ -163,7 +148,7 @@ def _is_complete(generation: Generation) -> bool:
 
 
 def _has_blocks(message: AIMessage) -> bool:
-    """Content that is not text, such as an image: an answer too."""
+    """Content that is not text, such as an image, is an answer too."""
     return any(kind not in ("text", "reasoning", "thinking") for kind in _block_types(message))
 
 
@@ -176,26 +161,16 @@ def _has_calls(message: AIMessage | None) -> bool:
 
 
 def _block_types(message: AIMessage) -> list[str]:
-    """The types of the blocks of its content, also of a block that LangChain has wrapped."""
+    """Return the types of the blocks of its content, also of a block that LangChain wrapped."""
     blocks = [block for block in message.content if isinstance(block, dict)]
     wrapped = [block["value"] for block in blocks if isinstance(block.get("value"), dict)]
     return [str(block.get("type")) for block in (*blocks, *wrapped)]
 
 
-def _mark(message: AIMessage) -> dict[str, Any]:
-    mark = message.response_metadata.get(METADATA_KEY)
-    return mark if isinstance(mark, dict) else {}
-
-
-def _unmarked(generation: Generation) -> Generation:
-    """`generation` without what tells how another cache came by it."""
-    message = _message(generation)
-    if message is None or METADATA_KEY not in message.response_metadata:
-        return generation
-    told = {k: v for k, v in message.response_metadata.items() if k != METADATA_KEY}
-    return generation.model_copy(
-        update={"message": message.model_copy(update={"response_metadata": told})}
-    )
+def _sum(messages: Sequence[AIMessage], field: str) -> Any:
+    usages: list[Mapping[str, Any]] = [message.usage_metadata or _NOTHING for message in messages]
+    counts = [usage.get(field) for usage in usages]
+    return sum(counts) if all(isinstance(count, int) for count in counts) else None
 
 
 def _message(generation: Generation) -> AIMessage | None:
@@ -203,11 +178,20 @@ def _message(generation: Generation) -> AIMessage | None:
     return message if isinstance(message, AIMessage) else None
 
 
-def _freshen(generation: Generation) -> None:
-    """A new message id (LangGraph replaces an old message of the same id), new call ids, no usage.
+def _unmarked(generation: Generation) -> Generation:
+    """Return `generation` without the mark of a hit in another cache."""
+    message = _message(generation)
+    if message is None or METADATA_KEY not in message.response_metadata:
+        return generation
+    metadata = {k: v for k, v in message.response_metadata.items() if k != METADATA_KEY}
+    return generation.model_copy(
+        update={"message": message.model_copy(update={"response_metadata": metadata})}
+    )
 
-    Usage is zero, not missing: langchain-core would else add a cost to nothing, which is then no
-    valid usage.
+
+def _freshen(generation: Generation) -> None:
+    """Set a new message id (LangGraph replaces an old message of the same id), new call ids, and
+    zero usage (to a missing one langchain-core would add a cost, which is not valid).
     """
     message = _message(generation)
     if message is None:

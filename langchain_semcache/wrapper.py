@@ -47,7 +47,7 @@ OWN_ARGUMENT = "semcache_call"
 """Handed down with the arguments of a call, and never to the model."""
 
 
-class Delegating(BaseChatModel):
+class DelegatingChatModel(BaseChatModel):
     """Answers every question about itself as the model in it does.
 
     Runs are traced under that model's name and parameters, and only once: its `_generate` and
@@ -177,7 +177,7 @@ def unobserved(model: BaseChatModel) -> BaseChatModel:
     """`model` for a call that is none of the app's own: without the caches around it and in it,
     and without its callbacks.
     """
-    while isinstance(model, Delegating):
+    while isinstance(model, DelegatingChatModel):
         model = model.model
     # False, not None, which means LangChain's global cache
     return model.model_copy(update={"cache": False, "callbacks": None})

@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from semcache_core.adapters import told_to_judge, verdict
+from semcache_core.adapters import judge_input, verdict
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,8 @@ def test_anything_else_is_an_error_that_quotes_it(said: str) -> None:
 @given(st.text(), st.text(), st.text())
 def test_whatever_the_texts_are_they_come_as_data(asked: str, stored: str, response: str) -> None:
     texts = {"question_asked": asked, "question_answered": stored, "answer": response}
-    assert json.loads(told_to_judge(asked, stored, response)) == texts
+    assert json.loads(judge_input(asked, stored, response)) == texts
 
 
 def test_a_lone_surrogate_is_replaced() -> None:
-    assert json.loads(told_to_judge("price of \ud800", "", ""))["question_asked"] == "price of ?"
+    assert json.loads(judge_input("price of \ud800", "", ""))["question_asked"] == "price of ?"

@@ -10,10 +10,10 @@ from langchain_core.rate_limiters import BaseRateLimiter
 from scripted_models import Chat, Streaming
 from semcache_core.adapters import ModelCall
 
-from langchain_semcache.calls import STREAM, WHOLE, Question, without_run
+from langchain_semcache.calls import CHAT, CHAT_STREAM, Question, without_run
 
 ChatKind = ModelCall[Question, Any, list[ChatGeneration]]
-KINDS = pytest.mark.parametrize("kind", [WHOLE, STREAM], ids=["whole", "stream"])
+KINDS = pytest.mark.parametrize("kind", [CHAT, CHAT_STREAM], ids=["whole", "stream"])
 
 
 def question(model: Any, run: Any = None, **arguments: Any) -> Question:
@@ -74,7 +74,7 @@ def test_a_model_that_takes_no_run_manager_gets_none() -> None:
             return super()._generate(messages)
 
     run = CallbackManagerForLLMRun.get_noop_manager()
-    assert answer(WHOLE, question(Plain().answering("warm"), run))[0].text == "warm"
+    assert answer(CHAT, question(Plain().answering("warm"), run))[0].text == "warm"
 
 
 class Turns(BaseRateLimiter):
@@ -101,7 +101,7 @@ async def test_a_rate_limiter_is_waited_for(kind: ChatKind) -> None:
 
 async def test_a_stream_that_is_closed_closes_the_models() -> None:
     model = Streaming().answering("quite warm", "quite warm")
-    stream, astream = STREAM.ask(question(model)), STREAM.aask(question(model))
+    stream, astream = CHAT_STREAM.ask(question(model)), CHAT_STREAM.aask(question(model))
     next(stream)
     await anext(astream)
     assert model.open_streams == 2
@@ -114,10 +114,10 @@ def test_a_question_without_its_run_tells_nobody_of_the_app() -> None:
     model = Noting(told=[], callbacks=[BaseCallbackHandler()])
     run = CallbackManagerForLLMRun.get_noop_manager()
     asked = without_run(question(model, run, temperature=1.0))
-    answer(WHOLE, asked)
+    answer(CHAT, asked)
     assert model.told == [(["."], None, {"temperature": 1.0})]
     assert asked.model.callbacks is None and asked.model.cache is False
 
 
 def test_no_chunks_are_no_answer() -> None:
-    assert STREAM.whole(question(Streaming()), []) is None
+    assert CHAT_STREAM.whole(question(Streaming()), []) is None

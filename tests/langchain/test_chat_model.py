@@ -255,7 +255,7 @@ def test_a_reader_that_changes_chunks_does_not_change_what_is_stored(
     assert ours.invoke("hi there").text == "ab"
 
 
-def test_the_pace_is_handed_to_the_replay(
+def test_the_pace_is_kept_between_the_chunks_of_a_replay(
     cache: SemanticLLMCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
@@ -263,8 +263,8 @@ def test_the_pace_is_handed_to_the_replay(
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr("langchain_semcache.calls.time.sleep", pauses.append)
-    monkeypatch.setattr("langchain_semcache.calls.asyncio.sleep", sleep)
+    monkeypatch.setattr("langchain_semcache.chat_model.time.sleep", pauses.append)
+    monkeypatch.setattr("langchain_semcache.chat_model.asyncio.sleep", sleep)
     ours = cached(Streaming().answering("one two"), cache, pace=0.5)
     streamed(ours, "hi there")
     assert pauses == []
@@ -272,6 +272,12 @@ def test_the_pace_is_handed_to_the_replay(
     assert pauses == [0.5, 0.5]
     asyncio.run(astreamed(ours, "hi there"))
     assert [pause for pause in pauses if pause] == [0.5] * 4
+    ours.pace = None
+    pauses.clear()
+    streamed(ours, "hi there")
+    assert pauses == []
+    asyncio.run(astreamed(ours, "hi there"))
+    assert pauses == [0] * 3  # before the call, and between the chunks
 
 
 # -- tool calls and structured output --------------------------------------------------------------

@@ -1,6 +1,5 @@
 """A stored answer as chunks, and chunks as an answer to store."""
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, message_chunk_to_
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from semcache_core.adapters import pieces
 
-from langchain_semcache.calls import answer_in, answer_of, areplayed, copied, replayed
+from langchain_semcache.calls import answer_in, answer_of, chunks_of, copied
 
 CALL = {
     "name": "weather",
@@ -90,21 +89,16 @@ def test_the_sum_of_the_chunks_is_the_answer(name: str) -> None:
     message = MESSAGES[name].model_copy(deep=True)
     message.id, message.usage_metadata = "lc_run--1", USAGE  # type: ignore[assignment]
     generation = ChatGeneration(message=message, generation_info={"finish_reason": "stop"})
-    chunks = list(replayed(generation, None))
+    chunks = chunks_of(generation)
     assert summed(chunks) == message
     assert {chunk.message.id for chunk in chunks} == {"lc_run--1"}
     assert [chunk.message.chunk_position for chunk in chunks[-2:]][-1] == "last"
     assert chunks[-1].generation_info == {"finish_reason": "stop"}
 
-    async def collected() -> list[ChatGenerationChunk]:
-        return [chunk async for chunk in areplayed(generation, None)]
-
-    assert asyncio.run(collected()) == chunks
-
 
 def test_texts_are_replayed_in_pieces() -> None:
     for content in (TEXT, [{"type": "text", "text": TEXT, "index": 0}]):
-        chunks = list(replayed(ChatGeneration(message=AIMessage(content)), None))
+        chunks = chunks_of(ChatGeneration(message=AIMessage(content)))
         assert [chunk.message.text for chunk in chunks] == [*pieces(TEXT), ""]
 
 
@@ -112,7 +106,7 @@ def test_standard_blocks_are_numbered_so_that_no_two_texts_become_one() -> None:
     """LangChain numbers the blocks of a stream by their type: both would be block 0."""
     blocks = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     message = AIMessage(blocks, response_metadata={"output_version": "v1"})
-    whole = summed(list(replayed(ChatGeneration(message=message), None)))
+    whole = summed(chunks_of(ChatGeneration(message=message)))
     assert [(block["text"], block["index"]) for block in whole.content] == [("one", 0), ("two", 1)]
 
 
@@ -120,43 +114,17 @@ def test_what_reads_the_content_is_in_every_chunk_and_is_not_doubled() -> None:
     message = AIMessage(
         "a b", response_metadata={"model_provider": "openai", "model_name": "gpt-1"}
     )
-    chunks = list(replayed(ChatGeneration(message=message), None))
+    chunks = chunks_of(ChatGeneration(message=message))
     assert all(chunk.message.response_metadata["model_provider"] == "openai" for chunk in chunks)
     assert summed(chunks).response_metadata == message.response_metadata
 
 
 def test_replaying_changes_nothing_of_the_answer() -> None:
     message = MESSAGES["numbered blocks"].model_copy(deep=True)
-    for chunk in replayed(ChatGeneration(message=message), None):
+    for chunk in chunks_of(ChatGeneration(message=message)):
         if chunk.message.content:
             chunk.message.content[0]["text"] = "changed"
     assert message == MESSAGES["numbered blocks"]
-
-
-def test_the_pace_is_kept_between_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses: list[float] = []
-    monkeypatch.setattr("langchain_semcache.calls.time.sleep", pauses.append)
-    generation = ChatGeneration(message=AIMessage("one two"))
-    assert len(list(replayed(generation, 0.5))) == 3
-    assert pauses == [0.5, 0.5]  # not before the first
-    assert len(list(replayed(generation, None))) == 3
-    assert pauses == [0.5, 0.5]
-
-
-async def test_an_async_replay_keeps_the_pace_and_lets_others_run(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    pauses: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-
-    monkeypatch.setattr("langchain_semcache.calls.asyncio.sleep", sleep)
-    generation = ChatGeneration(message=AIMessage("one two"))
-    assert len([chunk async for chunk in areplayed(generation, 0.5)]) == 3
-    assert pauses == [0.5, 0.5]
-    assert len([chunk async for chunk in areplayed(generation, None)]) == 3
-    assert pauses == [0.5, 0.5, 0, 0]
 
 
 # -- what is stored --------------------------------------------------------------------------------
@@ -215,7 +183,7 @@ def test_version_v1_stores_standard_blocks() -> None:
     message = AIMessage("hello", tool_calls=[CALL])
     for answer in (
         answer_in(ChatResult(generations=[ChatGeneration(message=message)]), "v1"),
-        answer_of(list(replayed(ChatGeneration(message=message), None)), "v1"),
+        answer_of(chunks_of(ChatGeneration(message=message)), "v1"),
     ):
         assert answer[0].message.content == [{"type": "text", "text": "hello"}, CALL]
         assert answer[0].message.response_metadata["output_version"] == "v1"

@@ -11,7 +11,7 @@ from semcache_core.pipeline.single_flight import AsyncSingleFlight, SingleFlight
 KEY, OTHER = b"key", b"other"
 
 
-def _until(flights: SingleFlight[Any], condition: Any) -> None:
+def _until(condition: Any) -> None:
     for _ in range(30_000):
         if condition():
             return
@@ -39,13 +39,13 @@ class Slow:
 
 class TestThreads:
     def together(self, slow: Slow, n: int = 20) -> list[Any]:
-        flights: SingleFlight[str] = SingleFlight()
+        flight: SingleFlight[str] = SingleFlight()
         waiting = threading.Semaphore(0)
 
         def call() -> Any:
             waiting.release()
             try:
-                return flights.run(KEY, slow)
+                return flight.run(KEY, slow)
             except BaseException as error:
                 return error
 
@@ -55,11 +55,11 @@ class TestThreads:
             rest = [threads.submit(call) for _ in range(n - 1)]
             for _ in range(n):
                 assert waiting.acquire(timeout=30)
-            flight = flights._flights[KEY]
-            _until(flights, lambda: len(flight._condition._waiters) == n - 1)
+            shared = flight._calls[KEY]
+            _until(lambda: len(shared._changed._waiters) == n - 1)
             slow.release.set()
             found = [f.result(30) for f in (first, *rest)]
-        assert flights._flights == {}
+        assert flight._calls == {}
         return found
 
     def test_callers_at_once_share_one_computation(self) -> None:
@@ -79,18 +79,18 @@ class TestThreads:
         assert all(isinstance(error, RuntimeError) for error in found[1:])
 
     def test_nothing_is_remembered(self) -> None:
-        flights: SingleFlight[int] = SingleFlight()
+        flight: SingleFlight[int] = SingleFlight()
         with pytest.raises(ZeroDivisionError):
-            flights.run(KEY, lambda: 1 // 0)
-        assert [flights.run(KEY, lambda: 1), flights.run(KEY, lambda: 2)] == [1, 2]
+            flight.run(KEY, lambda: 1 // 0)
+        assert [flight.run(KEY, lambda: 1), flight.run(KEY, lambda: 2)] == [1, 2]
 
     def test_other_keys_do_not_wait(self) -> None:
-        flights: SingleFlight[str] = SingleFlight()
+        flight: SingleFlight[str] = SingleFlight()
         slow = Slow()
         with ThreadPoolExecutor(1) as threads:
-            running = threads.submit(flights.run, KEY, slow)
+            running = threads.submit(flight.run, KEY, slow)
             assert slow.entered.wait(30)
-            assert flights.run(OTHER, lambda: "at once") == "at once"
+            assert flight.run(OTHER, lambda: "at once") == "at once"
             slow.release.set()
             assert running.result(30) == "value"
 
@@ -123,31 +123,31 @@ async def _settle() -> None:
 
 class TestAsync:
     async def test_callers_at_once_share_one_computation(self) -> None:
-        flights: AsyncSingleFlight[str] = AsyncSingleFlight()
+        flight: AsyncSingleFlight[str] = AsyncSingleFlight()
         slow = AsyncSlow()
-        tasks = [asyncio.create_task(flights.run(KEY, slow)) for _ in range(20)]
+        tasks = [asyncio.create_task(flight.run(KEY, slow)) for _ in range(20)]
         await slow.entered.wait()
         await _settle()
         slow.release.set()
         assert await asyncio.gather(*tasks) == ["value"] * 20
         assert slow.calls == 1
-        assert flights._flights == {}
+        assert flight._calls == {}
 
     async def test_an_error_reaches_every_caller_as_itself_and_is_not_remembered(self) -> None:
-        flights: AsyncSingleFlight[str] = AsyncSingleFlight()
+        flight: AsyncSingleFlight[str] = AsyncSingleFlight()
         slow = AsyncSlow(ValueError("no"))
         slow.release.set()
-        tasks = [asyncio.create_task(flights.run(KEY, slow)) for _ in range(5)]
+        tasks = [asyncio.create_task(flight.run(KEY, slow)) for _ in range(5)]
         found = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(error is slow.error for error in found)
         slow.error = None
-        assert await flights.run(KEY, slow) == "value"
+        assert await flight.run(KEY, slow) == "value"
 
     @pytest.mark.parametrize("who", [0, 2])
     async def test_a_cancelled_caller_harms_no_other(self, who: int) -> None:
-        flights: AsyncSingleFlight[str] = AsyncSingleFlight()
+        flight: AsyncSingleFlight[str] = AsyncSingleFlight()
         slow = AsyncSlow()
-        tasks = [asyncio.create_task(flights.run(KEY, slow)) for _ in range(3)]
+        tasks = [asyncio.create_task(flight.run(KEY, slow)) for _ in range(3)]
         await slow.entered.wait()
         tasks[who].cancel()
         await _settle()
@@ -158,32 +158,32 @@ class TestAsync:
         assert slow.calls == 1 and not slow.cancelled
 
     async def test_when_all_are_cancelled_the_computation_is_too(self) -> None:
-        flights: AsyncSingleFlight[str] = AsyncSingleFlight()
+        flight: AsyncSingleFlight[str] = AsyncSingleFlight()
         slow = AsyncSlow()
-        tasks = [asyncio.create_task(flights.run(KEY, slow)) for _ in range(3)]
+        tasks = [asyncio.create_task(flight.run(KEY, slow)) for _ in range(3)]
         await slow.entered.wait()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await _settle()
         assert slow.cancelled
-        assert flights._flights == {}
+        assert flight._calls == {}
 
     async def test_a_newcomer_after_all_were_cancelled_begins_anew(self) -> None:
-        flights: AsyncSingleFlight[str] = AsyncSingleFlight()
+        flight: AsyncSingleFlight[str] = AsyncSingleFlight()
         slow = AsyncSlow()
-        task = asyncio.create_task(flights.run(KEY, slow))
+        task = asyncio.create_task(flight.run(KEY, slow))
         await slow.entered.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         slow.release.set()
-        assert await flights.run(KEY, slow) == "value"
+        assert await flight.run(KEY, slow) == "value"
         assert slow.calls == 2
-        assert flights._flights == {}
+        assert flight._calls == {}
 
     def test_loops_in_several_threads_do_not_wait_for_each_other(self) -> None:
-        flights: AsyncSingleFlight[str] = AsyncSingleFlight()
+        flight: AsyncSingleFlight[str] = AsyncSingleFlight()
         entered = threading.Barrier(3)
 
         async def compute() -> str:
@@ -191,9 +191,9 @@ class TestAsync:
             return "value"
 
         async def main() -> str:
-            return await flights.run(KEY, compute)
+            return await flight.run(KEY, compute)
 
         with ThreadPoolExecutor(3) as threads:
             found = [threads.submit(asyncio.run, main()) for _ in range(3)]
             assert [f.result(60) for f in found] == ["value"] * 3
-        assert flights._flights == {}
+        assert flight._calls == {}

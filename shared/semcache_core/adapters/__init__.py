@@ -1,16 +1,26 @@
-"""What the adapters share: they know a framework each, and this knows none."""
+"""What the two adapter packages share; nothing here knows a framework.
+
+- `calls`: looks up, asks the model and stores, for calls that run at the same time
+- `conversation`: splits a conversation into its question and the rest
+- `options`: checks arguments, opens the cache, finds the tenant and the writer of a call
+- `answers`: finish reasons, usage, the last hit, replay, and a model as the judge
+- `audits`: asks the model in the background what it says to a question that was a hit
+"""
+
+from typing import Any
 
 from semcache_core.adapters.answers import (
     JUDGE_PROMPT,
     REASON_FIELDS,
+    JudgeVerifier,
     UsageOf,
     check_judge_prompt,
     cut_short,
     described,
+    judge_input,
     last_hit,
     pieces,
     set_last_hit,
-    told_to_judge,
     unknown_usage,
     usage_from,
     verdict,
@@ -51,6 +61,7 @@ __all__ = [
     "Audits",
     "CachedCalls",
     "CallIds",
+    "JudgeVerifier",
     "ModelCall",
     "Namespace",
     "Normaliser",
@@ -68,6 +79,7 @@ __all__ = [
     "cut_short",
     "described",
     "hinted",
+    "judge_input",
     "last_hit",
     "normalise_systems",
     "normalised",
@@ -78,9 +90,27 @@ __all__ = [
     "read_turn",
     "set_last_hit",
     "system_blocks",
-    "told_to_judge",
     "unknown_usage",
     "usage_from",
     "verdict",
     "with_call_ids",
 ]
+
+# Names of earlier releases, which stay importable: old name -> present name.
+_RENAMED = {
+    "Answers": "AnswerCodec",
+    "Asked": "PendingCall",
+    "Kind": "ModelCall",
+    "given_or_opened": "open_cache",
+    "note": "set_last_hit",
+    "present_namespace": "current_namespace",
+    "present_writer": "current_writer",
+    "told_to_judge": "judge_input",
+    "told_usage": "usage_from",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return globals()[_RENAMED[name]]

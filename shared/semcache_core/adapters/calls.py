@@ -1,4 +1,8 @@
-"""What a framework says of its calls: how a model is asked, how its answers are written down."""
+"""Looks up, asks the model and stores, for calls of any framework.
+
+A framework describes itself by three objects: a `ModelCall` for each way to ask its model, an
+`AnswerCodec` that writes and reads its answers, and a function from a question to a `Request`.
+"""
 
 import asyncio
 import os
@@ -10,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
-from semcache_core.adapters.answers import UsageOf, unknown_usage
+from semcache_core.adapters.answers import LAST_HIT, UsageOf, unknown_usage
 from semcache_core.adapters.audits import Audits
 from semcache_core.cache import SemanticCache
-from semcache_core.pipeline.single_flight import AsyncSharedCalls, Outcome, SharedCalls
+from semcache_core.pipeline.single_flight import AsyncSingleFlight, Outcome, SingleFlight
 from semcache_core.request import digest
 from semcache_core.types import Hit, Request, Usage
 
@@ -24,10 +28,10 @@ A = TypeVar("A")
 
 @dataclass(frozen=True)
 class ModelCall(Generic[Q, T, A]):
-    """One way to ask the model: for a whole answer, or for a stream of it.
+    """One way to ask the model: for a whole answer, or for a stream of items.
 
-    `ask` and `aask` give items; `copy` keeps an item as it is now, for who reads it may change it;
-    `whole` makes an answer of all items, None where there is none.
+    `ask` and `aask` yield items; `copy` keeps an item as it is now, as the reader may change it;
+    `whole` makes an answer of all items, or None where there is none.
     """
 
     ask: Callable[[Q], Generator[T, None, None]]
@@ -37,40 +41,41 @@ class ModelCall(Generic[Q, T, A]):
 
 
 class AnswerCodec(Protocol[A]):
-    """How a framework's answers are written, read and judged. Any of it may raise: then the answer
-    is not stored, or the lookup is a miss.
+    """Writes, reads and judges a framework's answers.
+
+    Any method may raise: then the answer is not stored, or the lookup is a miss.
     """
 
     def dump(self, answer: A) -> str:
-        """The answer as text, without what tells how it was come by."""
+        """Return the answer as text, without any mark of an earlier hit."""
         ...
 
     def load(self, text: str, hit: Hit | None) -> A:
-        """What `dump` was given: objects of the caller's own, with fresh ids, marked as `hit`.
+        """Read what `dump` wrote: new objects with fresh ids, marked as `hit`.
 
-        Without a hit, the model just gave the answer to another one who asked the same.
+        Without a hit, the model just gave the answer to another caller of the same question.
         """
         ...
 
     def is_storable(self, answer: A) -> bool:
-        """False for what must not be repeated: empty, cut short, refused, broken."""
+        """Return False for an answer that must not be repeated: empty, cut short, refused."""
         ...
 
     def calls_tools(self, answer: A) -> bool:
-        """Whether it asks for a tool: then it is stored for the very same request only."""
+        """Whether the answer calls a tool; then it is stored for the same request only."""
         ...
 
     def words(self, answer: A) -> str | None:
-        """What a user reads, by which two answers are compared; None where that is not all."""
+        """Return the text by which two answers are compared; None where it is not all of one."""
         ...
 
 
 @dataclass
 class PendingCall(Generic[Q, A]):
-    """Where a call stands. `request` is None where it is not cached at all.
+    """A call in progress. `request` is None where the call is not cached.
 
-    `answer` is to be given in place of the model's; without a `hit`, the model just gave it to
-    another caller.
+    `answer` takes the place of the model's. Without a `hit`, the model just gave it to another
+    caller.
     """
 
     question: Q
@@ -81,17 +86,17 @@ class PendingCall(Generic[Q, A]):
     @property
     def key(self) -> str:
         """Equal for calls that may share one answer."""
-        asked = self.request
-        assert asked is not None
+        request = self.request
+        assert request is not None
         # what may be served to one writer need not be confirmed for another
-        return digest([asked.namespace, asked.scope, asked.question, asked.writer])
+        return digest([request.namespace, request.scope, request.question, request.writer])
 
 
 @dataclass
 class Record(Generic[T]):
-    """The items so far, for storing; `sound` until one could not be kept.
+    """The items so far, for storing; `sound` until one could not be copied.
 
-    `seconds` is how long they were waited for: not the time that who reads a stream takes.
+    `seconds` is how long the model took, without the time that the reader of a stream takes.
     """
 
     items: list[T] = field(default_factory=list)
@@ -100,16 +105,14 @@ class Record(Generic[T]):
 
 
 class CachedCalls(Generic[Q, A]):
-    """Looks up, asks and stores. Fails open: an error of the cache only means that the model is
-    asked, an error of the model reaches all who wait for it.
+    """Looks up, asks and stores; identical calls at the same time share one lookup and one answer.
+
+    Fails open: where the cache fails, the model is asked. An error of the model reaches all callers
+    that wait for its answer. A hit that is audited is audited once for all callers.
 
     `read` makes the request of a question, None for one that is not cached. `unobserved` makes the
-    question that an audit asks: none of the app's own callbacks and caches may hear of it.
-
-    All who ask the same at the same time are one lookup too: a burst of one question would else
-    embed it once for each of them. A hit that is audited is one audit of them all.
-
-    `usage` says what an answer took, for what its hits save; `clock` is in seconds.
+    question of an audit, which the app's callbacks and caches must not see. `usage` reads what an
+    answer took. `clock` is in seconds.
     """
 
     def __init__(
@@ -124,18 +127,18 @@ class CachedCalls(Generic[Q, A]):
         self._cache, self._read = cache, read
         self._answers, self._unobserved = answers, unobserved
         self._usage, self._clock = usage, clock
-        self._flights: dict[int, SharedCalls[Any]] = {}
-        self._async_flights: AsyncSharedCalls[Any] = AsyncSharedCalls()
+        self._single_flights: dict[int, SingleFlight[Any]] = {}
+        self._async_single_flight: AsyncSingleFlight[Any] = AsyncSingleFlight()
         self._audits = Audits(cache)
 
     def ask(self, question: Q) -> PendingCall[Q, A]:
-        """Read the question. What comes of it, `items` tells."""
+        """Read the question; `items` then answers it."""
         with self._cache.failing_open("lookup"):
             return PendingCall(question, self._read(question))
         return PendingCall(question)
 
     async def aask(self, question: Q, context: Context | None = None) -> PendingCall[Q, A]:
-        """See `ask`. It is read in `context`, left out in the caller's own."""
+        """See `ask`. The question is read in `context`, by default in the caller's."""
         await asyncio.sleep(0)  # a burst has begun all its calls before threads take turns with it
         with self._cache.failing_open("lookup"):
             if context is None:
@@ -143,171 +146,187 @@ class CachedCalls(Generic[Q, A]):
             return await self._cache.in_thread(context.run, self.ask, question)
         return PendingCall(question)
 
-    def items(self, asked: PendingCall[Q, A], kind: ModelCall[Q, T, A]) -> Iterator[T]:
-        """What the model gives. Nothing where there is an answer already: then it is in `asked`."""
-        leads = False
-        while asked.request is not None:
-            key, flights = asked.key, self._of_this_process()
-            flight, leads = flights.join(key, lambda outcome: self._flown(asked, kind, outcome))
+    def items(self, pending: PendingCall[Q, A], call: ModelCall[Q, T, A]) -> Iterator[T]:
+        """Yield the model's items. None come where the answer is found: it is then in `pending`.
+
+        Sets `last_hit()`: None at the start, and a hit at the end.
+        """
+        LAST_HIT.set(None)
+        if pending.request is None:
+            yield from call.ask(pending.question)
+            return
+        while True:
+            key, flight = pending.key, self._of_this_process()
+            shared, leads = flight.join(key, partial(self._run_and_store, pending, call))
             try:
                 if leads:
-                    yield from flight.items()
+                    yield from shared.items()
                 else:
-                    flight.wait()
+                    shared.wait()
             finally:
-                flights.leave(key, flight)
-            if isinstance(flight.error, Exception):
-                raise flight.error
-            if flight.error is None:  # else whoever fetched was interrupted: ask anew
+                flight.leave(key, shared)
+            if isinstance(shared.error, Exception):
+                raise shared.error
+            if shared.error is None:  # else the thread that ran it was interrupted: start again
                 break
         if not leads:
-            if asked.request is not None:
-                self._share(asked, flight.outcome)
-            if asked.answer is None:
-                yield from kind.ask(asked.question)
+            self._share(pending, shared.outcome)
+            if pending.answer is None:
+                yield from call.ask(pending.question)
+        if pending.hit is not None:
+            LAST_HIT.set(pending.hit)
 
     async def aitems(
-        self, asked: PendingCall[Q, A], kind: ModelCall[Q, T, A]
+        self, pending: PendingCall[Q, A], call: ModelCall[Q, T, A]
     ) -> AsyncGenerator[T, None]:
         """See `items`."""
+        LAST_HIT.set(None)
         leads = False
-        while asked.request is not None:
-            key, flights = asked.key, self._async_flights
-            flight, leads = flights.join(key, lambda outcome: self._aflown(asked, kind, outcome))
+        while pending.request is not None:
+            key, flight = pending.key, self._async_single_flight
+            shared, leads = flight.join(key, partial(self._arun_and_store, pending, call))
             try:
                 if leads:
-                    async for item in flight.items():
+                    async for item in shared.items():
                         yield item
                 else:
-                    await flight.wait()
+                    await shared.wait()
             finally:
-                await flights.leave(key, flight)
-            if isinstance(flight.error, Exception):
-                raise flight.error
-            if flight.error is None:
+                await flight.leave(key, shared)
+            if isinstance(shared.error, Exception):
+                raise shared.error
+            if shared.error is None:
                 break
         if not leads:
-            if asked.request is not None:
+            if pending.request is not None:
                 with self._cache.failing_open("lookup"):
-                    await self._cache.in_thread(self._share, asked, flight.outcome)
-            if asked.answer is None:
-                async with aclosing(kind.aask(asked.question)) as plain:
+                    await self._cache.in_thread(self._share, pending, shared.outcome)
+            if pending.answer is None:
+                async with aclosing(call.aask(pending.question)) as plain:
                     async for item in plain:
                         yield item
+        if pending.hit is not None:
+            LAST_HIT.set(pending.hit)
 
-    # -- what sync and async share -----------------------------------------------------------------
+    # -- the leader's work -------------------------------------------------------------------------
 
-    def _flown(
-        self, asked: PendingCall[Q, A], kind: ModelCall[Q, T, A], outcome: Outcome
+    def _run_and_store(
+        self, pending: PendingCall[Q, A], call: ModelCall[Q, T, A], outcome: Outcome
     ) -> Generator[T, None, None]:
-        self._look(asked, outcome)
-        if asked.hit is not None and asked.hit.audited:
-            self._audits.start(partial(self._audit, asked, kind))
-        if asked.answer is not None:
+        self._look_up(pending, outcome)
+        if pending.hit is not None and pending.hit.audited:
+            self._audits.start(partial(self._audit, pending, call))
+        if pending.answer is not None:
             return
         record: Record[T] = Record()
-        with closing(kind.ask(asked.question)) as items:
+        with closing(call.ask(pending.question)) as items:
             since = self._clock()
             for item in items:
                 record.seconds += self._clock() - since
-                self._recorded(record, item, kind)
+                self._copy(record, item, call)
                 yield item
                 since = self._clock()
             record.seconds += self._clock() - since
-        self._keep(asked, record, kind, outcome)
+        self._store(pending, record, call, outcome)
 
-    async def _aflown(
-        self, asked: PendingCall[Q, A], kind: ModelCall[Q, T, A], outcome: Outcome
+    async def _arun_and_store(
+        self, pending: PendingCall[Q, A], call: ModelCall[Q, T, A], outcome: Outcome
     ) -> AsyncGenerator[T, None]:
         with self._cache.failing_open("lookup"):
-            await self._cache.in_thread(self._look, asked, outcome)
-        if asked.hit is not None and asked.hit.audited:
-            self._audits.astart(partial(self._aaudit, asked, kind))
-        if asked.answer is not None:
+            await self._cache.in_thread(self._look_up, pending, outcome)
+        if pending.hit is not None and pending.hit.audited:
+            self._audits.astart(partial(self._aaudit, pending, call))
+        if pending.answer is not None:
             return
         record: Record[T] = Record()
-        async with aclosing(kind.aask(asked.question)) as items:
+        async with aclosing(call.aask(pending.question)) as items:
             since = self._clock()
             async for item in items:
                 record.seconds += self._clock() - since
-                self._recorded(record, item, kind)
+                self._copy(record, item, call)
                 yield item
                 since = self._clock()
             record.seconds += self._clock() - since
         with self._cache.failing_open("update"):
-            await self._cache.in_thread(self._keep, asked, record, kind, outcome)
+            await self._cache.in_thread(self._store, pending, record, call, outcome)
 
-    def _look(self, asked: PendingCall[Q, A], outcome: Outcome) -> None:
-        assert asked.request is not None
+    def _look_up(self, pending: PendingCall[Q, A], outcome: Outcome) -> None:
+        assert pending.request is not None
         with self._cache.failing_open("lookup"):
-            hit = self._cache.lookup(asked.request, audits=True)
+            hit = self._cache.lookup(pending.request, audits=True)
             if hit is not None:
-                asked.answer = self._answers.load(hit.response, hit)
-                asked.hit = outcome.hit = hit
+                pending.answer = self._answers.load(hit.response, hit)
+                pending.hit = outcome.hit = hit
                 outcome.text = hit.response
 
-    def _recorded(self, record: Record[T], item: T, kind: ModelCall[Q, T, A]) -> None:
+    def _copy(self, record: Record[T], item: T, call: ModelCall[Q, T, A]) -> None:
         if record.sound:
             record.sound = False
             with self._cache.failing_open("update"):
-                record.items.append(kind.copy(item))
+                record.items.append(call.copy(item))
                 record.sound = True
 
-    def _keep(
+    def _store(
         self,
-        asked: PendingCall[Q, A],
+        pending: PendingCall[Q, A],
         record: Record[T],
-        kind: ModelCall[Q, T, A],
+        call: ModelCall[Q, T, A],
         outcome: Outcome,
     ) -> None:
-        """Store what may be repeated; those who wait get all that can be written down."""
-        asking, answers = asked.request, self._answers
-        assert asking is not None
+        """Store an answer that may be repeated; waiters get any answer that can be written."""
+        request, answers = pending.request, self._answers
+        assert request is not None
         with self._cache.failing_open("update"):
-            answer = kind.whole(asked.question, record.items) if record.sound else None
+            answer = call.whole(pending.question, record.items) if record.sound else None
             if answer is None:
                 return
             outcome.text = answers.dump(answer)
             if answers.is_storable(answer):
-                exact_only = asking.exact_only or answers.calls_tools(answer)
-                stored = replace(asking, exact_only=exact_only)
-                usage = replace(self._used(asked.question, answer), seconds=record.seconds)
-                self._cache.update(stored, outcome.text, answer=answers.words(answer), usage=usage)
+                exact_only = request.exact_only or answers.calls_tools(answer)
+                usage = replace(self._usage_of(pending.question, answer), seconds=record.seconds)
+                self._cache.update(
+                    replace(request, exact_only=exact_only),
+                    outcome.text,
+                    answer=answers.words(answer),
+                    usage=usage,
+                )
 
-    def _used(self, question: Q, answer: A) -> Usage:
-        """What cannot be read of it is not known, and no reason not to store the answer."""
+    def _usage_of(self, question: Q, answer: A) -> Usage:
+        """An error here is no reason not to store the answer."""
         with self._cache.failing_open("usage"):
             return self._usage(question, answer)
         return Usage()
 
-    def _audit(self, asked: PendingCall[Q, A], kind: ModelCall[Q, T, A]) -> None:
-        question = self._unobserved(asked.question)
-        with closing(kind.ask(question)) as items:
-            self._judge(asked, kind.whole(question, list(items)))
+    # -- audits and waiters ------------------------------------------------------------------------
 
-    async def _aaudit(self, asked: PendingCall[Q, A], kind: ModelCall[Q, T, A]) -> None:
-        question = self._unobserved(asked.question)
-        async with aclosing(kind.aask(question)) as items:
+    def _audit(self, pending: PendingCall[Q, A], call: ModelCall[Q, T, A]) -> None:
+        question = self._unobserved(pending.question)
+        with closing(call.ask(question)) as items:
+            self._compare(pending, call.whole(question, list(items)))
+
+    async def _aaudit(self, pending: PendingCall[Q, A], call: ModelCall[Q, T, A]) -> None:
+        question = self._unobserved(pending.question)
+        async with aclosing(call.aask(question)) as items:
             given = [item async for item in items]
-        await self._cache.in_thread(self._judge, asked, kind.whole(question, given))
+        await self._cache.in_thread(self._compare, pending, call.whole(question, given))
 
-    def _judge(self, asked: PendingCall[Q, A], answer: A | None) -> None:
-        """Compare what was served with what the model says, if that is words and storable."""
-        assert asked.request is not None
+    def _compare(self, pending: PendingCall[Q, A], answer: A | None) -> None:
+        """Compare the served answer with the model's, if that is words and storable."""
+        assert pending.request is not None
         if answer is None or not self._answers.is_storable(answer):
             return
         said = self._answers.words(answer)
         if said is not None:
-            self._cache.audited(asked.request, said)
+            self._cache.audited(pending.request, said)
 
-    def _share(self, asked: PendingCall[Q, A], outcome: Outcome) -> None:
-        """Give what another caller was given, as objects of this one's own."""
+    def _share(self, pending: PendingCall[Q, A], outcome: Outcome) -> None:
+        """Give a waiter the leader's answer, as objects of its own."""
         with self._cache.failing_open("lookup"):
             if outcome.text is not None:
-                asked.answer = self._answers.load(outcome.text, outcome.hit)
-                asked.hit = outcome.hit
+                pending.answer = self._answers.load(outcome.text, outcome.hit)
+                pending.hit = outcome.hit
 
-    def _of_this_process(self) -> SharedCalls[Any]:
+    def _of_this_process(self) -> SingleFlight[Any]:
         """A forked child would wait for threads that it does not have."""
         pid = os.getpid()
-        return self._flights.get(pid) or self._flights.setdefault(pid, SharedCalls())
+        return self._single_flights.get(pid) or self._single_flights.setdefault(pid, SingleFlight())

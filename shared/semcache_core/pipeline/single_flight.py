@@ -1,113 +1,69 @@
-"""One computation per key: callers that ask for the same thing at once share the first's answer."""
+"""One call for all callers that ask for the same thing at the same time.
+
+The first caller is the leader; it starts a `SharedCall`. Callers that come before the call has
+ended are waiters: they get the leader's outcome. Nothing is remembered after the end.
+
+`SingleFlight` is for threads, `AsyncSingleFlight` for asyncio. `run` shares one value; `join` and
+`leave` share a stream of items, which the leader reads while waiters wait for its end.
+"""
 
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
-from concurrent.futures import Future
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Hashable,
+    Iterator,
+)
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from semcache_core.types import Hit
 
 T = TypeVar("T")
 
 
-class SingleFlight(Generic[T]):
-    """For threads. The first caller computes; the others wait and get its value or its error.
-
-    Nothing is remembered: the next call after the first has ended computes again.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._flights: dict[bytes, Future[T]] = {}
-
-    def run(self, key: bytes, compute: Callable[[], T]) -> T:
-        with self._lock:
-            flight = self._flights.get(key)
-            leads = flight is None
-            if flight is None:
-                flight = self._flights[key] = Future()
-        if not leads:
-            return flight.result()
-        try:
-            value = compute()
-        except BaseException as error:
-            self._land(key)
-            # KeyboardInterrupt and the like are the leader's own: the others see a plain error
-            shared = error if isinstance(error, Exception) else RuntimeError(f"aborted: {error!r}")
-            flight.set_exception(shared)
-            raise
-        self._land(key)
-        flight.set_result(value)
-        return value
-
-    def _land(self, key: bytes) -> None:
-        with self._lock:
-            del self._flights[key]
-
-
-class AsyncSingleFlight(Generic[T]):
-    """For asyncio, per event loop. The computation is a task of its own, so a caller that is
-    cancelled harms no other; when the last of them is gone, it is cancelled too.
-    """
-
-    def __init__(self) -> None:
-        self._flights: dict[tuple[int, bytes], tuple[asyncio.Task[T], list[int]]] = {}
-
-    async def run(self, key: bytes, compute: Callable[[], Awaitable[T]]) -> T:
-        # two loops in two threads use different keys, and one dict operation is atomic
-        place = (id(asyncio.get_running_loop()), key)
-        if place not in self._flights:
-            self._flights[place] = (asyncio.ensure_future(_call(compute)), [0])
-        flight = task, waiting = self._flights[place]
-        waiting[0] += 1
-        try:
-            return await asyncio.shield(task)
-        finally:
-            waiting[0] -= 1
-            if not waiting[0]:
-                task.cancel()  # does nothing to a task that has ended
-            # by identity: after the last waiter left, a newcomer may have begun another flight
-            if self._flights.get(place) is flight and (task.done() or not waiting[0]):
-                del self._flights[place]
-
-
-async def _call(compute: Callable[[], Awaitable[T]]) -> T:
-    return await compute()
-
-
 @dataclass
 class Outcome:
-    """How a flight ended, for those who waited: an answer as text, and the hit it came from.
+    """What a call hands to its waiters when it has ended: a value, or an answer with its hit.
 
-    No text: it ended without an answer that can be handed on.
+    Without a text, the call ended with no answer that can be shared.
     """
 
     text: str | None = None
     hit: Hit | None = None
+    value: Any = None
+
+
+Source: TypeAlias = Callable[[Outcome], Generator[T, None, None]]
+"""Starts the work of a call: yields its items, and fills the outcome before it ends."""
+
+AsyncSource: TypeAlias = Callable[[Outcome], AsyncGenerator[T, None]]
 
 
 class SharedCall(Generic[T]):
-    """For threads: `items` is for the leader, `wait` for the others.
+    """A call that several threads share: `items` is for the leader, `wait` for the waiters.
 
-    `source` is run by one thread at a time, whichever is the first to need the next item.
+    One thread at a time runs the source: the first one that needs the next item.
     """
 
-    def __init__(self, source: Callable[[Outcome], Generator[T, None, None]]) -> None:
+    def __init__(self, source: Source[T]) -> None:
         self.outcome = Outcome()
         self.error: BaseException | None = None
         self.over = False
-        self.aboard = 1
+        self.callers = 1
         self._source = source(self.outcome)
         self._ready: deque[T] = deque()
         self._pulling = False
         self._changed = threading.Condition()
 
     def items(self) -> Iterator[T]:
-        """The items as they come; raises what the source raises."""
+        """Yield the items as they come; raise what the source raises."""
         while True:
             while not self._ready and not self.over:
                 self._pull()
@@ -119,16 +75,22 @@ class SharedCall(Generic[T]):
                 return
 
     def wait(self) -> None:
-        """Until the source has ended, by an error too, which is then in `error`."""
+        """Run the source to its end, or wait for the thread that does; errors are in `error`."""
         while not self.over:
             self._pull()
 
+    def wait_for_leader(self) -> None:
+        """Wait until the leader has run the source to its end; errors are in `error`."""
+        with self._changed:
+            while not self.over:
+                self._changed.wait()
+
     def close(self) -> None:
-        """Give up the source; when nobody is aboard any more."""
+        """Stop the source, once no caller is left."""
         self._source.close()
 
     def _pull(self) -> None:
-        """One item more, fetched here or by another thread meanwhile."""
+        """Fetch one more item, or wait while another thread does."""
         with self._changed:
             if self._pulling and not self.over:
                 self._changed.wait()
@@ -142,7 +104,7 @@ class SharedCall(Generic[T]):
             self._end(None)
         except BaseException as error:
             self._end(error)
-            if not isinstance(error, Exception):  # such as KeyboardInterrupt: this thread's own
+            if not isinstance(error, Exception):  # such as KeyboardInterrupt: for this thread only
                 raise
         else:
             with self._changed:
@@ -156,52 +118,78 @@ class SharedCall(Generic[T]):
             self._changed.notify_all()
 
 
-class SharedCalls(Generic[T]):
-    """The flights of one process by what they ask."""
+class SingleFlight(Generic[T]):
+    """The shared calls of one process, by key."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._flights: dict[str, SharedCall[T]] = {}
+        self._calls: dict[Hashable, SharedCall[T]] = {}
 
-    def join(
-        self, key: str, source: Callable[[Outcome], Generator[T, None, None]]
-    ) -> tuple[SharedCall[T], bool]:
-        """The flight that asks `key`, and whether the caller leads it. Then `leave` it."""
-        with self._lock:
-            flight = self._flights.get(key)
-            if flight is not None and not flight.over:
-                flight.aboard += 1
-                return flight, False
-            flight = self._flights[key] = SharedCall(source)
-            return flight, True
+    def run(self, key: Hashable, create: Callable[[], T]) -> T:
+        """Return the leader's value, or raise its error; only the leader calls `create`.
 
-    def leave(self, key: str, flight: SharedCall[T]) -> None:
+        Waiters get a RuntimeError where the leader was interrupted.
+        """
+
+        def source(outcome: Outcome) -> Generator[T, None, None]:
+            outcome.value = create()
+            yield from ()
+
+        call, leads = self.join(key, source)
+        try:
+            if leads:
+                call.wait()
+            else:
+                call.wait_for_leader()
+        finally:
+            self.leave(key, call)
+        if call.error is None:
+            value: T = call.outcome.value
+            return value
+        if isinstance(call.error, Exception):
+            raise call.error
+        raise RuntimeError(f"aborted: {call.error!r}")
+
+    def join(self, key: Hashable, source: Source[T]) -> tuple[SharedCall[T], bool]:
+        """Return the call of `key`, and whether the caller leads it. The caller must `leave` it."""
         with self._lock:
-            flight.aboard -= 1
-            empty = not flight.aboard
-            if empty and self._flights.get(key) is flight:
-                del self._flights[key]
-        if empty:
-            flight.close()
+            call = self._calls.get(key)
+            if call is not None and not call.over:
+                call.callers += 1
+                return call, False
+            call = self._calls[key] = SharedCall(source)
+            return call, True
+
+    def leave(self, key: Hashable, call: SharedCall[T]) -> None:
+        """Leave a joined call; the last caller stops its source."""
+        with self._lock:
+            call.callers -= 1
+            is_last = not call.callers
+            if is_last and self._calls.get(key) is call:
+                del self._calls[key]
+        if is_last:
+            call.close()
 
 
 class AsyncSharedCall(Generic[T]):
-    """For asyncio, see `Flight`. The source runs in a task of its own: one who is cancelled harms
-    no other, and a provider's stream is never continued in a task that did not begin it.
+    """A call that several tasks of one event loop share; see `SharedCall`.
+
+    The source runs in a task of its own: cancelling one caller harms no other, and a provider's
+    stream is never continued in a task that did not begin it.
     """
 
-    def __init__(self, source: Callable[[Outcome], AsyncGenerator[T, None]]) -> None:
+    def __init__(self, source: AsyncSource[T]) -> None:
         self.outcome = Outcome()
         self.error: BaseException | None = None
         self.over = False
-        self.aboard = 1
+        self.callers = 1
         self._ready: deque[T] = deque()
-        self._waiting = 0
+        self._waiters = 0
         self._wanted, self._news = asyncio.Event(), asyncio.Event()
         self._task = asyncio.ensure_future(self._run(source(self.outcome)))
 
     async def items(self) -> AsyncIterator[T]:
-        """The items as they come; raises what the source raises."""
+        """Yield the items as they come; raise what the source raises."""
         while True:
             if self._ready:
                 yield self._ready.popleft()
@@ -214,17 +202,17 @@ class AsyncSharedCall(Generic[T]):
                 return
 
     async def wait(self) -> None:
-        """Until the source has ended, by an error too, which is then in `error`."""
-        self._waiting += 1
+        """Wait until the source has ended; errors are in `error`."""
+        self._waiters += 1
         self._wanted.set()
         try:
             while not self.over:
                 await self._news.wait()
         finally:
-            self._waiting -= 1
+            self._waiters -= 1
 
     async def close(self) -> None:
-        """Give up the source; when nobody is aboard any more."""
+        """Stop the source, once no caller is left, and wait until it has stopped."""
         if not self.over:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -234,49 +222,70 @@ class AsyncSharedCall(Generic[T]):
             async with aclosing(source):
                 async for item in source:
                     self._ready.append(item)
-                    self._tell()
+                    self._notify()
                     self._wanted.clear()
-                    if not self._waiting:  # no further than the leader reads
+                    if not self._waiters:  # no further than the leader reads
                         await self._wanted.wait()
-        except BaseException as error:  # noqa: BLE001 - the ones aboard raise it
+        except BaseException as error:  # noqa: BLE001 - the callers raise it
             self.error = error
         finally:
             self.over = True
-            self._tell()
+            self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._news.set()  # wakes all who wait at this moment
         self._news.clear()
 
 
-class AsyncSharedCalls(Generic[T]):
-    """The flights of all event loops by what they ask."""
+class AsyncSingleFlight(Generic[T]):
+    """The shared calls of all event loops, by key; see `SingleFlight`."""
 
     def __init__(self) -> None:
         # two loops in two threads use different keys, and one dict operation is atomic
-        self._flights: dict[tuple[int, str], AsyncSharedCall[T]] = {}
+        self._calls: dict[tuple[int, Hashable], AsyncSharedCall[T]] = {}
 
-    def join(
-        self, key: str, source: Callable[[Outcome], AsyncGenerator[T, None]]
-    ) -> tuple[AsyncSharedCall[T], bool]:
-        """The flight that asks `key`, and whether the caller leads it. Then `leave` it."""
-        place = _place(key)
-        flight = self._flights.get(place)
-        if flight is not None and not flight.over:
-            flight.aboard += 1
-            return flight, False
-        flight = self._flights[place] = AsyncSharedCall(source)
-        return flight, True
+    async def run(self, key: Hashable, create: Callable[[], Awaitable[T]]) -> T:
+        """Return the one value that `create` gives for all callers, or raise its error.
 
-    async def leave(self, key: str, flight: AsyncSharedCall[T]) -> None:
-        place = _place(key)
-        flight.aboard -= 1
-        if flight.aboard:
+        When the last caller is cancelled, `create` is cancelled too.
+        """
+
+        async def source(outcome: Outcome) -> AsyncGenerator[T, None]:
+            outcome.value = await create()
+            no_items: tuple[T, ...] = ()
+            for item in no_items:
+                yield item
+
+        call, _ = self.join(key, source)
+        try:
+            await call.wait()
+        finally:
+            await self.leave(key, call)
+        if call.error is not None:
+            raise call.error
+        value: T = call.outcome.value
+        return value
+
+    def join(self, key: Hashable, source: AsyncSource[T]) -> tuple[AsyncSharedCall[T], bool]:
+        """See `SingleFlight.join`."""
+        place = _in_this_loop(key)
+        call = self._calls.get(place)
+        if call is not None and not call.over:
+            call.callers += 1
+            return call, False
+        call = self._calls[place] = AsyncSharedCall(source)
+        return call, True
+
+    async def leave(self, key: Hashable, call: AsyncSharedCall[T]) -> None:
+        """See `SingleFlight.leave`."""
+        place = _in_this_loop(key)
+        call.callers -= 1
+        if call.callers:
             return
-        if self._flights.get(place) is flight:
-            del self._flights[place]
-        await flight.close()
+        if self._calls.get(place) is call:
+            del self._calls[place]
+        await call.close()
 
 
-def _place(key: str) -> tuple[int, str]:
+def _in_this_loop(key: Hashable) -> tuple[int, Hashable]:
     return id(asyncio.get_running_loop()), key

@@ -8,7 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from semcache_core.pipeline.single_flight import AsyncSharedCalls, Outcome, SharedCall, SharedCalls
+from semcache_core.pipeline.single_flight import (
+    AsyncSingleFlight,
+    Outcome,
+    SharedCall,
+    SingleFlight,
+)
 
 
 class Source:
@@ -47,27 +52,27 @@ class Source:
 
 
 @contextmanager
-def joined(flights: SharedCalls[Any], source: Source, key: str = "q") -> Iterator[SharedCall[Any]]:
-    flight, _ = flights.join(key, source)
+def joined(calls: SingleFlight[Any], source: Source, key: str = "q") -> Iterator[SharedCall[Any]]:
+    call, _ = calls.join(key, source)
     try:
-        yield flight
+        yield call
     finally:
-        flights.leave(key, flight)
+        calls.leave(key, call)
 
 
-def test_the_first_leads_and_the_others_get_the_same_flight() -> None:
-    flights: SharedCalls[int] = SharedCalls()
+def test_the_first_leads_and_the_others_get_the_same_call() -> None:
+    calls: SingleFlight[int] = SingleFlight()
     first, second = Source(1), Source(2)
-    flight, leads = flights.join("q", first)
-    assert leads and flights.join("q", second) == (flight, False)
-    assert flights.join("another", second)[1]
-    assert list(flight.items()) == [1]
+    call, leads = calls.join("q", first)
+    assert leads and calls.join("q", second) == (call, False)
+    assert calls.join("another", second)[1]
+    assert list(call.items()) == [1]
 
 
 def test_the_leader_is_not_read_ahead() -> None:
     source = Source(1, 2, 3)
-    with joined(SharedCalls(), source) as flight:
-        items = flight.items()
+    with joined(SingleFlight(), source) as call:
+        items = call.items()
         assert source.given == 0
         assert next(items) == 1
         assert source.given == 1
@@ -75,9 +80,9 @@ def test_the_leader_is_not_read_ahead() -> None:
 
 def test_one_who_waits_reads_for_a_leader_on_the_same_thread() -> None:
     """A leader that has stopped reading, for good or for now, must not hold up anybody."""
-    flights: SharedCalls[int] = SharedCalls()
+    calls: SingleFlight[int] = SingleFlight()
     source = Source(1, 2, 3)
-    with joined(flights, source) as led, joined(flights, source) as waited:
+    with joined(calls, source) as led, joined(calls, source) as waited:
         items = led.items()
         assert next(items) == 1
         waited.wait()
@@ -87,46 +92,46 @@ def test_one_who_waits_reads_for_a_leader_on_the_same_thread() -> None:
 
 
 def test_a_leader_that_leaves_does_not_end_it_for_others() -> None:
-    flights: SharedCalls[int] = SharedCalls()
+    calls: SingleFlight[int] = SingleFlight()
     source = Source(1, 2)
-    led, _ = flights.join("q", source)
+    led, _ = calls.join("q", source)
     next(led.items())
-    with joined(flights, source) as waited:
-        flights.leave("q", led)
-        assert flights.join("q", source) == (waited, False)
-        flights.leave("q", waited)
+    with joined(calls, source) as waited:
+        calls.leave("q", led)
+        assert calls.join("q", source) == (waited, False)
+        calls.leave("q", waited)
         waited.wait()
         assert waited.outcome.text == "done"
     assert source.given == 2
 
 
 def test_the_source_is_closed_when_the_last_one_leaves() -> None:
-    flights: SharedCalls[int] = SharedCalls()
+    calls: SingleFlight[int] = SingleFlight()
     source = Source(1, 2)
-    flight, _ = flights.join("q", source)
-    flights.join("q", source)
-    next(flight.items())
-    flights.leave("q", flight)
+    call, _ = calls.join("q", source)
+    calls.join("q", source)
+    next(call.items())
+    calls.leave("q", call)
     assert not source.closed
-    flights.leave("q", flight)
-    assert source.closed and source.given == 1 and flight.outcome.text is None
-    assert flights.join("q", Source())[1]  # and a newcomer begins anew
+    calls.leave("q", call)
+    assert source.closed and source.given == 1 and call.outcome.text is None
+    assert calls.join("q", Source())[1]  # and a newcomer begins anew
 
 
 def test_one_that_is_over_is_not_joined() -> None:
-    flights: SharedCalls[int] = SharedCalls()
-    with joined(flights, Source(1)) as flight:
-        assert list(flight.items()) == [1]
-        other, leads = flights.join("q", Source(2))
-        assert leads and other is not flight
-    assert flights.join("q", Source(3)) == (other, False)  # leaving the old one left it there
+    calls: SingleFlight[int] = SingleFlight()
+    with joined(calls, Source(1)) as call:
+        assert list(call.items()) == [1]
+        other, leads = calls.join("q", Source(2))
+        assert leads and other is not call
+    assert calls.join("q", Source(3)) == (other, False)  # leaving the old one left it there
 
 
 def test_an_error_reaches_the_leader_after_its_items_and_is_told_to_the_others() -> None:
-    flights: SharedCalls[int] = SharedCalls()
+    calls: SingleFlight[int] = SingleFlight()
     error = ValueError("no")
     source = Source(1, error)
-    with joined(flights, source) as led, joined(flights, source) as waited:
+    with joined(calls, source) as led, joined(calls, source) as waited:
         waited.wait()
         assert waited.error is error and waited.outcome.text is None
         items = led.items()
@@ -137,20 +142,20 @@ def test_an_error_reaches_the_leader_after_its_items_and_is_told_to_the_others()
 
 
 def test_an_interrupt_is_raised_where_it_happened() -> None:
-    flights: SharedCalls[int] = SharedCalls()
+    calls: SingleFlight[int] = SingleFlight()
     source = Source(KeyboardInterrupt())
-    with joined(flights, source) as led, joined(flights, source) as waited:
+    with joined(calls, source) as led, joined(calls, source) as waited:
         with pytest.raises(KeyboardInterrupt):
             waited.wait()
         assert isinstance(led.error, KeyboardInterrupt) and led.over
 
 
 def test_a_leader_gets_each_item_while_another_thread_reads() -> None:
-    flights: SharedCalls[int] = SharedCalls()
+    calls: SingleFlight[int] = SingleFlight()
     reading, go_on, end = (threading.Event() for _ in range(3))
     source = Source(1, 2, 3)
     source.at = {1: lambda: (reading.set(), go_on.wait()), 2: end.wait}
-    led, waited = joined(flights, source), joined(flights, source)
+    led, waited = joined(calls, source), joined(calls, source)
     with ThreadPoolExecutor() as threads, led as leading, waited as other:
         waiting = threads.submit(other.wait)
         assert reading.wait(20)  # the other thread is inside the source
@@ -165,15 +170,15 @@ def test_a_leader_gets_each_item_while_another_thread_reads() -> None:
 
 
 def test_many_threads_read_one_source_once() -> None:
-    flights: SharedCalls[int] = SharedCalls()
+    calls: SingleFlight[int] = SingleFlight()
     source = Source(*range(50))
     together = threading.Barrier(8)
 
     def wait(_: int) -> str | None:
-        with joined(flights, source) as flight:
+        with joined(calls, source) as call:
             together.wait()
-            flight.wait()
-            return flight.outcome.text
+            call.wait()
+            return call.outcome.text
 
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(wait, range(8))) == ["done"] * 8
@@ -184,23 +189,23 @@ def test_many_threads_read_one_source_once() -> None:
 
 
 async def test_async_the_first_leads_and_is_not_read_ahead() -> None:
-    flights: AsyncSharedCalls[int] = AsyncSharedCalls()
+    calls: AsyncSingleFlight[int] = AsyncSingleFlight()
     source = Source(1, 2, 3)
-    flight, leads = flights.join("q", source.slowly)
-    assert leads and flights.join("q", Source().slowly) == (flight, False)
-    items = flight.items()
+    call, leads = calls.join("q", source.slowly)
+    assert leads and calls.join("q", Source().slowly) == (call, False)
+    items = call.items()
     assert await anext(items) == 1
     await turns()
     assert source.given == 1
     assert [item async for item in items] == [2, 3]
-    assert flight.outcome.text == "done"
+    assert call.outcome.text == "done"
 
 
 async def test_async_one_who_waits_reads_for_a_leader_in_the_same_task() -> None:
-    flights: AsyncSharedCalls[int] = AsyncSharedCalls()
+    calls: AsyncSingleFlight[int] = AsyncSingleFlight()
     source = Source(1, 2, 3)
-    led, _ = flights.join("q", source.slowly)
-    waited, _ = flights.join("q", source.slowly)
+    led, _ = calls.join("q", source.slowly)
+    waited, _ = calls.join("q", source.slowly)
     items = led.items()
     assert await anext(items) == 1
     await waited.wait()
@@ -209,7 +214,7 @@ async def test_async_one_who_waits_reads_for_a_leader_in_the_same_task() -> None
 
 
 async def test_async_a_cancelled_leader_harms_no_other() -> None:
-    flights: AsyncSharedCalls[int] = AsyncSharedCalls()
+    calls: AsyncSingleFlight[int] = AsyncSingleFlight()
     source = Source(1, 2)
     begun, go_on = asyncio.Event(), asyncio.Event()
 
@@ -218,9 +223,9 @@ async def test_async_a_cancelled_leader_harms_no_other() -> None:
         await go_on.wait()
 
     source.at[0] = halt
-    leader = asyncio.create_task(drained(flights, source))
+    leader = asyncio.create_task(drained(calls, source))
     await begun.wait()
-    others = [asyncio.create_task(waited_for(flights, source)) for _ in range(2)]
+    others = [asyncio.create_task(waited_for(calls, source)) for _ in range(2)]
     await turns()
     leader.cancel()
     others[0].cancel()
@@ -232,7 +237,7 @@ async def test_async_a_cancelled_leader_harms_no_other() -> None:
 
 
 async def test_async_the_source_is_cancelled_when_the_last_one_leaves() -> None:
-    flights: AsyncSharedCalls[int] = AsyncSharedCalls()
+    calls: AsyncSingleFlight[int] = AsyncSingleFlight()
     source = Source(1, 2)
     begun = asyncio.Event()
 
@@ -241,23 +246,23 @@ async def test_async_the_source_is_cancelled_when_the_last_one_leaves() -> None:
         await asyncio.Event().wait()
 
     source.at[1] = halt
-    tasks = [asyncio.create_task(drained(flights, source)) for _ in range(2)]
+    tasks = [asyncio.create_task(drained(calls, source)) for _ in range(2)]
     await begun.wait()
     for task in tasks:
         assert not source.closed
         task.cancel()
         await asyncio.wait([task])
     assert source.closed
-    flight, leads = flights.join("q", Source(7).slowly)
-    assert leads and [item async for item in flight.items()] == [7]
+    call, leads = calls.join("q", Source(7).slowly)
+    assert leads and [item async for item in call.items()] == [7]
 
 
 async def test_async_an_error_reaches_the_leader_and_is_told_to_the_others() -> None:
-    flights: AsyncSharedCalls[int] = AsyncSharedCalls()
+    calls: AsyncSingleFlight[int] = AsyncSingleFlight()
     error = ValueError("no")
     source = Source(1, error)
-    led, _ = flights.join("q", source.slowly)
-    waited, _ = flights.join("q", source.slowly)
+    led, _ = calls.join("q", source.slowly)
+    waited, _ = calls.join("q", source.slowly)
     await waited.wait()
     assert waited.error is error and waited.outcome.text is None
     items = led.items()
@@ -268,19 +273,19 @@ async def test_async_an_error_reaches_the_leader_and_is_told_to_the_others() -> 
 
 
 async def test_async_one_that_is_over_is_not_joined() -> None:
-    flights: AsyncSharedCalls[int] = AsyncSharedCalls()
-    flight, _ = flights.join("q", Source(1).slowly)
-    await flight.wait()
-    other, leads = flights.join("q", Source(2).slowly)
-    assert leads and other is not flight
-    await flights.leave("q", flight)
-    assert flights.join("q", Source(3).slowly) == (other, False)
-    await flights.leave("q", other)
-    await flights.leave("q", other)
+    calls: AsyncSingleFlight[int] = AsyncSingleFlight()
+    call, _ = calls.join("q", Source(1).slowly)
+    await call.wait()
+    other, leads = calls.join("q", Source(2).slowly)
+    assert leads and other is not call
+    await calls.leave("q", call)
+    assert calls.join("q", Source(3).slowly) == (other, False)
+    await calls.leave("q", other)
+    await calls.leave("q", other)
 
 
 def test_two_event_loops_do_not_meet() -> None:
-    flights: AsyncSharedCalls[int] = AsyncSharedCalls()
+    calls: AsyncSingleFlight[int] = AsyncSingleFlight()
     inside = threading.Barrier(2)
 
     async def ask() -> bool:
@@ -290,9 +295,9 @@ def test_two_event_loops_do_not_meet() -> None:
             await asyncio.to_thread(inside.wait, 20)
 
         source.at[0] = meet
-        flight, leads = flights.join("q", source.slowly)
-        assert [item async for item in flight.items()] == [1]
-        await flights.leave("q", flight)
+        call, leads = calls.join("q", source.slowly)
+        assert [item async for item in call.items()] == [1]
+        await calls.leave("q", call)
         return leads
 
     with ThreadPoolExecutor() as threads:
@@ -300,24 +305,24 @@ def test_two_event_loops_do_not_meet() -> None:
         assert [result.result(30) for result in results] == [True, True]
 
 
-async def drained(flights: AsyncSharedCalls[int], source: Source) -> list[int]:
-    flight, leads = flights.join("q", source.slowly)
+async def drained(calls: AsyncSingleFlight[int], source: Source) -> list[int]:
+    call, leads = calls.join("q", source.slowly)
     try:
         if leads:
-            return [item async for item in flight.items()]
-        await flight.wait()
+            return [item async for item in call.items()]
+        await call.wait()
         return []
     finally:
-        await flights.leave("q", flight)
+        await calls.leave("q", call)
 
 
-async def waited_for(flights: AsyncSharedCalls[int], source: Source) -> str | None:
-    flight, _ = flights.join("q", source.slowly)
+async def waited_for(calls: AsyncSingleFlight[int], source: Source) -> str | None:
+    call, _ = calls.join("q", source.slowly)
     try:
-        await flight.wait()
-        return flight.outcome.text
+        await call.wait()
+        return call.outcome.text
     finally:
-        await flights.leave("q", flight)
+        await calls.leave("q", call)
 
 
 async def turns() -> None:
