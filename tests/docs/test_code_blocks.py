@@ -34,7 +34,7 @@ def blocks_with_output(page: Path) -> Iterator[tuple[str, str, str | None]]:
     """Language, code, and the output that the page shows for it, if any."""
     text = page.read_text(encoding="utf-8")
     found = list(BLOCK.finditer(text))
-    for match, after in zip(found, [*found[1:], None], strict=True):
+    for match, after in zip(found, [*found[1:], None], strict=False):
         shown = after and after[1] == "text" and not text[match.end() : after.start()].strip()
         yield match[1], match[2], after[2] if after and shown else None
 
