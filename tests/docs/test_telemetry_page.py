@@ -1,4 +1,4 @@
-"""docs/telemetry.md names every metric and every log line of the core, and no other."""
+"""The reference pages name every metric and every log line of the core, and no other."""
 
 import ast
 import re
@@ -11,11 +11,10 @@ from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from semcache_core.observability import gauges
 from semcache_core.observability import metrics as core_metrics
-from semcache_core.settings import CacheSettings
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "shared" / "semcache_core"
-PAGE = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
+REFERENCE = ROOT / "docs" / "reference"
 LOG, TOLD = "log.warning", ("warn_once", "_warn_once")
 PASSED_ON = {("monitor.py", "text"), ("cache.py", "text")}
 """Calls that log what they are given: those who give it are looked at themselves."""
@@ -23,12 +22,9 @@ GIVEN_BY = {"cache.py": "why_exact_only"}
 """What is passed on in a variable, by those who log it."""
 
 
-def section(title: str) -> str:
-    return PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
-
-
-def first_cells(title: str) -> list[str]:
-    return re.findall(r"^\| `(.+?)` \|", section(title), re.MULTILINE)
+def first_cells(page: str) -> list[str]:
+    text = (REFERENCE / page).read_text(encoding="utf-8").split("\n## Spans\n")[0]
+    return re.findall(r"^\| `(.+?)` \|", text, re.MULTILINE)
 
 
 def template(node: ast.expr) -> str | None:
@@ -79,15 +75,15 @@ def literals() -> set[str]:
 def test_every_line_that_is_logged_is_in_the_table() -> None:
     lines = [line for file in sorted(CORE.rglob("*.py")) for line in logged(file)]
     assert len(lines) > 10
-    assert sorted(set(lines) - set(first_cells("Log lines"))) == []
+    assert sorted(set(lines) - set(first_cells("log-lines.md"))) == []
 
 
 def test_every_line_of_the_table_is_in_the_source() -> None:
-    assert sorted(set(first_cells("Log lines")) - literals()) == []
+    assert sorted(set(first_cells("log-lines.md")) - literals()) == []
 
 
 def test_what_is_passed_on_in_a_variable_is_in_the_table(bench: Bench) -> None:
-    rows = first_cells("Log lines")
+    rows = first_cells("log-lines.md")
     for options in ({"artefact": None}, {"max_error_rate": 0.001}):
         why = bench.open(**options)._use().why_exact_only
         pattern = "|".join(re.escape(row).replace("…", ".+") for row in rows)
@@ -106,18 +102,12 @@ def test_every_metric_and_none_else_is_in_the_table(bench: Bench, monkeypatch: A
     meter = provider.get_meter("semcache")
     monkeypatch.setattr(metrics, "get_meter", lambda name: Noting())
     bench.open()
-    assert first_cells("Metrics") == names
+    assert first_cells("metrics.md") == names
     provider.shutdown()
 
 
 def test_the_attributes_of_results_stages_and_estimates_are_told() -> None:
-    told = section("Metrics")
+    told = (REFERENCE / "metrics.md").read_text(encoding="utf-8")
     for value in (*core_metrics._OF_RESULT, *core_metrics._OF_STAGE, "stored", "refused"):
         assert value in told
     assert f"every {gauges.READ_EVERY_SECONDS:g} seconds" in told
-
-
-def test_the_page_on_storage_lists_every_setting_with_its_default() -> None:
-    page = (ROOT / "docs" / "storage.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^\| `(\w+)` \|", page.split("\n## Settings\n")[1], re.MULTILINE)
-    assert sorted(listed) == sorted(CacheSettings.model_fields)
