@@ -31,6 +31,7 @@ def test_every_block_has_a_language_that_a_test_runs() -> None:
     assert found <= {"python", "bash", "text"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in PAGES if p.name not in GUIDE], ids=lambda p: p.name)
 def test_the_blocks_of_a_page_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -38,6 +39,7 @@ def test_the_blocks_of_a_page_run(
     run_page(page, tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 def test_the_blocks_of_the_training_guide_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,12 +97,14 @@ def run_semcache(arguments: list[str]) -> None:
     assert result.exit_code == 0, (arguments, result.output, result.exception)
 
 
+@pytest.mark.slow
 def test_readme_example_gives_the_hits_its_comments_promise(tmp_path: Path) -> None:
     example = next(code for _, code in blocks(ROOT / "README.md") if "set_llm_cache" in code)
     check = "\ns = get_llm_cache().stats()\nassert (s.misses, s.exact_hits, s.semantic_hits)"
     run_python(f"{example}{check} == (1, 1, 1), s\n", tmp_path)
 
 
+@pytest.mark.slow
 def test_readme_example_for_llamaindex_gives_the_hit_its_comment_promises(tmp_path: Path) -> None:
     example = next(code for _, code in blocks(ROOT / "README.md") if "CachedLLM" in code)
     check = "\ns = Settings.llm.stats()\nassert (s.misses, s.semantic_hits) == (1, 1), s\n"
