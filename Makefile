@@ -2,28 +2,36 @@ PYTHON ?= python3
 # What is installed and tested: the working tree, or a built wheel (`make test PACKAGE=dist/x.whl`).
 PACKAGE ?= -e .
 BIN := .venv/bin
+# Several processes of one thread each: threads of their own would fight for the same cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-services postgres lint audit fuzz soak clean
+.PHONY: demo test test-slow coverage postgres lint audit fuzz soak clean
 
 demo: .venv/demo.stamp
 	$(BIN)/semcache demo
 
-# Several processes of one thread each: threads of their own would fight for the same cores.
+# Lint and the fast tests: minutes, and enough to trust a change.
+# `make test HYPOTHESIS_PROFILE=nightly` tries 300 examples of each property in place of 25.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(PYTEST) -m "not slow"
 
-# What needs servers; without PostgreSQL their tests are skipped.
-test-services: .venv/test.stamp postgres
-	$(BIN)/pytest tests/services
+# Child processes, kills, servers, state machines, training, the benchmarks' own tests.
+# Without PostgreSQL the tests that need it are skipped.
+test-slow: .venv/test.stamp postgres
+	$(PYTEST) -m slow
 
-# Debian's, where it is missing and we may.
+# All tests, with the lines and branches that they reach; figures also in coverage.json.
+coverage: .venv/test.stamp postgres
+	$(PYTEST) --cov --cov-report term:skip-covered --cov-report json
+
+# Installs Debian's package if there is none and the user is root.
 postgres:
 	@command -v initdb > /dev/null || ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 || \
 		{ test "$$(id -u)" = 0 && command -v apt-get > /dev/null && \
 		  timeout 180 apt-get -qq update && \
 		  timeout 180 apt-get -qq install -y postgresql > /dev/null; } || \
-		echo "PostgreSQL is not installed, and cannot be from here: its tests are skipped"
+		echo "PostgreSQL is missing and cannot be installed from here: its tests are skipped"
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .

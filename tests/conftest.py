@@ -19,9 +19,26 @@ from semcache_core.pipeline.background import BackgroundWorker
 from semcache_core.search.chroma import memory_client
 from semcache_core.search.retriever import Retriever
 
-# a machine that others use too has no time that a test may not exceed
-hypothesis.settings.register_profile("no deadline", deadline=None)
-hypothesis.settings.load_profile("no deadline")
+# no deadline: on a machine with other work any single example may take long
+hypothesis.settings.register_profile("default", deadline=None, max_examples=25)
+hypothesis.settings.register_profile("nightly", deadline=None, max_examples=300)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+SLOW_FOLDERS = ("benchmarks", "faults", "services")
+"""Below `tests`: whole folders that `make test` leaves to `make test-slow`."""
+SERVERS = {"chroma_server", "postgres"}
+"""Fixtures that start a server: what needs one is slow, wherever it lies."""
+
+
+# first: the option `-m` deselects in the same hook
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what lies in a slow folder or needs a server."""
+    folders = [Path(__file__).parent / name for name in SLOW_FOLDERS]
+    for item in items:
+        below = any(item.path.is_relative_to(folder) for folder in folders)
+        if below or SERVERS.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)

@@ -46,6 +46,7 @@ def test_demo_json_is_one_object_whose_counts_add_up() -> None:
     assert len(figures["explained"]) == 3
 
 
+@pytest.mark.slow
 def test_demo_answers_paraphrases_from_the_cache_within_the_bound() -> None:
     figures = json.loads(run("demo", "--requests", 800, "--delay-ms", 0, "--json"))
     assert figures["misses"] < figures["distinct_questions"]
@@ -53,6 +54,7 @@ def test_demo_answers_paraphrases_from_the_cache_within_the_bound() -> None:
     assert figures["wrong_hits"] <= figures["max_error_rate"] * figures["semantic_hits"]
 
 
+@pytest.mark.slow
 def test_demo_with_the_same_seed_gives_the_same_counts() -> None:
     once, again = (
         json.loads(run("demo", "--requests", 150, "--delay-ms", 0, "--seed", 3, "--json"))

@@ -188,6 +188,7 @@ def test_score_gives_a_line_per_pair_in_order_also_for_unlabelled_ones(tmp_path:
     assert different["probability"] < 0.1
 
 
+@pytest.mark.slow
 def test_evaluate_prints_figures_as_a_table_as_json_and_as_a_page(
     labelled: Path, tmp_path: Path
 ) -> None:
@@ -201,6 +202,7 @@ def test_evaluate_prints_figures_as_a_table_as_json_and_as_a_page(
     assert "average_precision" in printed
 
 
+@pytest.mark.slow
 def test_simulate_prints_every_policy_and_writes_its_page(log: Path, tmp_path: Path) -> None:
     arguments = ("simulate", log, "--max-error-rate", 0.05)
     simulation = json.loads(run(*arguments, "--json"))
@@ -215,6 +217,7 @@ def test_simulate_prints_every_policy_and_writes_its_page(log: Path, tmp_path: P
     assert (tmp_path / "simulation.html").exists()
 
 
+@pytest.mark.slow
 def test_calibrate_refits_an_artefact_in_place(
     labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

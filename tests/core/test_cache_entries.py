@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conftest import Bench
 from fakes import Async, Sync, WordEmbedder
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core import Entry, Request, SemanticCache, SemcacheError
 
@@ -129,7 +129,6 @@ OPERATIONS = st.tuples(
 )
 
 
-@settings(max_examples=30)
 @given(st.lists(OPERATIONS, max_size=20))
 def test_entries_are_what_was_stored_and_not_forgotten_since(operations: list[Any]) -> None:
     with SemanticCache(path=None, embedder=WordEmbedder()) as cache:

@@ -24,6 +24,8 @@ from semcache_core.pipeline.background import BackgroundWorker
 from semcache_core.quality.entry_trust import doubt
 from state_machines import run_machine
 
+pytestmark = pytest.mark.slow
+
 QUESTIONS = [f"alpha{n} beta{n} gamma{n}" for n in range(12)]
 PERMUTED = [
     [f"gamma{n} alpha{n} beta{n}", f"beta{n} gamma{n} alpha{n}"] for n in range(12)

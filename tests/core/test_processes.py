@@ -17,6 +17,8 @@ from semcache_core import Request, SemanticCache
 from semcache_core.search.chroma import ChromaIndex
 from semcache_core.search.remote import RemoteIndex
 
+pytestmark = pytest.mark.slow
+
 TESTS = str(Path(__file__).parents[1])
 SOAK_SECONDS = float(os.environ.get("SEMCACHE_SOAK_SECONDS", "5"))
 KILLS, KILLS_WHILE_INDEXING = 50, 3

@@ -71,7 +71,7 @@ class TestLlamaIndexEmbeddings(EmbedderContract, ReadsOnlyWholeTexts):
 
 def _write_tiny_bert(folder: Path) -> str:
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     words = [
@@ -162,7 +162,8 @@ class TestSentenceTransformers(EmbedderContract, ReadsOnlyWholeTexts):
 
 class TestOnnx(EmbedderContract, ReadsOnlyWholeTexts):
     @pytest.fixture(scope="class")
-    def embedder(self) -> OnnxEmbedder:
+    @classmethod
+    def embedder(cls) -> OnnxEmbedder:
         return OnnxEmbedder.load(DEFAULT_ARTEFACT)
 
     def test_does_not_read_what_it_has_no_token_for(self, embedder: OnnxEmbedder) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from fakes import WordEmbedder
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core.errors import TrainingError
 from semcache_core.evaluation import per_prompt
@@ -71,7 +71,6 @@ def bounded_in_loops(seen: Observations, similarity: float) -> float:
     return float(max(bounds))
 
 
-@settings(max_examples=25, deadline=None)
 @given(seen=observations, similarity=st.floats(0, 1))
 def test_the_bound_is_that_of_the_rule_worked_out_curve_by_curve(
     seen: Observations, similarity: float

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core.evaluation import replay
 from semcache_core.evaluation.policies import Candidate, FixedThreshold
@@ -64,7 +64,6 @@ arrivals = st.lists(
 )
 
 
-@settings(max_examples=300)
 @given(
     stream=arrivals,
     degrees=st.sampled_from([1, 5, 11, 15, 25]),
@@ -264,7 +263,6 @@ def modelled_learning(stream, degrees, capacity, eviction):
     return made, observed
 
 
-@settings(max_examples=200)
 @given(
     stream=arrivals,
     degrees=st.sampled_from([1, 5, 11, 15, 25]),

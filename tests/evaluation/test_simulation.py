@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from fakes import WordEmbedder, calibration
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core import Request
 from semcache_core.errors import TrainingError
@@ -191,7 +191,6 @@ ARRIVALS = st.lists(
 TRIED = (0.3, 0.45, 0.6, 0.75, 0.9, 0.98)
 
 
-@settings(max_examples=60, deadline=None)
 @given(stream=ARRIVALS, bound=st.sampled_from([0.0, 0.1, 0.3, 0.5]), capacity=st.integers(1, 8))
 def test_the_oracle_is_the_best_of_all_thresholds_that_keep_the_bound(stream, bound, capacity):
     embedder = WordEmbedder()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from fakes import named
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.load import dumps
 from langchain_core.messages import (
@@ -367,7 +367,6 @@ def test_any_text_can_be_read(prompt: str) -> None:
     Request(turn.question, scope=digest(turn.rest))
 
 
-@settings(max_examples=300)
 @given(st.lists(odd_messages, max_size=3) | st.lists(not_messages | json_like, max_size=3))
 def test_any_json_can_be_read(messages: list[Any]) -> None:
     turn = read_prompt(json.dumps(messages), split_question)

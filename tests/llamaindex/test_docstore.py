@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conftest import Bench
 from fakes import WordEmbedder
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from llama_index.core import Document, StorageContext, VectorStoreIndex
 from llama_index.core.embeddings import MockEmbedding
@@ -453,7 +453,6 @@ OPERATIONS = st.one_of(
 )
 
 
-@settings(max_examples=40)
 @given(st.lists(OPERATIONS, max_size=25))
 def test_no_answer_outlives_its_document(operations: list[Any]) -> None:
     with SemanticCache(path=None, embedder=WordEmbedder()) as cache:

@@ -185,6 +185,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_workers_share_the_store_of_a_path(tmp_path: Path) -> None:
     script = tmp_path / "ingest.py"
     script.write_text(IN_WORKERS)

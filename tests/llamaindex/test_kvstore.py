@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from conftest import Bench
 from fakes import ManualClock, WordEmbedder
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.embeddings import MockEmbedding
@@ -189,7 +189,6 @@ OPERATIONS = st.tuples(
 )
 
 
-@settings(max_examples=30)
 @given(st.lists(OPERATIONS, max_size=20))
 def test_it_is_a_dictionary_for_each_collection(operations: list[Any]) -> None:
     kv = SemcacheKVStore(path=None)

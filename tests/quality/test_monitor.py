@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from semcache_core._utils.intervals import NOTHING, Measured, wilson
@@ -151,7 +151,6 @@ class TestThreshold:
             one.add(probability, True, weight)
         assert one.threshold == CALIBRATED
 
-    @settings(max_examples=30)
     @given(st.lists(st.floats(CALIBRATED, 1), min_size=20))
     def test_nothing_is_served_while_all_probabilities_are_often_wrong(
         self, probabilities: list[float]

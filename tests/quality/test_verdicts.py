@@ -10,13 +10,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
     rule,
-    run_state_machine_as_test,
 )
 from semcache_core.errors import LedgerError
 from semcache_core.quality.entry_trust import doubt
@@ -25,6 +23,7 @@ from semcache_core.request import key_of
 from semcache_core.storage.ledger import Ledger, NewEntry
 from semcache_core.storage.schema import entries, quarantined, served
 from semcache_core.types import Request
+from state_machines import run_machine
 
 ODD_TEXT = "a lone \ud800 and a NUL \0"
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
@@ -460,12 +459,11 @@ class TwoProcesses(RuleBasedStateMachine):
             assert records.judged() == self.judgements
 
 
+@pytest.mark.slow
 def test_two_processes_know_the_same_whatever_they_do(tmp_path: Path) -> None:
     PAIR[:] = [Ledger.open(tmp_path, None) for _ in range(2)]
     try:
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
-            TwoProcesses, settings=settings(max_examples=15, stateful_step_count=20, deadline=None)
-        )
+        run_machine(TwoProcesses, 15, 20)
     finally:
         for ledger in PAIR:
             ledger.close()

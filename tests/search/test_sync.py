@@ -29,6 +29,7 @@ def assert_finds_all(cache: SemanticCache, start: int = 0, stop: int = 120) -> N
         assert hit.response == f"answer {i}"
 
 
+@pytest.mark.slow
 def test_no_scope_crowds_out_another(bench: Bench, scans: list[bytes]) -> None:
     cache = bench.open(scan_limit=LIMIT)
     scopes = [f"scope {n}" for n in range(50)]

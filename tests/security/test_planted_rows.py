@@ -112,7 +112,7 @@ COLUMNS = [
 ]
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     column=st.sampled_from(COLUMNS),
     value=st.one_of(

@@ -12,7 +12,7 @@ from postgres_server import PostgresServer, found
 def postgres() -> Iterator[PostgresServer]:
     pytest.importorskip("psycopg", reason="psycopg is not installed: semcache-core[postgres]")
     if (programs := found()) is None:
-        pytest.skip("PostgreSQL is not installed: `make test-services` tries to")
+        pytest.skip("PostgreSQL is not installed: `make postgres` tries to install it")
     server = PostgresServer(programs)
     try:
         server.start()

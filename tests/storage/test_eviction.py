@@ -37,6 +37,7 @@ class Gone(Counter[Reason]):
 # -- the running totals --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_totals_are_those_of_a_recount_whatever_is_done() -> None:
     check_totals(RunningTotals, examples=40)
 

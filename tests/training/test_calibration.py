@@ -79,6 +79,7 @@ def pairs_file(tmp_path, lines=None):
     return file
 
 
+@pytest.mark.slow
 def test_calibrating_from_a_file_writes_what_the_cache_reads(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
@@ -93,6 +94,7 @@ def test_calibrating_from_a_file_writes_what_the_cache_reads(tmp_path):
     assert "480 pairs" in made.calibrated_on
 
 
+@pytest.mark.slow
 def test_calibration_serves_rewordings_and_not_look_alikes(tmp_path):
     made = calibrate(WordEmbedder(), pairs(), seeds=(0, 1))
     threshold = made.threshold(0.1)
@@ -108,6 +110,7 @@ def test_calibration_serves_rewordings_and_not_look_alikes(tmp_path):
     assert all(row.upper <= row.max_error_rate for row in made.thresholds if row.probability)
 
 
+@pytest.mark.slow
 def test_domains_named_in_the_pairs_are_measured_one_by_one():
     # in the second domain the "look-alikes" are as near as the rewordings: no bound holds there
     easy = [Pair(p.prompt, p.other, p.same_answer, "easy") for p in pairs()]
@@ -119,6 +122,7 @@ def test_domains_named_in_the_pairs_are_measured_one_by_one():
     assert together.threshold(0.1) is None
 
 
+@pytest.mark.slow
 def test_each_domain_weighs_the_same_in_lambda_and_c():
     # ten times the pairs of one domain must not pull the fit towards it
     easy = [Pair(p.prompt, p.other, p.same_answer, "easy") for p in pairs()]

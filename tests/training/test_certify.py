@@ -387,6 +387,7 @@ NON_MONOTONE = Population("worst at the top", (_non_monotone,))
 MIXED = Population("of two domains", (_steep, _hard))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("population", "serves"), [(STEEP, 0.85), (FLAT, 0.0), (NON_MONOTONE, 0.4), (MIXED, 0.6)]
 )
@@ -480,6 +481,7 @@ STEEP_STREAMS = Streams("steep", _steep, 1.0, 8)
 FLAT_STREAMS = Streams("flat just above the bound", _just_above, 0.05, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("population", "serves"), [(STEEP_STREAMS, 0.4), (FLAT_STREAMS, 0.0)])
 def test_the_promise_is_kept_where_each_question_is_asked_in_several_streams(
     population: Streams, serves: float

@@ -16,7 +16,8 @@ from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
 from semcache_core.errors import TrainingError
 from semcache_core.training import onnx_export
 from semcache_core.training.onnx_export import check_graph, export_onnx
-from sentence_transformers import SentenceTransformer, models
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer import modules as models
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -29,6 +30,8 @@ from transformers import (
     DistilBertModel,
     PreTrainedTokenizerFast,
 )
+
+pytestmark = pytest.mark.slow
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 WORDS += ["how", "do", "i", "reset", "my", "pin", "card", "number", "please"]

@@ -16,7 +16,8 @@ from semcache_core.training.data.augmentation import composed_pairs
 from semcache_core.training.data.records import Pair
 from semcache_core.training.losses import TuningLoss
 from semcache_core.training.trainer import FitOptions, FitResult, between, fit
-from sentence_transformers import SentenceTransformer, models
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer import modules as models
 from sklearn.metrics import roc_auc_score
 from tiny_models import OTHERS, toy_pairs, word_model
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core.evaluation.metrics import auc
 from semcache_core.training.data.mining import matched_subset
@@ -12,7 +12,6 @@ def floats(*values: float) -> np.ndarray:
     return np.array(values, np.float64)
 
 
-@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(-99, 99), st.booleans()), max_size=80), st.integers(0, 9))
 def test_a_matched_subset_has_as_many_of_either_label_in_each_bin(items, seed):
     reference = floats(*(value / 100 + 0.005 for value, _ in items))

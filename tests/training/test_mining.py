@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from fakes import WordEmbedder
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core.errors import TrainingError
 from semcache_core.training.data import mining
@@ -134,7 +134,6 @@ def test_questions_with_a_common_answer_or_id_are_in_one_split():
 
 
 @given(st.lists(st.integers(0, 359), min_size=3, max_size=40, unique=True), st.integers(0, 5))
-@settings(deadline=None)
 def test_near_duplicates_are_never_in_two_splits(degrees, seed):
     bound = float(np.cos(np.radians(4.5)))
     vectors = Plane().embed([str(degree) for degree in degrees])

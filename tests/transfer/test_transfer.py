@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from conftest import Bench
 from fakes import WORDS, Async, FailingEmbedder, ManualClock, Sync, WordEmbedder
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core import Request, SemanticCache, SemcacheError
 from semcache_core.errors import EmbedderError, RequestError
@@ -95,7 +95,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(directory)
 
 
-@settings(max_examples=40)
 @given(st.lists(UPDATES, max_size=6), st.booleans())
 def test_any_entries_come_back_as_they_were(
     shared: Bench, updates: list[dict[str, Any]], vectors: bool
@@ -507,7 +506,6 @@ def any_cache(shared: Bench) -> SemanticCache:
     return shared.open(path=None)
 
 
-@settings(max_examples=200)
 @given(st.lists(BYTES, max_size=4), st.booleans())
 def test_any_bytes_are_entries_or_an_error_that_names_the_line(
     any_cache: SemanticCache, shared: Bench, lines: list[bytes], embed: bool
@@ -577,6 +575,7 @@ with SemanticCache(path=path, artefact=artefact, embedder=WordEmbedder()) as cac
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [1, 4, 9])
 def test_an_import_that_was_killed_ends_as_if_it_had_not_been(
     batches: int, bench: Bench, here: SemanticCache, there: SemanticCache, file: Path
