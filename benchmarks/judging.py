@@ -18,7 +18,6 @@ from typing import Any
 
 from semcache_core import Request, SemanticCache
 from semcache_core.cli.demo import sample_questions
-from semcache_core.decision.decide import HitDecider
 from semcache_core.request import key_of
 from semcache_core.training.data.augmentation import synthetic_pairs
 from timing import hardware, versions
@@ -59,12 +58,12 @@ def measured(cache: SemanticCache, seed: int) -> tuple[list[float], int]:
     for question in asked:
         request, now = Request(question), time.time()
         key = key_of(request, cache.settings.namespace)
-        vector = parts.recent.embed(parts.embedder, question, "default")
-        near = parts.retrieval.nearest(key.partition, vector, now)
+        vector = parts.vector_cache.embed(parts.embedder, question, "default")
+        near = parts.retriever.nearest(key.partition, vector, now)
         started = time.perf_counter()
-        decision = HitDecider(parts, 0)._among(near, request, key, now)
+        decision = parts.decider.choose(near, request, key, now, [])
         if decision is not None and decision.served is not None:
-            parts.watch.served(key, question, decision.served, now)
+            parts.comparer.log_hit(key, question, decision.served, now)
             hits += 1
         seconds.append(time.perf_counter() - started)
     return seconds, hits

@@ -1,4 +1,4 @@
-"""From a prompt to a request: which text is the question, and a digest of everything else."""
+"""Finds the question in a prompt, and computes the keys of a request."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from semcache_core.errors import RequestError
 from semcache_core.types import Request
 
 
@@ -89,17 +90,17 @@ def key_of(request: Request, default_namespace: str) -> Key:
     """SHA-256 keys. Every part is preceded by its length, so no two requests share one by joining.
 
     A request that is `exact_only` and one that is not share the exact key: the answer is the same.
+    Raises RequestError for what is no Request, such as the bare question.
     """
+    if not isinstance(request, Request):
+        raise RequestError(f"expected a Request, got {request!r}; write Request(question=...)")
     namespace = default_namespace if request.namespace is None else request.namespace
-    partition = hashlib.sha256()
-    for part in (namespace, request.scope):
-        _feed(partition, part)
+    partition = hashlib.sha256(_with_length(namespace) + _with_length(request.scope))
     exact = partition.copy()
-    _feed(exact, request.question)
+    exact.update(_with_length(request.question))
     return Key(namespace, partition.digest(), exact.digest())
 
 
-def _feed(hasher: "hashlib._Hash", text: str) -> None:
+def _with_length(text: str) -> bytes:
     data = text.encode("utf-8", "surrogatepass")
-    hasher.update(len(data).to_bytes(8, "big"))
-    hasher.update(data)
+    return len(data).to_bytes(8, "big") + data

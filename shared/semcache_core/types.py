@@ -71,12 +71,6 @@ def check_tags(tags: object) -> None:
             raise RequestError(f"a tag must be a str, got {tag!r}")
 
 
-def check_request(request: object) -> None:
-    """Raise RequestError for what is no Request, such as the bare question."""
-    if not isinstance(request, Request):
-        raise RequestError(f"expected a Request, got {request!r}; write Request(question=...)")
-
-
 def check_seconds(name: str, value: object, *, above: float) -> None:
     """Raise RequestError unless `value` is a number above `above` (NaN never is)."""
     if not isinstance(value, int | float) or not value > above:

@@ -182,13 +182,13 @@ class CacheAsDict(RuleBasedStateMachine):
 
     @rule()
     def upkeep(self) -> None:
-        self.cache._use().upkeep.round()
+        self.cache._use().background.round()
         self.drop_expired()
 
     @precondition(lambda self: self.model)
     @rule()
     def index_all(self) -> None:
-        self.cache._use().retrieval.found_large.set()
+        self.cache._use().retriever.found_large.set()
         self.upkeep()
 
     @rule(namespace=namespace)

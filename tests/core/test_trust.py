@@ -14,6 +14,7 @@ from semcache_core.decision.same_answer import answer_digest
 from semcache_core.errors import RequestError
 from semcache_core.quality.hubs import MIN_ASKED
 from semcache_core.quality.verdicts import Verdict
+from semcache_core.request import key_of
 from typer.testing import CliRunner
 
 Q, PARAPHRASE = "how to reset my password", "my password how to reset"
@@ -46,7 +47,7 @@ def placed(bench: Bench, *, margins: bool = False, **options: Any) -> SemanticCa
 
 
 def round_of(cache: SemanticCache) -> None:
-    cache._use().upkeep.round()
+    cache._use().background.round()
 
 
 class TestOtherAnswersNearby:
@@ -143,9 +144,9 @@ class TestFeedback:
             assert "answered this question wrongly before" in explained.reason
         assert cache.lookup(Request(Q)) is not None
         for _ in range(50):  # not by any later praise either
-            cache._use().records.judge(
+            cache._use().verdicts.judge(
                 Verdict("default", entry_id, PARAPHRASE, Q, 1.0, 0.98, True, "feedback", 1.0),
-                cache._key(Request(PARAPHRASE)).exact,
+                key_of(Request(PARAPHRASE), "default").exact,
             )
         assert await call("lookup", Request(PARAPHRASE)) is None
 
@@ -332,7 +333,7 @@ class TestShadow:
             assert await call.get_or_create(Request(question), answer) == answer
         measured = call.cache.stats().measured
         assert (measured.n, measured.wrong, measured.error) == (2, 1, 0.5)
-        judged = call.cache._use().records.judged()
+        judged = call.cache._use().verdicts.judged()
         assert [(one.asked, one.stored, one.correct, one.source) for one in judged] == [
             ("close", "left", True, "shadow"),
             ("edge", "close", False, "shadow"),
@@ -533,7 +534,7 @@ class TestVerifier:
         audited = form(placed(bench, verifier=verifier, audit_rate=1.0))
         await audited("update", Request("right", scope="s"), "one")
         await audited.get_or_create(Request("hopeless", scope="s"), "one")
-        judged = audited.cache._use().records.judged(sources=("audit",))
+        judged = audited.cache._use().verdicts.judged(sources=("audit",))
         assert [(one.asked, one.correct) for one in judged] == [("hopeless", True)]
 
     def test_without_one_nothing_is_counted(self, bench: Bench) -> None:
@@ -602,7 +603,7 @@ class TestAdmission:
             await other("lookup", Request(asked), audits=True)
             await other("audited", Request(asked), f"really {SECRET}")
         for cache in bench.opened:
-            cache._use().retrieval.found_large.set()  # so that the index is written too
+            cache._use().retriever.found_large.set()  # so that the index is written too
             round_of(cache)
         secrets = [SECRET.encode(), answer_digest(f"it: {SECRET}"), answer_digest(f"also {SECRET}")]
         assert _holds(bench.path, answer_digest("it: <PASSWORD>")) != []

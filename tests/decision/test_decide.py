@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core import Request, SemanticCache
 from semcache_core._utils.intervals import NOTHING
-from semcache_core.decision.decide import Decision, HitDecider, _answers
+from semcache_core.decision.decide import Decision, _answers
 from semcache_core.quality.verdicts import Verdict
+from semcache_core.request import key_of
 from semcache_core.search.retriever import CANDIDATES, Retrieved
 from semcache_core.storage.ledger import StoredEntry
 
@@ -48,18 +49,18 @@ def decide(
     **parts: Any,
 ) -> Decision:
     request = Request(question, writer=writer)
-    given = replace(cache._use(), **parts)
-    vector = given.embedder.embed([question])[0]
-    return HitDecider(given, confirmations).decide(
-        request, cache._key(request), vector, cache._clock()
-    )
+    engine = cache._use()
+    assert engine.decider is not None
+    decider = replace(engine.decider, confirmations=confirmations, **parts)
+    vector = engine.embedder.embed([question])[0]
+    return decider.decide(request, key_of(request, "default"), vector, engine.clock(), [])
 
 
 def judge(cache: SemanticCache, entry_id: int | None, asked: str, correct: bool = False) -> None:
     assert entry_id is not None
-    cache._use().records.judge(
+    cache._use().verdicts.judge(
         Verdict("default", entry_id, asked, "left", 0.95, 0.95, correct, "feedback", 1.0),
-        cache._key(Request(asked)).exact,
+        key_of(Request(asked), "default").exact,
     )
 
 
@@ -176,8 +177,8 @@ class TestQuarantine:
         before = decide(cache, "asked")
         judge(cache, ids[0], "asked")
         after = decide(cache, "asked")
-        assert before.judgement is not None and after.judgement is not None
-        margins = [next(iter(one.judgement)).margin for one in (before, after)]  # type: ignore[arg-type]
+        assert before.scores is not None and after.scores is not None
+        margins = [next(iter(one.scores)).margin for one in (before, after)]  # type: ignore[arg-type]
         assert margins == pytest.approx([0.0, 0.0])
 
     def test_a_far_one_that_is_known_to_be_wrong_is_not_the_reason(
@@ -194,7 +195,7 @@ class TestAudit:
         self, raised: float, cache: SemanticCache
     ) -> None:
         cache.update(Request("left"), "one")
-        decision = decide(cache, "middle", audit=SimpleNamespace(threshold=raised))
+        decision = decide(cache, "middle", monitor=SimpleNamespace(threshold=raised))
         assert served(decision) is None
         assert decision.held_back is not None
         assert decision.held_back.neighbour.question == "left"
@@ -203,7 +204,7 @@ class TestAudit:
     def test_at_the_raised_threshold_it_is_served(self, cache: SemanticCache) -> None:
         cache.update(Request("left"), "one")
         probability = decide(cache, "middle").served.probability  # type: ignore[union-attr]
-        decision = decide(cache, "middle", audit=SimpleNamespace(threshold=probability))
+        decision = decide(cache, "middle", monitor=SimpleNamespace(threshold=probability))
         assert served(decision) == "left" and decision.held_back is None
 
 
@@ -293,7 +294,7 @@ class TestVerifier:
             cache,
             "middle",
             verification=verification,
-            audit=SimpleNamespace(threshold=NOTHING),
+            monitor=SimpleNamespace(threshold=NOTHING),
         )
         assert (served(decision), verification.asked) == (None, [])
 

@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[2]
 CORE = ROOT / "shared" / "semcache_core"
 REFERENCE = ROOT / "docs" / "reference"
 LOG, TOLD = "log.warning", ("warn_once", "_warn_once")
-PASSED_ON = {("monitor.py", "text"), ("cache.py", "text")}
+PASSED_ON = {("monitor.py", "text"), ("counters.py", "text")}
 """Calls that log what they are given: those who give it are looked at themselves."""
-GIVEN_BY = {"cache.py": "why_exact_only"}
+GIVEN_BY = {"process.py": "why_exact_only"}
 """What is passed on in a variable, by those who log it."""
 
 
@@ -58,7 +58,7 @@ def logged(file: Path) -> Iterator[str]:
                 yield text or ast.unparse(arguments[0])
             else:  # what it passes on must be known here
                 assert (file.name, ast.unparse(arguments[1])) in PASSED_ON
-        elif name == "self.warn_once":
+        elif name in ("self.warn_once", "self.counters.warn_once", "engine.counters.warn_once"):
             text = template(arguments[1])
             if text is None:
                 assert GIVEN_BY[file.name] in ast.unparse(arguments[1])

@@ -51,13 +51,13 @@ class Asked:
 
 @dataclass
 class Post:
-    """A watch with all that it writes to."""
+    """A comparer with everything that it writes to."""
 
     ledger: Ledger
     records: VerdictLog
     audit: CountingAudit
     same_answer: Asked
-    watch: AnswerComparer
+    comparer: AnswerComparer
 
     def store(self, question: str, response: str, **changes: Any) -> int:
         of = key(question)
@@ -94,8 +94,8 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Post]]:
     def make(verdict: Any = False, rate: float = 0.1) -> Post:
         ledger = Ledger.open(tmp_path / str(len(made)), None)
         records, audit, same = VerdictLog(ledger), CountingAudit(), Asked(verdict)
-        watch = AnswerComparer(ledger, records, audit, same, rate)  # type: ignore[arg-type]
-        made.append(Post(ledger, records, audit, same, watch))
+        comparer = AnswerComparer(ledger, records, audit, same, rate)  # type: ignore[arg-type]
+        made.append(Post(ledger, records, audit, same, comparer))
         return made[-1]
 
     yield make
@@ -113,15 +113,15 @@ class TestSameAs:
     def test_without_a_lookup_an_answer_is_a_new_one(self, make: Callable[..., Post]) -> None:
         post = make(True)
         post.store("q", "Yes.")
-        assert post.watch.same_as(key("asked"), "Yes.") is None
+        assert post.comparer.same_as(key("asked"), "Yes.") is None
 
     def test_the_same_words_are_the_same_answer_however_far_the_question(
         self, make: Callable[..., Post]
     ) -> None:
         post = make(AssertionError("nobody need be asked"))
         ids = [post.store(f"q{n}", f"answer {n}") for n in range(CANDIDATES)]
-        post.watch.missed(key("asked"), post.near(*((i, 0.1) for i in ids)), None, "shadow")
-        assert post.watch.same_as(key("asked"), " ANSWER  15!") == ids[15]
+        post.comparer.remember(key("asked"), post.near(*((i, 0.1) for i in ids)), None, "shadow")
+        assert post.comparer.same_as(key("asked"), " ANSWER  15!") == ids[15]
         assert post.same_answer.asked == []
 
     def test_the_same_words_win_over_a_nearer_one_that_is_taken_for_the_same(
@@ -129,8 +129,8 @@ class TestSameAs:
     ) -> None:
         post = make(True)
         ids = [post.store("q0", "yes"), post.store("q1", "no"), post.store("q2", "perhaps")]
-        post.watch.missed(key("asked"), post.near(*((i, 0.9) for i in ids)), None, "shadow")
-        assert post.watch.same_as(key("asked"), "perhaps") == ids[2]
+        post.comparer.remember(key("asked"), post.near(*((i, 0.9) for i in ids)), None, "shadow")
+        assert post.comparer.same_as(key("asked"), "perhaps") == ids[2]
 
     def test_it_is_the_first_one_of_the_same_answers_that_is_named(
         self, make: Callable[..., Post]
@@ -138,27 +138,29 @@ class TestSameAs:
         post = make()
         first = post.store("q0", "yes")
         second = post.store("q1", "aye", answer=first)
-        post.watch.missed(key("asked"), post.near((second, 0.9)), None, "shadow")
-        assert post.watch.same_as(key("asked"), "aye") == first
+        post.comparer.remember(key("asked"), post.near((second, 0.9)), None, "shadow")
+        assert post.comparer.same_as(key("asked"), "aye") == first
 
     def test_other_words_are_compared_with_the_two_nearest_and_only_if_these_are_near(
         self, make: Callable[..., Post]
     ) -> None:
         post = make(False)
         ids = [post.store(f"q{n}", f"answer {n}") for n in range(3)]
-        post.watch.missed(key("asked"), post.near(*((i, 0.9) for i in ids)), None, "shadow")
-        assert post.watch.same_as(key("asked"), "new") is None
+        post.comparer.remember(key("asked"), post.near(*((i, 0.9) for i in ids)), None, "shadow")
+        assert post.comparer.same_as(key("asked"), "new") is None
         assert post.same_answer.asked == [("answer 0", "new"), ("answer 1", "new")]
         post.same_answer.asked.clear()
-        post.watch.missed(key("other"), post.near((ids[0], 0.7), (ids[1], 0.699)), None, "shadow")
-        assert post.watch.same_as(key("other"), "new") is None
+        post.comparer.remember(
+            key("other"), post.near((ids[0], 0.7), (ids[1], 0.699)), None, "shadow"
+        )
+        assert post.comparer.same_as(key("other"), "new") is None
         assert post.same_answer.asked == [("answer 0", "new")]
 
     def test_what_is_taken_for_the_same_is(self, make: Callable[..., Post]) -> None:
         post = make(np.True_)
         entry_id = post.store("q", "wrapped", answer_text="yes")
-        post.watch.missed(key("asked"), post.near((entry_id, 0.9)), None, "shadow")
-        assert post.watch.same_as(key("asked"), "yeah") == entry_id
+        post.comparer.remember(key("asked"), post.near((entry_id, 0.9)), None, "shadow")
+        assert post.comparer.same_as(key("asked"), "yeah") == entry_id
         assert post.same_answer.asked == [("yes", "yeah")]
 
     @pytest.mark.parametrize("verdict", [RuntimeError("judge is down"), "yes", None, 1])
@@ -168,35 +170,35 @@ class TestSameAs:
         post = make(verdict)
         entry_id = post.store("q", "yes")
         for question in ("asked", "other"):
-            post.watch.missed(key(question), post.near((entry_id, 0.9)), None, "shadow")
-            assert post.watch.same_as(key(question), "no") is None
+            post.comparer.remember(key(question), post.near((entry_id, 0.9)), None, "shadow")
+            assert post.comparer.same_as(key(question), "no") is None
         assert len(warnings_of("could not be compared")) == 1
 
     def test_an_entry_that_went_meanwhile_is_not_compared(self, make: Callable[..., Post]) -> None:
         post = make(True)
         entry_id = post.store("q", "yes")
-        post.watch.missed(key("asked"), post.near((entry_id, 0.9)), None, "shadow")
+        post.comparer.remember(key("asked"), post.near((entry_id, 0.9)), None, "shadow")
         post.ledger.delete(entry_id)
-        assert post.watch.same_as(key("asked"), "no") is None
+        assert post.comparer.same_as(key("asked"), "no") is None
         assert post.same_answer.asked == []
 
     def test_what_another_tenant_looked_up_does_not_count(self, make: Callable[..., Post]) -> None:
         post = make(True)
         entry_id = post.store("q", "yes")
-        post.watch.missed(key("asked", "mine"), post.near((entry_id, 0.9)), None, "shadow")
-        assert post.watch.same_as(key("asked", "theirs"), "yes") is None
+        post.comparer.remember(key("asked", "mine"), post.near((entry_id, 0.9)), None, "shadow")
+        assert post.comparer.same_as(key("asked", "theirs"), "yes") is None
 
     def test_the_lookups_longest_ago_are_forgotten_first(self, make: Callable[..., Post]) -> None:
         post = make()
         near = post.near((post.store("q", "yes"), 0.9))
         for n in range(_PENDING):
-            post.watch.missed(key(f"asked {n}"), near, None, "shadow")
-        post.watch.missed(key("asked 0"), near, None, "shadow")
-        post.watch.missed(key("one more"), near, None, "shadow")
+            post.comparer.remember(key(f"asked {n}"), near, None, "shadow")
+        post.comparer.remember(key("asked 0"), near, None, "shadow")
+        post.comparer.remember(key("one more"), near, None, "shadow")
         known = [
             question
             for question in ("asked 0", "asked 1", "asked 2", "one more")
-            if post.watch.same_as(key(question), "yes")
+            if post.comparer.same_as(key(question), "yes")
         ]
         assert known == ["asked 0", "asked 2", "one more"]
 
@@ -211,8 +213,10 @@ class TestAnswered:
     ) -> None:
         post = make(False)
         entry_id = post.store("q", "yes")
-        post.watch.missed(key("asked"), post.near((entry_id, 0.95)), judged(entry_id, "q"), source)
-        post.watch.answered(key("asked"), "asked", answer, NOW)
+        post.comparer.remember(
+            key("asked"), post.near((entry_id, 0.95)), judged(entry_id, "q"), source
+        )
+        post.comparer.compare(key("asked"), "asked", answer, NOW)
         assert post.records.judged() == [
             Verdict("default", entry_id, "asked", "q", 0.95, 0.9, correct, source, NOW)
         ]
@@ -224,9 +228,11 @@ class TestAnswered:
     def test_it_is_judged_once(self, make: Callable[..., Post]) -> None:
         post = make(False)
         entry_id = post.store("q", "yes")
-        post.watch.missed(key("asked"), post.near((entry_id, 0.9)), judged(entry_id, "q"), "audit")
+        post.comparer.remember(
+            key("asked"), post.near((entry_id, 0.9)), judged(entry_id, "q"), "audit"
+        )
         for _ in range(2):
-            post.watch.answered(key("asked"), "asked", "no", NOW)
+            post.comparer.compare(key("asked"), "asked", "no", NOW)
         assert len(post.records.judged()) == len(post.audit.added) == 1
 
     def test_the_judge_is_asked_once_of_the_same_two_answers(
@@ -234,9 +240,11 @@ class TestAnswered:
     ) -> None:
         post = make(False)
         entry_id = post.store("q", "yes")
-        post.watch.missed(key("asked"), post.near((entry_id, 0.9)), judged(entry_id, "q"), "audit")
-        post.watch.same_as(key("asked"), "no")
-        post.watch.answered(key("asked"), "asked", "no", NOW)
+        post.comparer.remember(
+            key("asked"), post.near((entry_id, 0.9)), judged(entry_id, "q"), "audit"
+        )
+        post.comparer.same_as(key("asked"), "no")
+        post.comparer.compare(key("asked"), "asked", "no", NOW)
         assert post.same_answer.asked == [("yes", "no")]
 
     def test_another_answer_to_the_same_request_is_compared_for_itself(
@@ -244,9 +252,11 @@ class TestAnswered:
     ) -> None:
         post = make(False)
         entry_id = post.store("q", "yes")
-        post.watch.missed(key("asked"), post.near((entry_id, 0.9)), judged(entry_id, "q"), "audit")
-        post.watch.same_as(key("asked"), "no")
-        post.watch.answered(key("asked"), "asked", "yes", NOW)
+        post.comparer.remember(
+            key("asked"), post.near((entry_id, 0.9)), judged(entry_id, "q"), "audit"
+        )
+        post.comparer.same_as(key("asked"), "no")
+        post.comparer.compare(key("asked"), "asked", "yes", NOW)
         assert [one.correct for one in post.records.judged()] == [True]
 
     @pytest.mark.parametrize("why", ["nothing withheld", "no lookup", "another request"])
@@ -256,11 +266,11 @@ class TestAnswered:
         post = make(False)
         entry_id = post.store("q", "yes")
         if why == "nothing withheld":
-            post.watch.missed(key("asked"), post.near((entry_id, 0.9)), None, "shadow")
+            post.comparer.remember(key("asked"), post.near((entry_id, 0.9)), None, "shadow")
         if why == "another request":
             withheld = judged(entry_id, "q")
-            post.watch.missed(key("else"), post.near((entry_id, 0.9)), withheld, "audit")
-        post.watch.answered(key("asked"), "asked", "no", NOW)
+            post.comparer.remember(key("else"), post.near((entry_id, 0.9)), withheld, "audit")
+        post.comparer.compare(key("asked"), "asked", "no", NOW)
         assert (post.records.judged(), post.audit.added) == ([], [])
         assert post.same_answer.asked == []
 
@@ -268,10 +278,12 @@ class TestAnswered:
     def test_what_cannot_be_told_is_not_judged(self, why: str, make: Callable[..., Post]) -> None:
         post = make(RuntimeError("judge is down"))
         entry_id = post.store("q", "yes")
-        post.watch.missed(key("asked"), post.near((entry_id, 0.9)), judged(entry_id, "q"), "audit")
+        post.comparer.remember(
+            key("asked"), post.near((entry_id, 0.9)), judged(entry_id, "q"), "audit"
+        )
         if why == "the entry went":
             post.ledger.delete(entry_id)
-        post.watch.answered(key("asked"), "asked", "no", NOW)
+        post.comparer.compare(key("asked"), "asked", "no", NOW)
         assert (post.records.judged(), post.audit.added) == ([], [])
 
     def test_a_doubt_is_learnt_from_the_probability_before_it_and_the_audit_from_that_served(
@@ -280,8 +292,8 @@ class TestAnswered:
         post = make(False)
         entry_id = post.store("q", "yes")
         withheld = judged(entry_id, "q", doubted(0.95, 0.5), doubt=0.5)
-        post.watch.missed(key("asked"), post.near((entry_id, 0.95)), withheld, "audit")
-        post.watch.answered(key("asked"), "asked", "no", NOW)
+        post.comparer.remember(key("asked"), post.near((entry_id, 0.95)), withheld, "audit")
+        post.comparer.compare(key("asked"), "asked", "no", NOW)
         assert post.records.judged()[0].probability == pytest.approx(0.95)
         assert post.audit.added[0][0] == doubted(0.95, 0.5)
 
@@ -289,7 +301,7 @@ class TestAnswered:
 def test_a_hit_is_logged_as_it_was_judged_without_doubt(make: Callable[..., Post]) -> None:
     post = make()
     entry_id = post.store("q", "yes")
-    post.watch.served(key("asked"), "asked", judged(entry_id, "q", doubted(0.9, 0.3), 0.3), NOW)
+    post.comparer.log_hit(key("asked"), "asked", judged(entry_id, "q", doubted(0.9, 0.3), 0.3), NOW)
     (hit,) = post.records.served_of(entry_id)
     exact = key("asked").exact
     assert hit == ServedHit(entry_id, "asked", exact, 0.95, pytest.approx(0.9), NOW)  # type: ignore[arg-type]

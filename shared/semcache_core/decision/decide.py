@@ -1,103 +1,120 @@
-"""Whether a stored answer serves a question in other words, and why or why not."""
+"""The rule "is this a hit?": candidates in, decision and reason out."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from semcache_core.decision.scoring import CandidateScores, Neighbour, ScoredCandidate, sigmoid
+from semcache_core.decision.scoring import (
+    CandidateScores,
+    Neighbour,
+    ScoredCandidate,
+    Weights,
+    sigmoid,
+)
+from semcache_core.decision.verifier import Verification
 from semcache_core.errors import IndexUnavailableError
-from semcache_core.observability.metrics import StageTimer, ignore_stage
-from semcache_core.pipeline.engine import Engine
+from semcache_core.observability.tracing import Stages
 from semcache_core.request import Key
-from semcache_core.search.retriever import CANDIDATES, Retrieved
+from semcache_core.search.retriever import CANDIDATES, Retrieved, Retriever
+from semcache_core.storage.ledger import Ledger
 from semcache_core.types import Entry, Request, Vector
+
+
+class Monitor(Protocol):
+    """Says which probability is required now; see `quality.monitor.ErrorMonitor`."""
+
+    @property
+    def threshold(self) -> float:
+        """The calibrated threshold, or a higher one while too many answers are wrong."""
+        ...
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What comes of the stored answers near a question.
+    """The result of a lookup, before anything is sampled or counted.
 
-    `served` is the one to serve with its evidence, `entry` it as it is stored. `held_back` is one
-    that the calibration would have served and the audit's raised threshold did not. `near` are all
-    that were weighed, best first.
+    `served` is the candidate to serve with its scores, `entry` its stored entry. `held_back` is a
+    candidate above the calibrated threshold and below the monitor's raised one. `near` are all
+    candidates that were scored, best first.
     """
 
-    said: str
+    cause: str | Callable[[], str]
     served: ScoredCandidate | None = None
     entry: Entry | None = None
     held_back: ScoredCandidate | None = None
     near: tuple[Retrieved, ...] = ()
-    judgement: CandidateScores | None = None
-    why: Callable[[], str] | None = None
+    scores: CandidateScores | None = None
 
     @property
     def reason(self) -> str:
-        """In words; worked out when asked for, as a lookup that misses does not."""
-        return self.said or (self.why() if self.why else "")
+        """`cause` in words. A cause that takes time to find is worked out only here."""
+        return self.cause if isinstance(self.cause, str) else self.cause()
 
 
+@dataclass(frozen=True)
 class HitDecider:
-    """Decides over the entries of one partition.
+    """Decides which of the entries near a question may be served.
 
-    `confirmations` is how many other writers must have been given an entry's answer before it is
-    served to somebody else; 0 asks for none.
+    `threshold` is the calibrated probability to serve at; `monitor` may require a higher one.
+    `verification` is asked about candidates from the probability `uncertain_from` on (None: never).
+    `confirmations` is how many other writers must have stored an entry's answer before it is
+    served to anybody but its writer; 0 needs none.
     """
 
-    def __init__(self, parts: Engine, confirmations: int) -> None:
-        assert parts.calibration is not None and parts.threshold is not None
-        self._parts = parts
-        self._weights = parts.calibration.judged_by
-        self._threshold = parts.threshold
-        self._confirmations = confirmations
+    retriever: Retriever
+    ledger: Ledger
+    weights: Weights
+    threshold: float
+    monitor: Monitor
+    verification: Verification | None = None
+    uncertain_from: float | None = None
+    confirmations: int = 0
 
     def decide(
-        self,
-        request: Request,
-        key: Key,
-        vector: Vector,
-        now: float,
-        ended: StageTimer = ignore_stage,
+        self, request: Request, key: Key, vector: Vector, now: float, stages: Stages
     ) -> Decision:
-        """Look at what is stored near `vector`, that of the question."""
+        """Find the entries near `vector`, the question's, and decide; ended stages are appended."""
         while True:
             try:
-                near = self._parts.retrieval.nearest(key.partition, vector, now, key.exact)
+                near = self.retriever.nearest(key.partition, vector, now, key.exact)
             except IndexUnavailableError as error:
                 return Decision(str(error))
-            ended("retrieve")
+            stages.append(("retrieve", time.perf_counter()))
             if not near:
                 return Decision("everything stored here has expired")
-            decision = self._among(near, request, key, now, ended)
-            # None: deleted or replaced by someone else since. See what is there now.
+            decision = self.choose(near, request, key, now, stages)
+            # None: another process deleted or replaced the entry; look at what is there now
             if decision is not None:
                 return decision
 
-    def _among(
-        self, near: Sequence[Retrieved], request: Request, key: Key, now: float, ended: StageTimer
+    def choose(
+        self, near: Sequence[Retrieved], request: Request, key: Key, now: float, stages: Stages
     ) -> Decision | None:
-        # Left out before anything is weighed: known to be wrong here, such an entry is no rival to
-        # the others either.
+        """Decide among `near`, which is not empty; None when the entry to serve is gone."""
+        # Entries known to be wrong for this question are left out before the scoring: they are
+        # no rivals to the others either.
         left = tuple(one for one in near if not one.entry.known_wrong)
-        judgement = self._judgement(left, request, key, complete=len(near) < CANDIDATES)
-        best = judgement.best(self._threshold)
-        ended("judge")
+        scores = self._score(left, request, key, complete=len(near) < CANDIDATES)
+        best = scores.best(self.threshold)
+        stages.append(("judge", time.perf_counter()))
         reason = "a stored question is near enough"
         if best is None:
-            best = self._second_opinion(judgement, request, ended)
+            best = self._second_opinion(scores, request, stages)
             reason = "a stored question is nearly near enough, and the verifier agreed"
             if best is None:
-                said = _QUARANTINED if near[0].entry.known_wrong else ""
-                return Decision(
-                    said, near=left, judgement=judgement, why=lambda: self._why(judgement)
-                )
-        elif best.probability < self._parts.audit.threshold:
+                known_wrong = near[0].entry.known_wrong
+                cause = _QUARANTINED if known_wrong else lambda: self._why_not(scores)
+                return Decision(cause, near=left, scores=scores)
+        elif best.probability < self.monitor.threshold:
             reason = "the measured error is above the bound, so the audit raised the threshold"
-            return Decision(reason, held_back=best, near=left, judgement=judgement)
-        entry = self._parts.ledger.get(best.neighbour.entry_id, key.partition, now)
+            return Decision(reason, held_back=best, near=left, scores=scores)
+        entry = self.ledger.get(best.neighbour.entry_id, key.partition, now)
         if entry is None:
             return None
-        return Decision(reason, served=best, entry=entry, near=left, judgement=judgement)
+        return Decision(reason, served=best, entry=entry, near=left, scores=scores)
 
-    def _judgement(
+    def _score(
         self, near: Sequence[Retrieved], request: Request, key: Key, complete: bool
     ) -> CandidateScores:
         confirmed = self._confirmed(near, request, key)
@@ -112,64 +129,63 @@ class HitDecider:
             )
             for one, answer in zip(near, _answers(near), strict=True)
         ]
-        return CandidateScores(request.question, neighbours, self._weights, complete)
+        return CandidateScores(request.question, neighbours, self.weights, complete)
 
     def _confirmed(self, near: Sequence[Retrieved], request: Request, key: Key) -> set[int]:
-        """The entries that may be served to who asks."""
-        if not self._confirmations:
+        """The ids of the entries that may be served to the writer of `request`."""
+        if not self.confirmations:
             return {one.entry.id for one in near}
         answers = sorted({one.entry.answer for one in near})
-        writers = self._parts.ledger.writers(answers, key.partition)
+        writers = self.ledger.writers(answers, key.partition)
         return {
             one.entry.id
             for one in near
             if (request.writer is not None and one.entry.writer == request.writer)
-            # who stored it does not confirm it
+            # an entry's own writer does not confirm it
             or writers.get(one.entry.answer, 0) - (one.entry.writer is not None)
-            >= self._confirmations
+            >= self.confirmations
         }
 
     def _second_opinion(
-        self, judgement: CandidateScores, request: Request, ended: StageTimer
+        self, scores: CandidateScores, request: Request, stages: Stages
     ) -> ScoredCandidate | None:
-        """The best of the uncertain ones, if the verifier takes its answer for right."""
-        parts = self._parts
-        if parts.verification is None or parts.uncertain_from is None:
+        """The best uncertain candidate, if the verifier accepts its answer."""
+        if self.verification is None or self.uncertain_from is None:
             return None
-        uncertain = judgement.best(parts.uncertain_from)
+        uncertain = scores.best(self.uncertain_from)
         if uncertain is None:
             return None
-        answer = parts.ledger.answer_text(uncertain.neighbour.entry_id)
+        answer = self.ledger.answer_text(uncertain.neighbour.entry_id)
         if answer is None:
             return None
-        stored = uncertain.neighbour.question
-        agrees = parts.verification.agrees(request.question, stored, answer)
-        ended("verify")
+        agrees = self.verification.agrees(request.question, uncertain.neighbour.question, answer)
+        stages.append(("verify", time.perf_counter()))
         return uncertain if agrees else None
 
-    def _why(self, judgement: CandidateScores) -> str:
-        """Why none of these is served; there is at least one."""
-        first = next(iter(judgement))
-        if not first.neighbour.servable and first.probability >= self._threshold:
+    def _why_not(self, scores: CandidateScores) -> str:
+        """Why none of these candidates is served; there is at least one."""
+        first = next(iter(scores))
+        if not first.neighbour.servable and first.probability >= self.threshold:
             return "the nearest entry is served only exactly, or to its own writer, so far"
         if first.differences:
             found = "; ".join(difference.words for difference in first.differences)
             return f"the nearest stored question differs in what decides ({found})"
-        if self._enough(first, first.margin):
+        if self._reaches(first, first.margin):
             return "the nearest entry has given wrong answers before"
-        if self._enough(first, self._weights.widest):
+        if self._reaches(first, self.weights.widest):
             return "questions with different answers are stored about equally near"
         return "the nearest stored question is not near enough"
 
-    def _enough(self, judged: ScoredCandidate, margin: float) -> bool:
-        """Whether it would be served with this margin, had it no doubt."""
-        similarity = judged.neighbour.similarity
-        return sigmoid(self._weights.log_odds(similarity, margin)) >= self._threshold
+    def _reaches(self, candidate: ScoredCandidate, margin: float) -> bool:
+        """Whether the candidate would reach the threshold with this margin and without doubt."""
+        similarity = candidate.neighbour.similarity
+        return sigmoid(self.weights.log_odds(similarity, margin)) >= self.threshold
 
 
 def _answers(near: Sequence[Retrieved]) -> list[int]:
-    """The answer of each. Equal words are one answer, also where nobody has compared them: stored
-    at the same time, or without a lookup.
+    """The number of each candidate's answer. Equal texts get one number.
+
+    Texts stored at the same time, or without a lookup, were never compared and have two.
     """
     answers = [one.entry.answer for one in near]
     if len(set(answers)) == 1:
@@ -186,7 +202,7 @@ def _answers(near: Sequence[Retrieved]) -> list[int]:
 
 
 def _first(same: Mapping[int, int], answer: int) -> int:
-    """Where the chain of equal answers that starts at `answer` ends."""
+    """The end of the chain of equal answers that starts at `answer`."""
     while answer in same:
         answer = same[answer]
     return answer

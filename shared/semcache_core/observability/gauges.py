@@ -1,4 +1,4 @@
-"""Gauges: how each ledger of this process stands, read when metrics are collected."""
+"""Gauges: the size and state of each ledger of this process, read when metrics are collected."""
 
 import math
 import time
@@ -12,16 +12,16 @@ from opentelemetry import metrics
 from semcache_core._utils.intervals import Measured
 
 READ_EVERY_SECONDS = 5.0
-"""The gauges of one collection are one look at the ledger, and so are quick repeats of it."""
+"""How long a reading of the ledger is used: all gauges of one collection share one reading."""
 
 
 @dataclass(frozen=True)
 class Levels:
-    """How a ledger stands: its gauges.
+    """The gauges of one ledger.
 
-    `ledger` names it, by its file. `bytes` is what the entries take of what
-    `max_bytes` allows, `disk` what the files do; `index_lag` is how many entries the index
-    lacks that is due for them. `wrong` are shares of the hits by meaning, by how they were come by.
+    `ledger` is its name, the file's. `bytes` is the size of the entries as `max_bytes` counts it,
+    `disk` the size of the files. `index_lag` is how many entries the vector index still lacks.
+    `wrong` are shares of wrong hits by meaning, by kind of estimate (see `estimates`).
     """
 
     ledger: str
@@ -33,7 +33,7 @@ class Levels:
 
 
 def estimates(bound: float, claimed: float | None, measured: Measured) -> dict[str, float]:
-    """`Levels.wrong`: what is promised, what the calibration claims, what the audits measured."""
+    """`Levels.wrong`: the promised bound, the error the calibration claims, the measured error."""
     wrong = {"bound": bound}
     if claimed is not None:
         wrong["claimed"] = claimed
@@ -44,10 +44,10 @@ def estimates(bound: float, claimed: float | None, measured: Measured) -> dict[s
 
 
 class Gauges:
-    """What one cache shows until it is closed or dropped.
+    """The gauges of one cache, reported until it is closed or dropped.
 
-    `levels` gives that, None for nothing; it may be called in any thread, whenever metrics are
-    collected. It is held weakly, so that a gauge keeps no cache alive. `clock` is in seconds.
+    `levels` gives their values, None for none; it may be called in any thread, whenever metrics
+    are collected. It is held weakly, so that a gauge keeps no cache alive. `clock` is in seconds.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class Gauges:
         _SHOWN[id(self)] = self
 
     def levels(self) -> Levels | None:
-        """How the ledger stood READ_EVERY_SECONDS ago at most; None when the cache is closed.
+        """The values, at most READ_EVERY_SECONDS old; None when the cache is closed.
 
-        Without a lock, which a fork could leave held for ever: two readers at once read it twice.
+        There is no lock, as a fork could leave it held for ever: two readers at once read twice.
         """
         now = self._clock()
         if now - self._read_at >= READ_EVERY_SECONDS:
@@ -76,11 +76,12 @@ class Gauges:
         return self._read
 
     def close(self) -> None:
+        """Stop reporting."""
         _SHOWN.pop(id(self), None)
 
 
-# OpenTelemetry knows one instrument of a name and asks whoever made it first, so the callbacks
-# must find the other caches too. A dictionary, as a copy of its values is taken in one step.
+# OpenTelemetry keeps one instrument of a name and calls the callback of its first creator, so that
+# callback must find the other caches too. A dictionary, as its values are copied in one step.
 _SHOWN: "weakref.WeakValueDictionary[int, Gauges]" = weakref.WeakValueDictionary()
 
 Values: TypeAlias = Callable[[Levels], Iterable[tuple[float, dict[str, str]]]]
@@ -96,7 +97,7 @@ def _observing(values: Values) -> Callable[[Any], Iterable[metrics.Observation]]
 
 
 def _levels_by_ledger() -> dict[str, Levels]:
-    """Each ledger once, however many caches are open on it."""
+    """Each ledger once, also where several caches are open on it."""
     alive = [gauges for one in _SHOWN.valuerefs() if (gauges := one()) is not None]
     found = [levels for gauges in alive if (levels := gauges.levels()) is not None]
     return {levels.ledger: levels for levels in found}

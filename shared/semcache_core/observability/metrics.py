@@ -1,42 +1,35 @@
-"""What a cache tells OpenTelemetry: metrics and spans, and never a question or an answer.
+"""Counters and histograms of one cache for OpenTelemetry. No question or answer is recorded.
 
-Without an SDK that the app has set up, each call does nothing.
+Every call does nothing until the app sets up an SDK.
 """
 
 import math
-import time
 import weakref
 from collections.abc import Callable
-from typing import TypeAlias, get_args
+from contextlib import nullcontext
+from typing import get_args
 
 from opentelemetry import metrics, trace
 
 from semcache_core.costs import Saved
 from semcache_core.observability.gauges import Gauges, Levels
-from semcache_core.observability.tracing import NO_SPAN, NoSpan, Span, Stage
+from semcache_core.observability.tracing import NO_SPAN, Span, Stage, Stages
 from semcache_core.types import Reason
 
 BUCKETS = (
     *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
     *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
 )
-"""In seconds, from an exact hit to a slow verifier. OpenTelemetry's own are for milliseconds: every
-lookup would be in the first one.
+"""Bounds in seconds, from an exact hit to a slow verifier. OpenTelemetry's defaults are made for
+milliseconds: they would put every lookup into the first bucket.
 """
-
-StageTimer: TypeAlias = Callable[[Stage], None]
-"""Told of each stage when it ends."""
-
-
-def ignore_stage(stage: Stage) -> None:
-    """For a lookup that nobody is to hear of."""
 
 
 class Telemetry:
-    """What one cache tells, under the meter and the tracer `semcache`.
+    """Metrics and spans of one cache, under the meter and the tracer `semcache`.
 
-    `levels` gives what the gauges show, see `Gauges`. With `namespaces`, lookups and updates carry
-    the tenant's name.
+    `levels` gives the values of the gauges, see `Gauges`. With `namespaces`, lookups and updates
+    carry the tenant's name.
     """
 
     def __init__(
@@ -90,8 +83,11 @@ class Telemetry:
 
     # -- lookups and updates -------------------------------------------------------------------
 
-    def span(self, name: str, started: float, namespace: str) -> Span | NoSpan:
-        """To be entered; that gives None where nobody records it. `started`: by `perf_counter`."""
+    def span(self, name: str, started: float, namespace: str) -> "Span | nullcontext[None]":
+        """A context manager that gives the span, or None where nobody records it.
+
+        `started` is a time by `time.perf_counter`.
+        """
         tracer = self._tracer
         if tracer is None and started >= self._look_at:
             tracer = self._look_for_tracer(started)
@@ -108,19 +104,13 @@ class Telemetry:
             1, {**attributes, **self._named(namespace)} if self._namespaces else attributes
         )
 
-    def stages(self, started: float, span: Span | None) -> StageTimer:
-        """To be told of each stage of a lookup when it ends; the first began at `started`."""
-        since = started
-
-        def ended(stage: Stage) -> None:
-            nonlocal since
-            now = time.perf_counter()
-            seconds, since = now - since, now
+    def stages(self, started: float, stages: Stages, span: Span | None) -> None:
+        """Record the stages of a lookup, of which the first began at `started`."""
+        for stage, ended in stages:
+            seconds, started = ended - started, ended
             self._stages.record(seconds, _OF_STAGE[stage])
             if span is not None:
-                span.event(stage, seconds)
-
-        return ended
+                span.event(stage, seconds, ended)
 
     def updated(self, result: str, namespace: str, span: Span | None) -> None:
         """`result` is stored or refused."""
@@ -129,8 +119,8 @@ class Telemetry:
             span.updated(result)
 
     def _look_for_tracer(self, now: float) -> trace.Tracer | None:
-        """Once a second: to ask OpenTelemetry takes as long as a twentieth of an exact lookup,
-        also where there is nobody to record a span.
+        """The app's tracer, if there is one by now. Asked for once a second, as the question takes
+        a twentieth of the time of an exact lookup.
         """
         self._look_at = now + 1.0
         provider = trace.get_tracer_provider()
@@ -141,26 +131,29 @@ class Telemetry:
     def _named(self, namespace: str) -> dict[str, str]:
         return {"semcache.namespace": namespace} if self._namespaces else {}
 
-    # -- what else happens ---------------------------------------------------------------------
+    # -- other events --------------------------------------------------------------------------
 
     def failed(self, operation: str) -> None:
+        """Count an error that the app did not see."""
         self._failures.add(1, {"semcache.operation": operation})
 
     def sampled(self, source: str, withheld: bool) -> None:
-        """The model is asked behind a hit by meaning; in place of it, where it is `withheld`."""
+        """Count a hit by meaning that was sampled, and whether it was withheld for that."""
         if withheld:
             self._withheld.add(1, {"semcache.source": source})
         if source == "audit":
             self._audits.add(1)
 
     def judged(self, source: str, correct: bool) -> None:
+        """Count a verdict on a served answer; `source` says who gave it."""
         self._judgements.add(1, {"semcache.source": source, "semcache.correct": correct})
 
     def evicted(self, reason: Reason, count: int) -> None:
+        """Count entries that were evicted."""
         self._evictions.add(count, {"semcache.reason": reason})
 
     def saved(self, saved: Saved) -> None:
-        """What hits saved that were written to the ledger just now."""
+        """Count what hits saved, when they are written to the ledger."""
         if saved.tokens_in is not None:
             self._saved_tokens.add(saved.tokens_in, _INPUT)
         if saved.tokens_out is not None:
@@ -171,7 +164,7 @@ class Telemetry:
             self._saved_seconds.add(saved.seconds)
 
     def close(self) -> None:
-        """Report no gauges any more."""
+        """Stop reporting the gauges."""
         self._gauges.close()
 
 

@@ -1,5 +1,7 @@
-"""Spans: one lookup or update in a trace of the app's own."""
+"""Spans: one lookup or update in the app's own trace."""
 
+import time
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
@@ -9,12 +11,15 @@ from typing_extensions import Self
 from semcache_core.types import Hit
 
 Stage: TypeAlias = Literal["find", "embed", "retrieve", "judge", "verify"]
-"""Of a lookup: the exact key, the question as a vector, candidates, their weighing, a verifier."""
+"""A stage of a lookup: the exact key, the embedding, the candidates, their scores, a verifier."""
+
+Stages: TypeAlias = list[tuple[Stage, float]]
+"""The stages of one lookup so far, and when each ended, by `time.perf_counter`."""
 
 
 class Span:
-    """A span that is recorded, and current while it lasts: what an embedder asks over a network
-    then shows below it.
+    """A span that is recorded. It is current while it lasts, so that spans of a remote embedder
+    lie below it.
     """
 
     def __init__(self, span: trace.Span) -> None:
@@ -25,7 +30,7 @@ class Span:
         return self
 
     def looked_up(self, hit: Hit | None, nearest: float | None) -> None:
-        """How a lookup ended; `nearest` is the cosine of the nearest entry, where there is one."""
+        """Record how a lookup ended; `nearest` is the cosine of the nearest entry, if any."""
         described: dict[str, Any] = {"semcache.result": "miss" if hit is None else hit.kind}
         if hit is not None and hit.kind == "semantic":
             described["semcache.probability"] = round(hit.probability, 3)
@@ -36,10 +41,13 @@ class Span:
         self._span.set_attributes(described)
 
     def updated(self, result: str) -> None:
+        """Record whether the answer was stored or refused."""
         self._span.set_attribute("semcache.result", result)
 
-    def event(self, stage: Stage, seconds: float) -> None:
-        self._span.add_event(stage, {"semcache.duration": seconds})
+    def event(self, stage: Stage, seconds: float, ended: float) -> None:
+        """Record a stage that took `seconds` and `ended` by `time.perf_counter`."""
+        ago = int((time.perf_counter() - ended) * 1e9)
+        self._span.add_event(stage, {"semcache.duration": seconds}, time.time_ns() - ago)
 
     def __exit__(
         self,
@@ -47,7 +55,7 @@ class Span:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Of an error only the kind is told: its text may hold the question."""
+        """Record only the type of an error: its text may hold the question."""
         context.detach(self._token)
         if kind is not None:
             self._span.set_attribute("error.type", kind.__qualname__)
@@ -55,14 +63,5 @@ class Span:
         self._span.end()
 
 
-class NoSpan:
-    """In place of a span that nobody records."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
-NO_SPAN = NoSpan()
+NO_SPAN: nullcontext[None] = nullcontext()
+"""In place of a span that nobody records."""

@@ -1,4 +1,4 @@
-"""What happens behind a cache's back: counting hits, making room, feeding the index."""
+"""The background thread of a cache: writes hit counts, evicts entries, feeds the index."""
 
 import logging
 import threading
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from semcache_core.costs import Saved
 from semcache_core.errors import SemcacheError
+from semcache_core.quality.hubs import HubFinder
 from semcache_core.quality.verdicts import VerdictLog
 from semcache_core.search.sync import IndexSync
 from semcache_core.storage.eviction import AT_ONCE, Limits, Policy
@@ -17,28 +18,30 @@ log = logging.getLogger("semcache")
 
 INTERVAL_SECONDS = 1.0
 STEPS = 10
-"""Of ranking, of evicting, and of giving room back to the disk, in one round."""
+"""How many steps of each kind one round takes at most: ranking, evicting, shrinking files."""
 
 
 class HitCounter:
     """Hits not yet written to the ledger, so that a lookup never waits for a write.
 
-    `tell` hears what they saved, once they are written.
+    `on_saved` is called with what they saved, once they are written.
     """
 
-    def __init__(self, tell: Callable[[Saved], None] = lambda saved: None) -> None:
+    def __init__(self, on_saved: Callable[[Saved], None] = lambda saved: None) -> None:
         self._lock = threading.Lock()
         self._pending: dict[int, tuple[int, float]] = {}
-        self._tell = tell
+        self._on_saved = on_saved
         self.saved = Saved()
-        """By all that were written."""
+        """What all hits saved that were written."""
 
     def add(self, entry_id: int, at: float, hits: int = 1) -> None:
+        """Count hits of an entry, the last one at `at`."""
         with self._lock:
             count, last = self._pending.get(entry_id, (0, at))
             self._pending[entry_id] = (count + hits, max(last, at))
 
     def flush(self, ledger: Ledger) -> None:
+        """Write what is pending. Raises LedgerError; the hits then stay pending."""
         with self._lock:
             pending, self._pending = self._pending, {}
         try:
@@ -49,56 +52,59 @@ class HitCounter:
             raise
         with self._lock:
             self.saved = self.saved.plus(saved)
-        self._tell(saved)
+        self._on_saved(saved)
 
 
 class BackgroundWorker:
     """One background thread per cache, started at its first use.
 
-    Nothing here is needed for a right answer: a lookup checks expiry itself and scans what the
-    index lacks. So an error is logged (once per text) and the next round tries again.
+    No answer depends on it: a lookup checks expiry itself and scans what the index lacks. So an
+    error is logged (once per text) and the next round tries again.
     """
 
     def __init__(
         self,
         ledger: Ledger,
         limits: Limits,
-        touches: HitCounter,
-        records: VerdictLog,
-        indexer: IndexSync,
+        hit_counter: HitCounter,
+        verdicts: VerdictLog,
+        index_sync: IndexSync,
         clock: Clock,
-        look_for_hub: Callable[[int], None],
+        hubs: HubFinder | None,
     ) -> None:
         self._ledger = ledger
         self._limits = limits
         self._policy_change = PolicyChange(ledger, limits.policy)
-        self._touches = touches
-        self._records = records
-        self._indexer = indexer
+        self._hit_counter = hit_counter
+        self._verdicts = verdicts
+        self._index_sync = index_sync
         self._clock = clock
-        self._look_for_hub = look_for_hub
+        self._hubs = hubs
         self._served: set[int] = set()
         self._turn = threading.Lock()
         self.stopping = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
+        self.started = False
         self._last_problem = ""
         self.written = 0
-        """Entries this process has stored; the indexer counts partitions anew as it grows."""
+        """Entries this process has stored; as it grows, the index sync counts partitions again."""
 
     def start(self) -> None:
+        """Start the thread, unless it runs or was stopped."""
         if self._thread is None and self._turn.acquire(blocking=False):
             try:
                 if self._thread is None and not self.stopping.is_set():
                     self._thread = threading.Thread(
-                        target=self._run, name="semcache-upkeep", daemon=True
+                        target=self._run, name="semcache-background", daemon=True
                     )
                     self._thread.start()
+                    self.started = True
             finally:
                 self._turn.release()
 
     def stop(self) -> None:
-        """End the thread, write the last hits, let go of the index and close the ledger."""
+        """End the thread, write the last hits, close the index and the ledger."""
         self.stopping.set()
         self._wake.set()
         if self._thread is None:
@@ -112,37 +118,39 @@ class BackgroundWorker:
         with self._turn:
             try:
                 if not self._ledger.is_displaced():
-                    self._touches.flush(self._ledger)
-                    self._records.flush()
+                    self._hit_counter.flush(self._ledger)
+                    self._verdicts.flush()
             except SemcacheError as error:
                 log.warning(
                     "semcache: the last hits were not counted: %s; no answer is lost, but counts "
                     "of hits and savings are too low",
                     error,
                 )
-            self._indexer.close()
+            self._index_sync.close()
             self._ledger.close()
 
     @contextmanager
     def paused(self) -> Iterator[IndexSync]:
-        """The indexer for the caller's own use, while the thread waits."""
+        """The index sync for the caller's own use, while the thread waits."""
         with self._turn:
-            yield self._indexer
+            yield self._index_sync
 
     def round(self) -> None:
-        """One round of upkeep, as the thread does every second."""
+        """Do one round of work, as the thread does every second."""
         with self._turn:
-            if self._ledger.is_displaced():  # whoever uses the cache next opens it anew
+            if self._ledger.is_displaced():  # the next use of the cache opens it again
                 return
             try:
-                self._touches.flush(self._ledger)
-                self._served |= self._records.flush()
+                self._hit_counter.flush(self._ledger)
+                self._served |= self._verdicts.flush()
                 self._make_room()
-                self._indexer.step(self.written, self.stopping)
+                self._index_sync.step(self.written, self.stopping)
                 # last, as the embedder may fail; and one a round: that may be dozens of questions
                 if self._served:
-                    self._look_for_hub(self._served.pop())
-            # not only SemcacheError: an error nobody thought of must not end the thread for good
+                    entry_id = self._served.pop()
+                    if self._hubs is not None:
+                        self._hubs.check(entry_id)
+            # not only SemcacheError: an unforeseen error must not end the thread for good
             except Exception as error:  # noqa: BLE001
                 if str(error) != self._last_problem:
                     log.warning(
@@ -154,7 +162,7 @@ class BackgroundWorker:
                 self._last_problem = str(error)
 
     def _make_room(self) -> None:
-        """What an update left: it evicts only so much at once. And what was never its to do."""
+        """Delete what expired, evict what updates left (each evicts only so much), free disk."""
         ledger, limits, now = self._ledger, self._limits, self._clock()
         if expired := ledger.delete_expired(now):
             limits.tell("expired", expired)

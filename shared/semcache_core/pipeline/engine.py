@@ -1,87 +1,118 @@
-"""What one process needs to serve a cache, opened and closed together."""
+"""Builds and holds the components of an open cache."""
 
-import logging
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from semcache_core._utils.intervals import Measured
-from semcache_core.costs import Saved
+from semcache_core.admission import Admission
+from semcache_core.costs import Prices
 from semcache_core.decision.calibration import Calibration, load_calibration
+from semcache_core.decision.decide import HitDecider
 from semcache_core.decision.same_answer import SameAnswer, by_meaning
 from semcache_core.decision.verifier import Verification, Verifier
 from semcache_core.embedding.batching import VectorCache, embed_one
+from semcache_core.embedding.cpu import usable_cores
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
 from semcache_core.embedding.wrappers import as_embedder
 from semcache_core.errors import ArtefactError
+from semcache_core.observability.metrics import Telemetry
 from semcache_core.pipeline.background import BackgroundWorker, HitCounter
+from semcache_core.pipeline.counters import Counters
 from semcache_core.quality.comparisons import AnswerComparer, weight_of
-from semcache_core.quality.hubs import MIN_ASKED, is_hub
+from semcache_core.quality.hubs import HubFinder
 from semcache_core.quality.monitor import ErrorMonitor
 from semcache_core.quality.verdicts import AUDITS, VerdictLog
 from semcache_core.search.embedded import EmbeddedIndex
 from semcache_core.search.retriever import Retriever
 from semcache_core.search.sync import IndexSync
 from semcache_core.settings import CacheSettings
-from semcache_core.storage.eviction import Limits, ignore_evicted
+from semcache_core.storage.eviction import Limits
 from semcache_core.storage.ledger import Ledger
-from semcache_core.types import Clock, Embedder, Matrix, Reason, Vector
+from semcache_core.types import Clock, Embedder, Matrix, Vector
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
-log = logging.getLogger("semcache")
-
 UNCERTAIN = 0.2
-"""A verifier is asked from the threshold on that would serve so many wrong ones without it."""
+"""The error rate whose threshold is the one from which on a verifier is asked."""
 
 _REBUILD_BATCH = 100
 
 
 @dataclass(frozen=True)
-class Engine:
-    """The working parts of an open cache. `threshold` None means: exact repeats only.
+class EngineOptions:
+    """What the app gave to its cache; see the arguments of `SemanticCache`."""
 
-    `audit` may raise the threshold; `uncertain_from` is from where on `verification` is asked.
+    settings: CacheSettings
+    clock: Clock
+    embedder: object | None
+    chroma_client: "ClientAPI | None"
+    verifier: Verifier | None
+    same_answer: SameAnswer | None
+    admission: Admission
+    prices: Prices
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The components of an open cache.
+
+    `decider` is None where only exact repeats are served, and `why_exact_only` says why.
+    `threshold` is the calibrated one, `max_tokens` the longest question matched by meaning. `gate`
+    is held while a question is embedded and decided.
     """
 
+    settings: CacheSettings
+    clock: Clock
+    admission: Admission
+    prices: Prices
+    telemetry: Telemetry
+    counters: Counters
     embedder: Embedder
-    recent: VectorCache
-    calibration: Calibration | None
+    vector_cache: VectorCache
+    max_tokens: int
     threshold: float | None
+    decider: HitDecider | None
     why_exact_only: str
+    gate: AbstractContextManager[object]
     ledger: Ledger
     limits: Limits
-    retrieval: Retriever
-    records: VerdictLog
-    audit: ErrorMonitor
-    watch: AnswerComparer
+    retriever: Retriever
+    verdicts: VerdictLog
+    monitor: ErrorMonitor
+    comparer: AnswerComparer
     verification: Verification | None
-    uncertain_from: float | None
-    touches: HitCounter
-    upkeep: BackgroundWorker
+    hit_counter: HitCounter
+    background: BackgroundWorker
 
     def measured(self) -> Measured:
-        """The error that audits found here; else, where nothing is audited now or an alarm began
-        anew, the last that any process found.
+        """The error that audits found in this process; the last that any process found, where this
+        one found none yet or an alarm has just reset it.
         """
-        found = self.audit.measured()
-        return found if found.n else self.records.measured(self.audit.size)
+        found = self.monitor.measured()
+        return found if found.n else self.verdicts.measured(self.monitor.size)
+
+    def served_at(self) -> float | None:
+        """The probability to serve at now; None where only exact repeats are served."""
+        return None if self.threshold is None else self.monitor.threshold
 
     def rebuild(self, embed: Callable[[str], Vector | None]) -> int:
-        """Re-embed what lacks a vector of the present model, then index anew."""
-        with self.upkeep.paused() as indexer:
-            indexer.ownership.check()
-            renewed = self._re_embed(embed)
-            self.retrieval.renewed()
-            indexer.renew(self.upkeep.stopping)
-        self.upkeep.round()
-        return renewed
+        """Embed what lacks a vector of the present model, then build the index anew."""
+        with self.background.paused() as index_sync:
+            index_sync.ownership.check()
+            embedded = self._embed_missing(embed)
+            self.retriever.renewed()
+            index_sync.renew(self.background.stopping)
+        self.background.round()
+        return embedded
 
-    def _re_embed(self, embed: Callable[[str], Vector | None]) -> int:
-        renewed, after = 0, 0
+    def _embed_missing(self, embed: Callable[[str], Vector | None]) -> int:
+        embedded, after = 0, 0
         fingerprint = self.embedder.fingerprint
         while batch := self.ledger.unembedded(fingerprint, after, _REBUILD_BATCH):
             after = batch[-1][0]
@@ -89,104 +120,121 @@ class Engine:
             self.ledger.replace_vectors(
                 [(i, fingerprint, vector) for i, vector in rows if vector is not None]
             )
-            renewed += sum(vector is not None for _, vector in rows)
-        return renewed
+            embedded += sum(vector is not None for _, vector in rows)
+        return embedded
 
     def close(self) -> None:
-        self.upkeep.stop()
+        """Stop the background thread; it writes what is pending and closes the files."""
+        self.background.stop()
 
 
-def open_engine(
-    settings: CacheSettings,
-    embedder: object | None,
-    chroma_client: "ClientAPI | None",
-    clock: Clock,
-    verifier: Verifier | None = None,
-    same_answer: SameAnswer | None = None,
-    tell_saved: Callable[[Saved], None] = lambda saved: None,
-    tell_evicted: Callable[[Reason, int], None] = ignore_evicted,
-) -> Engine:
-    """Check everything that can be wrong first; only then touch the disk."""
-    model, calibration, uncalibrated = _open_model(settings, embedder)
+def open_engine(options: EngineOptions, telemetry: Telemetry, counters: Counters) -> Engine:
+    """Check everything that can be wrong first; only then touch the disk.
+
+    Raises SemcacheError.
+    """
+    settings, clock = options.settings, options.clock
+    model, calibration, why_exact_only = _open_model(settings, options.embedder)
     threshold = calibration.threshold(settings.max_error_rate) if calibration else None
-    verification = None if verifier is None else Verification(verifier)
-    recent = VectorCache()
+    verification = None if options.verifier is None else Verification(options.verifier)
+
+    def embed(texts: list[str]) -> Matrix:
+        # not from the vector cache: these are answers, and questions of any tenant
+        return np.stack([embed_one(model, text) for text in texts])
+
     ledger = Ledger.open(settings.path, settings.ledger_url)
-    limits = Limits(settings.max_entries, settings.max_bytes, settings.eviction, tell_evicted)
-    retrieval = Retriever(
+    limits = Limits(settings.max_entries, settings.max_bytes, settings.eviction, telemetry.evicted)
+    retriever = Retriever(
         ledger,
         model.fingerprint,
         settings.scan_limit,
         settings.scan_memory_mb * 2**20,
         None if calibration is None else calibration.dimension,
     )
-    home = None
-    if chroma_client is None and ledger.file is not None:
-        home = EmbeddedIndex(ledger.file.parent)
-    indexer = IndexSync(ledger, retrieval, settings.scan_limit, home, chroma_client)
-    touches, records = HitCounter(tell_saved), VerdictLog(ledger)
-    audit = _audit(settings, threshold, records)
-
-    def embed(texts: list[str]) -> Matrix:
-        # not out of `recent`: these are answers, and questions of any tenant
-        return np.stack([embed_one(model, text) for text in texts])
-
-    def look_for_hub(entry_id: int) -> None:
-        if calibration is None or threshold is None:
-            return
-        asked = list({hit.asked for hit in records.served_of(entry_id)})
-        served_at = calibration.judged_by.similarity_at(threshold)
-        if len(asked) >= MIN_ASKED and is_hub(embed(asked), served_at):
-            ledger.serve_only_exactly(entry_id, clock())
-            log.warning(
-                "semcache: entry %d answered %d questions that have little in common, and is from "
-                "now on served only exactly; look at it with `semcache inspect --entry %d`",
-                entry_id,
-                len(asked),
-                entry_id,
-            )
-
-    upkeep = BackgroundWorker(ledger, limits, touches, records, indexer, clock, look_for_hub)
+    index_sync = _index_sync(options, ledger, retriever)
+    verdicts, hit_counter = VerdictLog(ledger), HitCounter(telemetry.saved)
+    monitor = _monitor(settings, threshold, verdicts)
+    decider, hubs = None, None
+    if calibration is not None and threshold is not None:
+        weights = calibration.judged_by
+        decider = HitDecider(
+            retriever=retriever,
+            ledger=ledger,
+            weights=weights,
+            threshold=threshold,
+            monitor=monitor,
+            verification=verification,
+            uncertain_from=calibration.threshold(UNCERTAIN),
+            confirmations=settings.confirmations,
+        )
+        hubs = HubFinder(ledger, verdicts, embed, weights, threshold, clock)
+    background = BackgroundWorker(ledger, limits, hit_counter, verdicts, index_sync, clock, hubs)
+    same_answer = options.same_answer or by_meaning(embed)
     return Engine(
+        settings=settings,
+        clock=clock,
+        admission=options.admission,
+        prices=options.prices,
+        telemetry=telemetry,
+        counters=counters,
         embedder=model,
-        recent=recent,
-        calibration=calibration,
+        vector_cache=VectorCache(),
+        max_tokens=0 if calibration is None else calibration.max_tokens,
         threshold=threshold,
-        why_exact_only=uncalibrated
+        decider=decider,
+        why_exact_only=why_exact_only
         or f"no measured threshold keeps the error within {settings.max_error_rate:.2%}: "
         "only exact repeats are served; raise max_error_rate or calibrate on your own questions",
+        gate=_gate(options),
         ledger=ledger,
         limits=limits,
-        retrieval=retrieval,
-        records=records,
-        audit=audit,
-        watch=AnswerComparer(
-            ledger, records, audit, same_answer or by_meaning(embed), settings.audit_rate
-        ),
+        retriever=retriever,
+        verdicts=verdicts,
+        monitor=monitor,
+        comparer=AnswerComparer(ledger, verdicts, monitor, same_answer, settings.audit_rate),
         verification=verification,
-        uncertain_from=calibration.threshold(UNCERTAIN) if calibration else None,
-        touches=touches,
-        upkeep=upkeep,
+        hit_counter=hit_counter,
+        background=background,
     )
 
 
-def _audit(settings: CacheSettings, threshold: float | None, records: VerdictLog) -> ErrorMonitor:
-    """Goes on from what was measured on this path before, by this process or others.
+def _index_sync(options: EngineOptions, ledger: Ledger, retriever: Retriever) -> IndexSync:
+    home = None
+    if options.chroma_client is None and ledger.file is not None:
+        home = EmbeddedIndex(ledger.file.parent)
+    limit = options.settings.scan_limit
+    return IndexSync(ledger, retriever, limit, home, options.chroma_client)
 
-    Not where nothing is measured from now on: a threshold that was raised could never come down.
+
+def _gate(options: EngineOptions) -> AbstractContextManager[object]:
+    """Lets in no more lookups by meaning at once than the machine can work on: 32 threads that
+    fight for the interpreter's lock made 320 lookups a second on two cores, taking turns 420.
+    None are held back for a user's embedder or a verifier, which may be waiting for a network.
     """
-    audit = ErrorMonitor(settings.max_error_rate, threshold)
+    own = options.embedder is None and options.verifier is None
+    return threading.Semaphore(usable_cores() + 1) if own else nullcontext()
+
+
+def _monitor(
+    settings: CacheSettings, threshold: float | None, verdicts: VerdictLog
+) -> ErrorMonitor:
+    """A monitor that goes on from the verdicts on this path, of this process or others.
+
+    Where nothing is measured from now on it starts without them: a threshold that they raised
+    could never come down.
+    """
+    monitor = ErrorMonitor(settings.max_error_rate, threshold)
     if not settings.audit_rate and not settings.shadow:
-        return audit
-    for one in records.judged(sources=AUDITS, last=audit.size):
-        audit.add(one.probability, one.correct, weight_of(one.source, settings.audit_rate))
-    return audit
+        return monitor
+    for one in verdicts.judged(sources=AUDITS, last=monitor.size):
+        monitor.add(one.probability, one.correct, weight_of(one.source, settings.audit_rate))
+    return monitor
 
 
 def _open_model(
     settings: CacheSettings, embedder: object | None
 ) -> tuple[Embedder, Calibration | None, str]:
-    """The embedder, its calibration, and what to say when it has none."""
+    """Embedder and calibration; the text says why only exact repeats are served if it has none."""
     if embedder is None:
         directory = settings.artefact or DEFAULT_ARTEFACT
         calibration = load_calibration(directory)

@@ -1,11 +1,21 @@
-"""What a cache tells about itself: why a lookup ended as it did, and its counts."""
+"""What `explain()` and `stats()` return, and the values of the gauges."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 from semcache_core._utils.intervals import Measured
 from semcache_core.costs import Saved
+from semcache_core.decision.decide import Decision
 from semcache_core.decision.verifier import VerificationCounts
-from semcache_core.types import Candidate, Hit
+from semcache_core.errors import LedgerError
+from semcache_core.observability.gauges import Levels, estimates
+from semcache_core.pipeline.engine import Engine
+from semcache_core.pipeline.lookup import EMPTY_SCOPE, decide, hit_of
+from semcache_core.request import Key, key_of
+from semcache_core.types import Candidate, Hit, Request
+
+_SHADOW = "shadow mode serves nothing by meaning"
 
 
 @dataclass(frozen=True)
@@ -92,3 +102,84 @@ class CacheStats:
     def hit_rate(self) -> float:
         """Share of lookups that were hits; 0 before the first."""
         return (self.exact_hits + self.semantic_hits) / self.lookups if self.lookups else 0.0
+
+
+def explain(engine: Engine, request: Request) -> Explanation:
+    """Decide as a lookup does, and count nothing; see `SemanticCache.explain`."""
+    key, now = key_of(request, engine.settings.namespace), engine.clock()
+    decision = decide(engine, request, key, now, [])
+    if engine.settings.shadow and decision.served is not None:
+        decision = replace(decision, cause=f"{decision.reason}, but {_SHADOW}", entry=None)
+    reason = decision.reason
+    return Explanation(
+        question=request.question,
+        hit=hit_of(decision, now),
+        reason=reason,
+        threshold=engine.served_at(),
+        max_error_rate=engine.settings.max_error_rate,
+        candidates=tuple(_candidates(engine, decision, key, now)),
+        scope_is_empty=reason == EMPTY_SCOPE,
+    )
+
+
+def _candidates(engine: Engine, decision: Decision, key: Key, now: float) -> Iterator[Candidate]:
+    for one in decision.scores or ():
+        entry = engine.ledger.get(one.neighbour.entry_id, key.partition, now)
+        if entry is not None:
+            yield Candidate(
+                entry,
+                one.neighbour.similarity,
+                one.probability,
+                one.margin,
+                tuple(difference.words for difference in one.differences),
+            )
+
+
+def read_stats(engine: Engine) -> CacheStats:
+    """The counts of this process; the ledger's where it can be read, see `SemanticCache.stats`."""
+    entries: int | None = None
+    size: int | None = None
+    claimed: float | None = None
+    measured = engine.monitor.measured()
+    with suppress(LedgerError):  # what hits saved is known when they are written
+        engine.hit_counter.flush(engine.ledger)
+    with suppress(LedgerError):  # what failed matters most when the ledger is broken
+        entries = engine.ledger.count(now=engine.clock())
+        size = engine.ledger.space().bytes
+        claimed = engine.verdicts.claimed_error()
+        measured = engine.measured()
+    counts = engine.counters.counted()
+    return CacheStats(
+        entries=entries,
+        exact_hits=counts["exact"],
+        semantic_hits=counts["semantic"],
+        misses=counts["miss"],
+        updates=counts["update"],
+        failures=engine.counters.failures(),
+        max_error_rate=engine.settings.max_error_rate,
+        threshold=engine.served_at(),
+        indexed_scopes=len(engine.retriever.indexed),
+        withheld=counts["withheld audit"] + counts["withheld shadow"],
+        refused=counts["refused"],
+        feedback=counts["feedback"],
+        claimed_error=claimed,
+        measured=measured,
+        verification=engine.verification.counts() if engine.verification else None,
+        saved=engine.hit_counter.saved,
+        bytes=size,
+        max_bytes=engine.settings.max_bytes,
+    )
+
+
+def read_levels(engine: Engine) -> Levels:
+    """The values of the gauges. Raises LedgerError."""
+    ledger, settings = engine.ledger, engine.settings
+    claimed = engine.verdicts.claimed_error()
+    return Levels(
+        ledger=ledger.name,
+        entries=ledger.count(now=engine.clock()),
+        bytes=ledger.space().bytes,
+        disk=ledger.bytes_on_disk(),
+        index_lag=ledger.not_indexed(engine.embedder.fingerprint, settings.scan_limit),
+        wrong=estimates(settings.max_error_rate, claimed, engine.measured()),
+    )

@@ -1,4 +1,4 @@
-"""What becomes of answers that were served, or could have been: audits, shadow mode, complaints."""
+"""Compares the model's own answers with cached ones, after audits and in shadow mode."""
 
 import logging
 import threading
@@ -27,7 +27,7 @@ _COMPARED_FROM = 0.7
 
 @dataclass(frozen=True)
 class _Seen:
-    """A stored question near the one asked, as far as its answer is concerned."""
+    """The answer of a stored question near the one asked."""
 
     entry_id: int
     similarity: float
@@ -37,44 +37,44 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Pending:
-    """What a lookup that missed saw, and the one that was withheld though it would have served."""
+    """What a lookup that missed saw, and the candidate that was withheld, if any."""
 
     near: tuple[_Seen, ...]
     withheld: ScoredCandidate | None
     source: Source
     verdicts: dict[tuple[int, bytes], bool | None] = field(default_factory=dict)
-    """What was compared already, by entry and answer: the judge may be a call of a model."""
+    """Results so far, by entry and answer: a comparison may be a call of a model."""
 
 
 class AnswerComparer:
-    """Learns from the model's own answers whether the stored ones were right.
+    """Compares fresh model answers with cached ones, and so learns whether these were right.
 
     A lookup that missed leaves what it saw; the update that follows brings the model's answer,
-    and the two are compared. Nothing is waited for, and a lookup without an update is forgotten.
+    and the two are compared. Nothing waits, and a lookup without an update is forgotten.
     `rate` is the share of the hits by meaning that are audited.
     """
 
     def __init__(
         self,
         ledger: Ledger,
-        records: VerdictLog,
-        audit: ErrorMonitor,
+        verdicts: VerdictLog,
+        monitor: ErrorMonitor,
         same_answer: SameAnswer,
         rate: float,
     ) -> None:
         self._ledger = ledger
-        self._records = records
-        self._audit = audit
+        self._verdicts = verdicts
+        self._monitor = monitor
         self._same_answer = same_answer
         self._rate = rate
         self._lock = threading.Lock()
         self._pending: OrderedDict[bytes, _Pending] = OrderedDict()
         self._warned: set[type[Exception]] = set()
 
-    def missed(
+    def remember(
         self, key: Key, near: Sequence[Retrieved], withheld: ScoredCandidate | None, source: Source
     ) -> None:
-        """Note what a lookup saw that is answered by the model."""
+        """Keep what a lookup saw whose question the model answers next."""
         seen = tuple(
             _Seen(one.entry.id, one.similarity, one.entry.answer, one.entry.answer_digest)
             for one in near
@@ -85,18 +85,18 @@ class AnswerComparer:
             if len(self._pending) > _PENDING:
                 self._pending.popitem(last=False)
 
-    def served(self, key: Key, asked: str, judged: ScoredCandidate, now: float) -> None:
-        """Note a hit by meaning."""
+    def log_hit(self, key: Key, asked: str, judged: ScoredCandidate, now: float) -> None:
+        """Log a hit by meaning, in memory."""
         entry_id, similarity = judged.neighbour.entry_id, judged.neighbour.similarity
-        self._records.served(
+        self._verdicts.served(
             ServedHit(entry_id, asked, key.exact, similarity, _calibrated(judged), now)
         )
 
     def same_as(self, key: Key, answer: str) -> int | None:
-        """Which stored answer the model's is, by its number; None for a new one.
+        """The number of the stored answer that says the same; None for a new answer.
 
-        Comparing words costs nothing. Comparing meaning costs an embedding, and only pays where
-        the questions are alike.
+        Words are compared first, which costs nothing. Comparing meaning costs an embedding, and
+        only pays where the questions are alike.
         """
         with self._lock:
             pending = self._pending.get(key.exact)
@@ -111,8 +111,10 @@ class AnswerComparer:
                 return one.answer
         return None
 
-    def answered(self, key: Key, asked: str, answer: str, now: float) -> Verdict | None:
-        """The model has answered `asked`: judge what was withheld from it, and say how."""
+    def compare(self, key: Key, asked: str, answer: str, now: float) -> Verdict | None:
+        """Compare the model's answer to `asked` with the hit that was withheld or audited, and
+        keep the verdict; None where there was no such hit, or the two cannot be compared.
+        """
         with self._lock:
             pending = self._pending.pop(key.exact, None)
         if pending is None or (judged := pending.withheld) is None:
@@ -120,7 +122,7 @@ class AnswerComparer:
         correct = self._same(pending, judged.neighbour.entry_id, answer)
         if correct is None:
             return None
-        judgement = Verdict(
+        verdict = Verdict(
             namespace=key.namespace,
             entry_id=judged.neighbour.entry_id,
             asked=asked,
@@ -131,12 +133,12 @@ class AnswerComparer:
             source=pending.source,
             at=now,
         )
-        self._records.judge(judgement, key.exact)
-        self._audit.add(judged.probability, correct, weight_of(pending.source, self._rate))
-        return judgement
+        self._verdicts.judge(verdict, key.exact)
+        self._monitor.add(judged.probability, correct, weight_of(pending.source, self._rate))
+        return verdict
 
     def _same(self, pending: _Pending, entry_id: int, answer: str) -> bool | None:
-        """None where it cannot be told: the entry is gone, or what compares them fails."""
+        """Whether both are the same; None where the entry is gone or the comparison fails."""
         pair = entry_id, answer_digest(answer)
         if pair not in pending.verdicts:
             pending.verdicts[pair] = self._compared(entry_id, answer)
@@ -168,10 +170,12 @@ class AnswerComparer:
 
 
 def _calibrated(judged: ScoredCandidate) -> float:
-    """Its probability before any doubt, which is what a doubt is learnt from."""
+    """The probability before any doubt, which is what a doubt is learnt from."""
+    if not judged.neighbour.doubt:
+        return judged.probability
     return doubted(judged.probability, -judged.neighbour.doubt)
 
 
 def weight_of(source: Source, rate: float) -> float:
-    """How many hits a judgement stands for: an audited one for all that were not sampled."""
+    """How many hits a verdict stands for: an audited one for all that were not sampled."""
     return 1 / rate if source == "audit" and rate else 1.0

@@ -1,11 +1,49 @@
 """Collision hubs: entries that answer questions which have little in common but the entry."""
 
-from semcache_core.types import Matrix
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from semcache_core.decision.scoring import Weights
+from semcache_core.quality.verdicts import VerdictLog
+from semcache_core.storage.ledger import Ledger
+from semcache_core.types import Clock, Matrix
+
+log = logging.getLogger("semcache")
 
 MIN_ASKED = 8
 """Fewer different questions than these say too little about an entry."""
 
 MAX_SPREAD = 0.7
+
+
+@dataclass(frozen=True)
+class HubFinder:
+    """Finds collision hubs among the entries that were served, and serves them only exactly.
+
+    `embed` gives unit vectors; entries are served from the probability `threshold` on.
+    """
+
+    ledger: Ledger
+    verdicts: VerdictLog
+    embed: Callable[[list[str]], Matrix]
+    weights: Weights
+    threshold: float
+    clock: Clock
+
+    def check(self, entry_id: int) -> None:
+        """Embed the questions this entry answered, and decide. Raises SemcacheError."""
+        asked = list({hit.asked for hit in self.verdicts.served_of(entry_id)})
+        served_at = self.weights.similarity_at(self.threshold)
+        if len(asked) >= MIN_ASKED and is_hub(self.embed(asked), served_at):
+            self.ledger.serve_only_exactly(entry_id, self.clock())
+            log.warning(
+                "semcache: entry %d answered %d questions that have little in common, and is from "
+                "now on served only exactly; look at it with `semcache inspect --entry %d`",
+                entry_id,
+                len(asked),
+                entry_id,
+            )
 
 
 def is_hub(vectors: Matrix, served_at: float) -> bool:

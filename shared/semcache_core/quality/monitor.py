@@ -83,7 +83,8 @@ class ErrorMonitor:
         self.bound = bound
         self.size = max(size, math.ceil(_ALLOWED / bound))
         self._calibrated = NOTHING if threshold is None else threshold
-        self._threshold = self._calibrated
+        self.threshold = self._calibrated
+        """The probability to serve at now: never below the calibrated one, or NOTHING."""
         self._chance = chance or random.Random()
         self._tell = tell
         self._lock = threading.Lock()
@@ -92,7 +93,7 @@ class ErrorMonitor:
         self._resumed = False
 
     def sampled(self, rate: float) -> bool:
-        """Whether to audit this hit: a share of `rate` of them, at random."""
+        """Whether to audit this hit: true for a share of `rate` of them, at random."""
         return self._chance.random() < rate
 
     def add(self, probability: float, correct: bool, weight: float = 1.0) -> None:
@@ -114,7 +115,7 @@ class ErrorMonitor:
         with self._lock:
             if not self._represents(weight):
                 return
-            self._window.append(_Judged(probability, correct, probability >= self._threshold))
+            self._window.append(_Judged(probability, correct, probability >= self.threshold))
             text = self._decide()
         if text:
             self._tell(text)
@@ -127,13 +128,8 @@ class ErrorMonitor:
         with self._lock:
             return Measured.of(*_counts(self._window))
 
-    @property
-    def threshold(self) -> float:
-        """The probability to serve at now: never below the calibrated one, or NOTHING."""
-        return self._threshold
-
     def _represents(self, weight: float) -> bool:
-        if self._threshold == NOTHING:
+        if self.threshold == NOTHING:
             return True  # every lookup is judged now, each stands for itself
         self._heaviest = max(self._heaviest, weight)
         return self._chance.random() < weight / self._heaviest
@@ -148,14 +144,14 @@ class ErrorMonitor:
                 self._window.clear()
                 self._resumed = False
                 return self._serve_from(NOTHING, n, wrong)
-        if self._threshold == self._calibrated:
+        if self.threshold == self._calibrated:
             return ""
         text = self._serve_from(*self._kept_from())
-        if self._threshold == NOTHING:
+        if self.threshold == NOTHING:
             return ""
         again, self._resumed = self._resumed, True
         # nothing of the small steps of a raised threshold
-        return "" if again and self._threshold != self._calibrated else text
+        return "" if again and self.threshold != self._calibrated else text
 
     def _kept_from(self) -> tuple[float, int, int]:
         """What may be served from, and how many judged from there on were how often wrong."""
@@ -173,7 +169,7 @@ class ErrorMonitor:
 
     def _serve_from(self, threshold: float, n: int, wrong: int) -> str:
         """Returns what an operator should know of it."""
-        before, self._threshold = self._threshold, threshold
+        before, self.threshold = self.threshold, threshold
         advice = _BACK if threshold == self._calibrated else _ADVICE
         return (
             f"the threshold went from {_shown(before)} to {_shown(threshold)}, where "
