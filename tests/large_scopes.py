@@ -20,7 +20,7 @@ def rounds(cache: SemanticCache, n: int = 3) -> None:
     """Of upkeep, in each of which scopes are counted, and a broken index is tried again."""
     parts = cache._use()
     for _ in range(n):
-        parts.retriever.found_large.set()
+        parts.retriever.count_requested.set()
         parts.background._index_sync._retry_at = 0.0
         parts.background.round()
 
@@ -34,7 +34,7 @@ def assert_finds(cache: SemanticCache, start: int = 0, stop: int = 120, step: in
 def settle(cache: SemanticCache) -> None:
     """Rounds until the index has what it should; a broken index is tried again at once."""
     parts = cache._use()
-    parts.retriever.found_large.set()
+    parts.retriever.count_requested.set()
     for _ in range(3):
         parts.background._index_sync._retry_at = 0.0
         parts.background.round()

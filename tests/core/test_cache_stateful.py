@@ -188,7 +188,7 @@ class CacheAsDict(RuleBasedStateMachine):
     @precondition(lambda self: self.model)
     @rule()
     def index_all(self) -> None:
-        self.cache._use().retriever.found_large.set()
+        self.cache._use().retriever.count_requested.set()
         self.upkeep()
 
     @rule(namespace=namespace)

@@ -603,7 +603,7 @@ class TestAdmission:
             await other("lookup", Request(asked), audits=True)
             await other("audited", Request(asked), f"really {SECRET}")
         for cache in bench.opened:
-            cache._use().retriever.found_large.set()  # so that the index is written too
+            cache._use().retriever.count_requested.set()  # so that the index is written too
             round_of(cache)
         secrets = [SECRET.encode(), answer_digest(f"it: {SECRET}"), answer_digest(f"also {SECRET}")]
         assert _holds(bench.path, answer_digest("it: <PASSWORD>")) != []

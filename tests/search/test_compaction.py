@@ -280,8 +280,8 @@ class TestOnAServer:
         monkeypatch.setattr(compaction, "BATCHES_A_ROUND", 1)
         rounds(one, 1)
         rounds(two, 1)
-        assert one._use().background._index_sync._renewal._copy is not None
-        assert two._use().background._index_sync._renewal._copy is None
+        assert one._use().background._index_sync._compaction._copy is not None
+        assert two._use().background._index_sync._compaction._copy is None
         one.close()  # in the middle: another takes the copy over, from the beginning
         rounds(two, 12)
         assert live(two).number == 1
@@ -311,7 +311,7 @@ def test_new_vectors_under_old_ids_begin_a_new_generation(bench: Bench) -> None:
     ledger.replace_vectors([(7, MODEL, vector)])
     assert live(cache) == Generation(1)
     retrieval = cache._use().retriever
-    retrieval.renewed()
+    retrieval.forget_vectors()
     rounds(cache)
     ((partition, _),) = retrieval.indexed.items()
     assert retrieval.nearest(partition, vector, 0.0)[0].entry.id == 7

@@ -280,7 +280,7 @@ def test_a_directory_that_cannot_be_set_aside_ends_nothing(
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", refuse)
-        cache._use().retriever.found_large.set()
+        cache._use().retriever.count_requested.set()
         cache._use().background.round()
         assert_finds_all(cache)
     assert warnings_of("not yours")
@@ -412,12 +412,12 @@ def test_scan_limit_zero_indexes_everything(bench: Bench) -> None:
 def test_a_scope_that_was_cleared_no_longer_counts_as_indexed(bench: Bench) -> None:
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
-    cache._use().retriever.found_large.set()
+    cache._use().retriever.count_requested.set()
     cache._use().background._index_sync._large = cache._use().ledger.large_partitions(
         WordEmbedder.fingerprint, LIMIT
     )
     cache.clear()
-    cache._use().retriever.found_large.clear()
+    cache._use().retriever.count_requested.clear()
     cache._use().background._index_sync._last_count = 10**6
     cache._use().background.round()
     assert cache.stats().indexed_scopes == 0

@@ -306,7 +306,9 @@ def test_two_hosts_that_make_a_shared_collection_anew_lose_nothing_and_leave_one
     assert live.number == 1 or (live.number > 1 and not claimed)
     assert live.added < 2 * 120 + 100
     assert len(collections(pair[0], connect())) == 1
-    assert not any(cache._use().background._index_sync._renewal._claim._value() for cache in pair)
+    assert not any(
+        cache._use().background._index_sync._compaction._lease._value() for cache in pair
+    )
 
 
 def _rounds(cache: SemanticCache) -> None:

@@ -106,8 +106,8 @@ class Engine:
         with self.background.paused() as index_sync:
             index_sync.ownership.check()
             embedded = self._embed_missing(embed)
-            self.retriever.renewed()
-            index_sync.renew(self.background.stopping)
+            self.retriever.forget_vectors()
+            index_sync.rebuild(self.background.stopping)
         self.background.round()
         return embedded
 
