@@ -521,7 +521,7 @@ class TestTelling:
     def test_no_text_of_a_user_is_in_a_file_name(self, bench: Bench) -> None:
         cache = bench.open(scan_limit=0)
         cache.update(Request("secretquestion", "secretscope", "secrettenant"), "secretanswer")
-        cache._use().retrieval.found_large.set()
+        cache._use().retrieval.count_requested.set()
         cache._use().upkeep.round()
         assert cache.stats().indexed_scopes == 1
         assert not [f for f in bench.path.rglob("*") if "secret" in str(f.relative_to(bench.path))]
@@ -835,7 +835,7 @@ async def test_a_server_starts_also_where_its_cache_cannot_be_warmed_up(bench: B
 @pytest.mark.usefixtures("still")
 def test_warming_up_waits_for_the_index_but_not_for_ever(bench: Bench) -> None:
     cache = bench.open()
-    settled = cache._use().retrieval.settled
+    settled = cache._use().retrieval.index_checked
     cache.warm_up(index_seconds=0.0)
     assert not settled.is_set()
     opening = threading.Timer(0.05, settled.set)

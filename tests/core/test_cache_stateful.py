@@ -186,7 +186,7 @@ class CacheAsDict(RuleBasedStateMachine):
     @precondition(lambda self: self.model)
     @rule()
     def index_all(self) -> None:
-        self.cache._use().retrieval.found_large.set()
+        self.cache._use().retrieval.count_requested.set()
         self.upkeep()
 
     @rule(namespace=namespace)

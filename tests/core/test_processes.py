@@ -205,7 +205,7 @@ def test_writers_killed_while_they_index_lose_nothing(
         assert found_by_meaning(scanning, last) == last + 1
     cache = bench.open(scan_limit=20)
     for _ in range(3):
-        cache._use().retrieval.found_large.set()
+        cache._use().retrieval.count_requested.set()
         cache._use().upkeep.round()
     assert cache.stats().indexed_scopes == 1
     # HNSW is approximate: of these unclustered vectors it misses about one in a thousand
@@ -284,7 +284,7 @@ for i in range(120):
     cache.update(Request(ask("c", i)), f"answer {i}")
 
 def settle():
-    cache._use().retrieval.found_large.set()
+    cache._use().retrieval.count_requested.set()
     for _ in range(3):
         cache._use().upkeep._indexer._retry_at = 0.0
         cache._use().upkeep.round()
@@ -300,7 +300,7 @@ for line in sys.stdin:
 
 
 def _settle(cache: SemanticCache) -> None:
-    cache._use().retrieval.found_large.set()
+    cache._use().retrieval.count_requested.set()
     for _ in range(3):
         cache._use().upkeep._indexer._retry_at = 0.0
         cache._use().upkeep.round()
@@ -382,7 +382,7 @@ def fill(cache, name, n):
         cache.update(Request(ask(name, i)), f"answer {name} {i}")
 
 def settle(cache):
-    cache._use().retrieval.found_large.set()
+    cache._use().retrieval.count_requested.set()
     for _ in range(3):
         cache._use().upkeep._indexer._retry_at = 0.0
         cache._use().upkeep.round()

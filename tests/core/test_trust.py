@@ -602,7 +602,7 @@ class TestAdmission:
             await other("lookup", Request(asked), audits=True)
             await other("audited", Request(asked), f"really {SECRET}")
         for cache in bench.opened:
-            cache._use().retrieval.found_large.set()  # so that the index is written too
+            cache._use().retrieval.count_requested.set()  # so that the index is written too
             round_of(cache)
         secrets = [SECRET.encode(), answer_digest(f"it: {SECRET}"), answer_digest(f"also {SECRET}")]
         assert _holds(bench.path, answer_digest("it: <PASSWORD>")) != []

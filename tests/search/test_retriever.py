@@ -1,4 +1,4 @@
-"""Candidates: whoever proposes them, only the ledger says what lives and how near it is."""
+"""Index and scan propose candidates; the ledger says which are live and how near they are."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -303,12 +303,12 @@ def test_a_partition_that_is_not_indexed_is_not_asked_of_the_index(shelf: Shelf)
     assert shelf.index.asked == []
 
 
-def test_a_scan_beyond_the_limit_calls_the_indexer(shelf: Shelf) -> None:
+def test_a_scan_beyond_the_limit_requests_a_count(shelf: Shelf) -> None:
     small = Retriever(shelf.ledger, FINGERPRINT, 3, 2**20)
     for n in range(1, 6):
         shelf.put(n)
         small.nearest(PARTITION, unit(0)[0], NOW)
-        assert small.found_large.is_set() == (n > 3)
+        assert small.count_requested.is_set() == (n > 3)
 
 
 class TestAScopeTooLargeToScan:
@@ -319,18 +319,18 @@ class TestAScopeTooLargeToScan:
         self.ids = [shelf.put(angle / 100) for angle in range(30)]
         few = 10 * unit(0.0).nbytes
         shelf.retrieval = Retriever(shelf.ledger, FINGERPRINT, 5, few)
-        shelf.retrieval.settled.set()
+        shelf.retrieval.index_checked.set()
         return shelf
 
     def test_is_left_to_the_index(self, large: Shelf) -> None:
         large.index_all()
         assert large.retrieval.nearest(PARTITION, unit(0.0)[0], NOW)[0].entry.id == self.ids[0]
 
-    def test_is_not_scanned_and_the_indexer_is_called(self, large: Shelf, warnings_of: Any) -> None:
+    def test_is_not_scanned_and_a_count_is_requested(self, large: Shelf, warnings_of: Any) -> None:
         for _ in range(2):
             with pytest.raises(IndexUnavailableError, match="too large to scan"):
                 large.retrieval.nearest(PARTITION, unit(0.0)[0], NOW)
-        assert large.retrieval.found_large.is_set()
+        assert large.retrieval.count_requested.is_set()
         assert len(warnings_of("too large to scan")) == 1
 
     @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ class TestAScopeTooLargeToScan:
 
     def test_is_scanned_below_the_scan_limit_whatever_the_memory(self, large: Shelf) -> None:
         retrieval = Retriever(large.ledger, FINGERPRINT, 30, 1)
-        retrieval.settled.set()
+        retrieval.index_checked.set()
         assert retrieval.nearest(PARTITION, unit(0.0)[0], NOW)[0].entry.id == self.ids[0]
 
     def test_that_was_small_when_it_was_read_is_still_scanned(self, shelf: Shelf) -> None:
@@ -377,11 +377,11 @@ class TestAScopeTooLargeToScan:
         assert retrieval.nearest(PARTITION, unit(0.0)[0], NOW)[0].entry.id == first
 
     def test_waits_for_an_index_that_is_being_opened(self, large: Shelf) -> None:
-        large.retrieval.settled.clear()
+        large.retrieval.index_checked.clear()
 
         def open_index() -> None:
             large.index_all()
-            large.retrieval.settled.set()
+            large.retrieval.index_checked.set()
 
         opening = threading.Timer(0.05, open_index)
         opening.start()
@@ -390,11 +390,11 @@ class TestAScopeTooLargeToScan:
         assert found[0].entry.id == self.ids[0]
 
 
-def test_new_vectors_under_old_ids_are_seen_once_it_is_told(shelf: Shelf) -> None:
+def test_new_vectors_under_old_ids_are_seen_once_the_old_ones_are_forgotten(shelf: Shelf) -> None:
     entry_id, newer = shelf.put(80), shelf.put(50)
     assert shelf.ids(0) == [newer, entry_id]
     shelf.ledger.replace_vectors([(entry_id, FINGERPRINT, unit(1)[0])])
-    shelf.retrieval.renewed()
+    shelf.retrieval.forget_vectors()
     assert shelf.ids(0) == [entry_id, newer]
 
 

@@ -279,7 +279,7 @@ def test_a_directory_that_cannot_be_set_aside_ends_nothing(
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", refuse)
-        cache._use().retrieval.found_large.set()
+        cache._use().retrieval.count_requested.set()
         cache._use().upkeep.round()
         assert_finds_all(cache)
     assert warnings_of("not yours")
@@ -411,12 +411,12 @@ def test_scan_limit_zero_indexes_everything(bench: Bench) -> None:
 def test_a_scope_that_was_cleared_no_longer_counts_as_indexed(bench: Bench) -> None:
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
-    cache._use().retrieval.found_large.set()
+    cache._use().retrieval.count_requested.set()
     cache._use().upkeep._indexer._large = cache._use().ledger.large_partitions(
         WordEmbedder.fingerprint, LIMIT
     )
     cache.clear()
-    cache._use().retrieval.found_large.clear()
+    cache._use().retrieval.count_requested.clear()
     cache._use().upkeep._indexer._last_count = 10**6
     cache._use().upkeep.round()
     assert cache.stats().indexed_scopes == 0
