@@ -20,9 +20,9 @@ def settle(cache: SemanticCache, rounds: int = 3) -> None:
     """Background rounds that count the scopes each time, and try a broken index again at once."""
     parts = cache._use()
     for _ in range(rounds):
-        parts.retrieval.count_requested.set()
-        parts.upkeep._indexer._retry_at = 0.0
-        parts.upkeep.round()
+        parts.retriever.count_requested.set()
+        parts.background._index_sync._retry_at = 0.0
+        parts.background.round()
 
 
 def assert_finds(cache: SemanticCache, start: int = 0, stop: int = 120, step: int = 1) -> None:
