@@ -16,10 +16,10 @@ def fill(cache: SemanticCache, start: int = 0, stop: int = 120, scope: str = "")
         cache.update(Request(ask(i), scope), f"answer {scope}{i}")
 
 
-def rounds(cache: SemanticCache, n: int = 3) -> None:
-    """Of upkeep, in each of which scopes are counted, and a broken index is tried again."""
+def settle(cache: SemanticCache, rounds: int = 3) -> None:
+    """Background rounds that count the scopes each time, and try a broken index again at once."""
     parts = cache._use()
-    for _ in range(n):
+    for _ in range(rounds):
         parts.retriever.count_requested.set()
         parts.background._index_sync._retry_at = 0.0
         parts.background.round()
@@ -29,12 +29,3 @@ def assert_finds(cache: SemanticCache, start: int = 0, stop: int = 120, step: in
     for i in range(start, stop, step):
         hit = cache.lookup(Request(other_words(i)))
         assert hit is not None and hit.response == f"answer {i}", i
-
-
-def settle(cache: SemanticCache) -> None:
-    """Rounds until the index has what it should; a broken index is tried again at once."""
-    parts = cache._use()
-    parts.retriever.count_requested.set()
-    for _ in range(3):
-        parts.background._index_sync._retry_at = 0.0
-        parts.background.round()

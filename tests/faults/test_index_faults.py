@@ -12,7 +12,7 @@ from typing import Any
 import chromadb
 import pytest
 from conftest import Bench, _wait_for
-from large_scopes import ask, assert_finds, fill, rounds
+from large_scopes import ask, assert_finds, fill, settle
 from semcache_core import Request, SemanticCache
 from semcache_core.search import chroma
 from semcache_core.search.chroma import CallLimits, ChromaIndex
@@ -39,19 +39,19 @@ def test_a_directory_deleted_or_replaced_while_open_is_noticed_and_made_anew(
 ) -> None:
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
-    rounds(cache)
+    settle(cache)
     chroma = bench.path / "chroma"
     chroma.rename(bench.path / "moved")
     if replaced:
         chroma.write_text("a file in its place")
         assert_finds(cache)
-    rounds(cache)
+    settle(cache)
     assert_finds(cache)
     assert (chroma / "chroma.sqlite3").exists()
     assert cache.stats().indexed_scopes == 1
     cache.close()
     again = bench.open(scan_limit=LIMIT)
-    rounds(again, 1)
+    settle(again, 1)
     assert again.stats().indexed_scopes == 1
     assert_finds(again)
 
@@ -71,7 +71,7 @@ def test_a_database_locked_by_another_program_stops_no_thread_and_costs_no_answe
 ) -> None:
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
-    rounds(cache)
+    settle(cache)
     database = bench.path / "chroma" / "chroma.sqlite3"
     other = subprocess.Popen(
         [sys.executable, "-c", LOCKS, str(database)],
@@ -82,9 +82,9 @@ def test_a_database_locked_by_another_program_stops_no_thread_and_costs_no_answe
     assert other.stdout is not None
     assert other.stdout.readline() == "locked\n"
     fill(cache, ENTRIES, 2 * ENTRIES)
-    rounds(cache, 1)  # a write of Chroma's would stop every thread
+    settle(cache, 1)  # a write of Chroma's would stop every thread
     assert_finds(cache, stop=2 * ENTRIES)
-    rounds(cache, 1)
+    settle(cache, 1)
     assert warnings_of("locked")
     other.communicate("")
     _until_indexed(cache)
@@ -94,7 +94,7 @@ def test_a_database_locked_by_another_program_stops_no_thread_and_costs_no_answe
 
 def _until_indexed(cache: SemanticCache) -> None:
     for _ in range(100):
-        rounds(cache, 1)
+        settle(cache, 1)
         if cache._use().retriever.index is not None and cache.stats().indexed_scopes:
             return
         threading.Event().wait(0.1)
@@ -139,7 +139,7 @@ def test_a_server_killed_and_started_again_under_load_costs_no_answer(
     client = chromadb.HttpClient("127.0.0.1", server.port)
     cache = bench.open(scan_limit=LIMIT, chroma_client=client)
     fill(cache)
-    rounds(cache)
+    settle(cache)
     failures: list[BaseException] = []
     done = threading.Event()
 
@@ -155,14 +155,14 @@ def test_a_server_killed_and_started_again_under_load_costs_no_answer(
         thread.start()
     server.stop()
     fill(cache, ENTRIES, 2 * ENTRIES)
-    rounds(cache)
+    settle(cache)
     server.start()
     _until_indexed(cache)
     done.set()
     for thread in threads:
         thread.join()
     assert failures == []
-    rounds(cache)
+    settle(cache)
     (live,) = cache._use().retriever.indexed.values()
     assert live.through == 2 * ENTRIES  # it has caught up by itself
     assert_finds(cache, stop=2 * ENTRIES)
@@ -175,7 +175,7 @@ def test_a_server_that_hangs_is_waited_for_once_and_used_again_when_it_answers(
     client = chromadb.HttpClient("127.0.0.1", server.port)
     cache = bench.open(scan_limit=LIMIT, chroma_client=client)
     fill(cache)
-    rounds(cache)
+    settle(cache)
     asked: list[int] = []
     run = chroma.Deadline.run
     monkeypatch.setattr(
@@ -185,7 +185,7 @@ def test_a_server_that_hangs_is_waited_for_once_and_used_again_when_it_answers(
     assert_finds(cache)
     assert len(asked) == 1  # the first lookup found it out, the others scanned
     fill(cache, ENTRIES, 2 * ENTRIES)
-    rounds(cache, 2)
+    settle(cache, 2)
     assert_finds(cache, stop=2 * ENTRIES)
     server.process.send_signal(signal.SIGCONT)
     _until_indexed(cache)
@@ -277,12 +277,12 @@ def test_a_server_that_answers_nonsense_costs_no_answer(
     client: Any = chromadb.HttpClient("127.0.0.1", server.port)
     cache = bench.open(scan_limit=LIMIT, chroma_client=client)
     fill(cache)
-    rounds(cache)
+    settle(cache)
     right = client._server._api_url
     client._server._api_url = f"http://127.0.0.1:{_Nonsense(answer).port}/api/v2"
     assert_finds(cache, step=10)
     fill(cache, ENTRIES, ENTRIES + 100)
-    rounds(cache, 2)
+    settle(cache, 2)
     assert_finds(cache, stop=ENTRIES + 100, step=10)
     client._server._api_url = right
     _until_indexed(cache)
@@ -368,7 +368,7 @@ def test_many_threads_keep_within_the_quotas_of_chroma_cloud(bench: Bench) -> No
     cache = bench.open(scan_limit=LIMIT, chroma_client=client)
     for i in range(700):
         cache.update(Request(f"{ask(i)} and more"), "dead", ttl=5)
-    rounds(cache)
+    settle(cache)
     bench.clock.now += 10
     fill(cache)
     failures: list[BaseException] = []
@@ -382,7 +382,7 @@ def test_many_threads_keep_within_the_quotas_of_chroma_cloud(bench: Bench) -> No
     threads = [threading.Thread(target=look, args=(n,)) for n in range(24)]
     for thread in threads:
         thread.start()
-    rounds(cache)
+    settle(cache)
     for thread in threads:
         thread.join()
     assert failures == []
@@ -398,7 +398,7 @@ def test_a_write_that_takes_long_leaves_the_embedded_index_to_lookups(
     monkeypatch.setattr(chroma, "WRITE_SECONDS", 0.1)  # as for a server, which may hang
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
-    rounds(cache)
+    settle(cache)
     begun, goes_on, upsert = threading.Event(), threading.Event(), ChromaIndex._upsert
 
     def upsert_slowly(*arguments: Any) -> None:
@@ -408,7 +408,7 @@ def test_a_write_that_takes_long_leaves_the_embedded_index_to_lookups(
 
     monkeypatch.setattr(ChromaIndex, "_upsert", upsert_slowly)
     fill(cache, ENTRIES, 2 * ENTRIES)
-    writing = threading.Thread(target=rounds, args=(cache, 1))
+    writing = threading.Thread(target=settle, args=(cache, 1))
     writing.start()
     assert begun.wait(60)
     writing.join(0.5)
@@ -426,7 +426,7 @@ def test_a_lookup_that_waits_in_vain_leaves_the_embedded_index_to_the_next(
     monkeypatch.setattr(chroma, "READ_SECONDS", 0.2)
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
-    rounds(cache)
+    settle(cache)
     goes_on, find = threading.Event(), ChromaIndex._collection
 
     def find_slowly(*arguments: Any, **named: Any) -> Any:
@@ -445,7 +445,7 @@ def test_a_lookup_that_waits_in_vain_leaves_the_embedded_index_to_the_next(
 def test_an_index_that_is_busy_is_not_taken_for_broken(bench: Bench) -> None:
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
-    rounds(cache)
+    settle(cache)
     indexer: IndexSync = cache._use().background._index_sync
     reads, never = indexer._calls.reads, threading.Event()
     reads.seconds = 0.01

@@ -13,7 +13,7 @@ from contracts import OTHER, PARTITION, VectorIndexContract, unit
 from semcache_core import SemcacheError
 from semcache_core.errors import CollectionGoneError
 from semcache_core.search.chroma import ChromaIndex, memory_client
-from semcache_core.search.embedded import EmbeddedIndex, _probe
+from semcache_core.search.embedded import EmbeddedIndex, _can_be_opened
 from semcache_core.types import Generation
 
 FINGERPRINT = "f" * 64
@@ -241,7 +241,7 @@ class TestHome:
 
 
 def test_the_probe_says_whether_another_process_can_open_the_index(tmp_path: Path) -> None:
-    assert _probe(tmp_path / "nothing")
+    assert _can_be_opened(tmp_path / "nothing")
     (tmp_path / "chroma").mkdir()
     (tmp_path / "chroma" / "chroma.sqlite3").write_bytes(b"garbage" * 1000)
-    assert not _probe(tmp_path / "chroma")
+    assert not _can_be_opened(tmp_path / "chroma")

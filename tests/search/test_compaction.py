@@ -9,7 +9,7 @@ import pytest
 from chromadb.config import Settings
 from conftest import Bench
 from fakes import WordEmbedder
-from large_scopes import ask, assert_finds, fill, rounds
+from large_scopes import ask, assert_finds, fill, settle
 from semcache_core import Request, SemanticCache
 from semcache_core.search import compaction
 from semcache_core.search.chroma import ChromaIndex
@@ -34,7 +34,7 @@ def worn_cache(bench: Bench, **options: Any) -> SemanticCache:
     for start in range(0, EVER, LIVE):
         fill(cache, start, start + LIVE)
         if start < EVER - LIVE:
-            rounds(cache, 1)
+            settle(cache, 1)
     return cache
 
 
@@ -42,7 +42,7 @@ def worn_cache_copied_slowly(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> S
     """Its copy begins at the next round, and takes many."""
     monkeypatch.setattr(compaction, "MIN_DEAD", 10**6)
     cache = worn_cache(bench)
-    rounds(cache)
+    settle(cache)
     monkeypatch.setattr(compaction, "MIN_DEAD", 150)
     monkeypatch.setattr(compaction, "MAX_BATCH", 20)
     monkeypatch.setattr(compaction, "BATCHES_A_ROUND", 1)
@@ -64,7 +64,7 @@ def segment_directories(bench: Bench) -> list[Path]:
 
 def test_a_collection_of_dead_entries_is_made_anew_and_leaves_no_file(bench: Bench) -> None:
     cache = worn_cache(bench)
-    rounds(cache)
+    settle(cache)
     assert_finds(cache, EVER - LIVE, EVER)
     assert live(cache).number > 0
     assert live(cache).added <= 2 * LIVE
@@ -78,7 +78,7 @@ def test_few_dead_entries_are_left_where_they_are(
 ) -> None:
     monkeypatch.setattr(compaction, "MIN_DEAD", 1000)
     cache = worn_cache(bench)
-    rounds(cache)
+    settle(cache)
     assert (live(cache).number, live(cache).added) == (0, EVER)
 
 
@@ -91,10 +91,10 @@ def test_lookups_and_updates_in_the_middle_of_a_copy_miss_nothing(
         assert_finds(cache, stored - LIVE, stored, step=4)
         fill(cache, stored, stored + 5)
         stored += 5
-        rounds(cache, 1)
+        settle(cache, 1)
         assert stored < EVER + LIVE, "the copy never ends"
     assert_finds(cache, stored - LIVE, stored)
-    rounds(cache)
+    settle(cache)
     assert_finds(cache, stored - LIVE, stored)
 
 
@@ -102,12 +102,12 @@ def test_what_a_crash_in_the_middle_of_a_copy_leaves_is_dropped_on_opening(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = worn_cache_copied_slowly(bench, monkeypatch)
-    rounds(cache, 1)
+    settle(cache, 1)
     assert len(segment_directories(bench)) == 2
     cache.close()
     again = bench.open(scan_limit=LIMIT, max_entries=LIVE + 1)
     monkeypatch.setattr(compaction, "MIN_DEAD", 10**6)
-    rounds(again)
+    settle(again)
     assert_finds(again, EVER - LIVE, EVER)
     assert len(segment_directories(bench)) == 1
     assert live(again).number == 0
@@ -116,12 +116,12 @@ def test_what_a_crash_in_the_middle_of_a_copy_leaves_is_dropped_on_opening(
 def test_a_scope_that_was_cleared_gives_its_disk_back(bench: Bench) -> None:
     cache = bench.open(scan_limit=LIMIT)
     fill(cache, 0, 200)
-    rounds(cache)
+    settle(cache)
     cache.clear()
-    rounds(cache)
+    settle(cache)
     assert segment_directories(bench) == []
     fill(cache, 200, 300)
-    rounds(cache)
+    settle(cache)
     assert_finds(cache, 200, 300)
     assert cache.stats().indexed_scopes == 1
 
@@ -131,7 +131,7 @@ def test_rebuild_makes_a_new_generation_while_the_old_one_serves(
 ) -> None:
     cache = bench.open(scan_limit=LIMIT)
     fill(cache, 0, 120)
-    rounds(cache)
+    settle(cache)
     scanned: list[bytes] = []
     retrieval: Any = cache._use().retriever
     monkeypatch.setattr(retrieval, "_scan_all", lambda p, *_: scanned.append(p) or [])
@@ -155,7 +155,7 @@ def test_the_index_of_a_ledger_of_version_4_is_made_anew_and_what_it_left_is_dro
 ) -> None:
     cache = bench.open(scan_limit=LIMIT)
     fill(cache, 0, 120)
-    rounds(cache)
+    settle(cache)
     retrieval: Any = cache._use().retriever
     prefix, ((partition, held),) = retrieval.index._prefix, retrieval.indexed.items()
     cache.close()
@@ -177,7 +177,7 @@ def test_the_index_of_a_ledger_of_version_4_is_made_anew_and_what_it_left_is_dro
     ledger = again._use().ledger
     assert (ledger.generations(MODEL).all(), ledger.take_removed()) == ({}, {})
     assert_finds(again, 0, 120)
-    rounds(again)
+    settle(again)
     assert_finds(again, 0, 120)
     assert live(again).collection != held.collection
     assert len(segment_directories(bench)) == 1
@@ -192,13 +192,13 @@ class TestBeside:
         fill(cache, 0, 120)
         for i in range(120, 150):
             cache.update(Request(ask(i)), f"answer {i}", tags=["last"])
-        rounds(cache)
+        settle(cache)
         return cache
 
     @pytest.fixture
     def beside(self, owner: SemanticCache, bench: Bench, scans: list[bytes]) -> SemanticCache:
         cache = bench.open(scan_limit=LIMIT)
-        rounds(cache, 1)
+        settle(cache, 1)
         scans.clear()
         return cache
 
@@ -206,7 +206,7 @@ class TestBeside:
         self, owner: SemanticCache, beside: SemanticCache, scans: list[bytes]
     ) -> None:
         owner.rebuild()
-        rounds(owner, 2)  # and the old one is gone
+        settle(owner, 2)  # and the old one is gone
         assert live(owner).number == 1
         assert_finds(beside, 0, 150)
         assert scans == []
@@ -222,7 +222,7 @@ class TestBeside:
         assert_finds(beside, 0, 120)
         assert_finds(beside, 150, 160)
         assert scans != []
-        rounds(beside, 1)
+        settle(beside, 1)
         scans.clear()
         assert_finds(beside, 0, 120)
         assert_finds(beside, 150, 160)
@@ -232,14 +232,14 @@ class TestBeside:
         self, owner: SemanticCache, beside: SemanticCache, warnings_of: Any
     ) -> None:
         retrieval: Any = beside._use().retriever
-        retrieval._scan_memory_bytes = 0
+        retrieval._scan._max_bytes = 0
         assert_finds(beside, 0, 120)
         owner.invalidate(["last"])
         owner.rebuild()
         assert beside.lookup(Request("gamma5 alpha5 beta5")) is None
         assert beside.lookup(Request(ask(5))) is not None  # by its exact key
         assert len(warnings_of("too large to scan")) == 1
-        rounds(beside, 1)
+        settle(beside, 1)
         assert_finds(beside, 0, 120)
 
 
@@ -253,15 +253,15 @@ class TestOnAServer:
     ) -> None:
         monkeypatch.setattr(compaction, "MIN_DEAD", 10**6)
         one = worn_cache(bench, chroma_client=client)
-        rounds(one)
+        settle(one)
         two = bench.open(scan_limit=LIMIT, max_entries=LIVE, chroma_client=client)
-        rounds(two, 1)
+        settle(two, 1)
         assert two.stats().indexed_scopes == 1
         monkeypatch.setattr(compaction, "MIN_DEAD", 150)
-        rounds(one)
+        settle(one)
         assert live(one).number == 1  # and the old one is gone
         assert_finds(two, EVER - LIVE, EVER)
-        rounds(two, 1)
+        settle(two, 1)
         assert two.stats().indexed_scopes == 1
         assert_finds(two, EVER - LIVE, EVER)
         assert_finds(one, EVER - LIVE, EVER)
@@ -272,18 +272,18 @@ class TestOnAServer:
     ) -> None:
         monkeypatch.setattr(compaction, "MIN_DEAD", 10**6)
         one = worn_cache(bench, chroma_client=client)
-        rounds(one)
+        settle(one)
         two = bench.open(scan_limit=LIMIT, max_entries=LIVE, chroma_client=client)
-        rounds(two, 1)
+        settle(two, 1)
         monkeypatch.setattr(compaction, "MIN_DEAD", 150)
         monkeypatch.setattr(compaction, "MAX_BATCH", 20)
         monkeypatch.setattr(compaction, "BATCHES_A_ROUND", 1)
-        rounds(one, 1)
-        rounds(two, 1)
+        settle(one, 1)
+        settle(two, 1)
         assert one._use().background._index_sync._compaction._copy is not None
         assert two._use().background._index_sync._compaction._copy is None
         one.close()  # in the middle: another takes the copy over, from the beginning
-        rounds(two, 12)
+        settle(two, 12)
         assert live(two).number == 1
         assert_finds(two, EVER - LIVE, EVER)
 
@@ -294,8 +294,8 @@ class TestOnAServer:
         alone = bench.open(scan_limit=LIMIT, chroma_client=own_client)
         fill(shared, 0, 120)
         for _ in range(5):
-            rounds(shared, 1)
-            rounds(alone, 1)
+            settle(shared, 1)
+            settle(alone, 1)
         assert live(shared).number <= 2  # each once
         assert len(warnings_of("give all processes the same Chroma server")) >= 1
         for cache in (shared, alone):
@@ -305,14 +305,14 @@ class TestOnAServer:
 def test_new_vectors_under_old_ids_begin_a_new_generation(bench: Bench) -> None:
     cache = bench.open(scan_limit=LIMIT)
     fill(cache, 0, 120)
-    rounds(cache)
+    settle(cache)
     ledger = cache._use().ledger
     vector = WordEmbedder().embed(["quite other"])[0]
     ledger.replace_vectors([(7, MODEL, vector)])
     assert live(cache) == Generation(1)
     retrieval = cache._use().retriever
     retrieval.forget_vectors()
-    rounds(cache)
+    settle(cache)
     ((partition, _),) = retrieval.indexed.items()
     assert retrieval.nearest(partition, vector, 0.0)[0].entry.id == 7
 

@@ -1,4 +1,4 @@
-"""Of the processes on one path one does a thing at a time."""
+"""One process at a time holds a lease on the ledger."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,15 +22,15 @@ def reopen(tmp_path: Path) -> Iterator[Callable[[], Ledger]]:
         one.close()
 
 
-class TestClaimInSqlite(LeaseContract):
+class TestLeaseInSqlite(LeaseContract):
     pass
 
 
-def test_giving_back_to_a_ledger_that_is_gone_raises_nothing(tmp_path: Path) -> None:
+def test_releasing_to_a_broken_ledger_raises_nothing(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path, None)
-    claim = Lease(ledger, "a")
-    assert claim.hold()
+    lease = Lease(ledger, "a")
+    assert lease.acquire()
     ledger.close()
     (tmp_path / "ledger.sqlite3").write_bytes(b"broken" * 1000)
-    claim.release()
-    assert not claim.held
+    lease.release()
+    assert not lease.held

@@ -1,4 +1,4 @@
-"""Candidates: whoever proposes them, only the ledger says what lives and how near it is."""
+"""Index and scan propose candidates; the ledger says which are live and how near they are."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -303,7 +303,7 @@ def test_a_partition_that_is_not_indexed_is_not_asked_of_the_index(shelf: Shelf)
     assert shelf.index.asked == []
 
 
-def test_a_scan_beyond_the_limit_calls_the_indexer(shelf: Shelf) -> None:
+def test_a_scan_beyond_the_limit_requests_a_count(shelf: Shelf) -> None:
     small = Retriever(shelf.ledger, FINGERPRINT, 3, 2**20)
     for n in range(1, 6):
         shelf.put(n)
@@ -326,7 +326,7 @@ class TestAScopeTooLargeToScan:
         large.index_all()
         assert large.retrieval.nearest(PARTITION, unit(0.0)[0], NOW)[0].entry.id == self.ids[0]
 
-    def test_is_not_scanned_and_the_indexer_is_called(self, large: Shelf, warnings_of: Any) -> None:
+    def test_is_not_scanned_and_a_count_is_requested(self, large: Shelf, warnings_of: Any) -> None:
         for _ in range(2):
             with pytest.raises(IndexUnavailableError, match="too large to scan"):
                 large.retrieval.nearest(PARTITION, unit(0.0)[0], NOW)
@@ -390,7 +390,7 @@ class TestAScopeTooLargeToScan:
         assert found[0].entry.id == self.ids[0]
 
 
-def test_new_vectors_under_old_ids_are_seen_once_it_is_told(shelf: Shelf) -> None:
+def test_new_vectors_under_old_ids_are_seen_once_the_old_ones_are_forgotten(shelf: Shelf) -> None:
     entry_id, newer = shelf.put(80), shelf.put(50)
     assert shelf.ids(0) == [newer, entry_id]
     shelf.ledger.replace_vectors([(entry_id, FINGERPRINT, unit(1)[0])])

@@ -125,7 +125,7 @@ def test_a_process_elsewhere_that_indexes_at_the_same_time_loses_nothing(
     for start in (0, 1000):
         assert_finds_all(cache, start, start + 250)
     (position,) = positions(cache).values()
-    partition = key_of(Request(""), "default").partition
+    partition = key_of(Request(""), cache.settings.namespace).partition
     index = cache._use().retriever.index
     held = cache._use().ledger.count_vectors(partition, FINGERPRINT, position.through)
     assert index is not None and index.count(partition, position) >= held > 100
@@ -281,15 +281,15 @@ def collections(cache: SemanticCache, client: Any) -> list[str]:
     return [c.name for c in client.list_collections() if c.name.startswith(index._prefix)]
 
 
-@pytest.mark.parametrize("claimed", [True, False], ids=["in turns", "both at once"])
+@pytest.mark.parametrize("leased", [True, False], ids=["in turns", "both at once"])
 def test_two_hosts_that_make_a_shared_collection_anew_lose_nothing_and_leave_one(
-    claimed: bool, hosts: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
+    leased: bool, hosts: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A claim keeps them apart, unless one was stopped for so long that it lost its claim."""
+    """A lease keeps them apart, unless one was stopped for so long that its lease expired."""
     pair = worn_pair(hosts, connect, monkeypatch)
     with monkeypatch.context() as apart, ThreadPoolExecutor(2) as threads:
-        if not claimed:
-            apart.setattr(Lease, "hold", lambda self: True)
+        if not leased:
+            apart.setattr(Lease, "acquire", lambda self: True)
         done = [threads.submit(_rounds, cache) for cache in pair]
         for stored in range(360, 390):
             fill(pair[stored % 2], stored, stored + 1)
@@ -303,7 +303,7 @@ def test_two_hosts_that_make_a_shared_collection_anew_lose_nothing_and_leave_one
         assert_finds_all(cache, 270, 390)
         assert cache.stats().indexed_scopes == 1
     (live,) = positions(pair[0]).values()
-    assert live.number == 1 or (live.number > 1 and not claimed)
+    assert live.number == 1 or (live.number > 1 and not leased)
     assert live.added < 2 * 120 + 100
     assert len(collections(pair[0], connect())) == 1
     assert not any(
@@ -325,7 +325,7 @@ def test_a_host_that_dies_while_it_makes_a_collection_anew_is_followed_by_anothe
     settle(other)
     assert [live.number for live in positions(other).values()] == [0]
     monkeypatch.setattr(
-        compaction, "SECONDS", 0.0
+        compaction, "LEASE_SECONDS", 0.0
     )  # by now it has shown no sign of life for so long
     for _ in range(4):
         settle(other)

@@ -1,4 +1,4 @@
-"""The vector index: Chroma, one collection per large partition, rebuildable from the ledger."""
+"""The vector index in Chroma: a collection per large partition, rebuildable from the ledger."""
 
 import logging
 import re
@@ -26,7 +26,7 @@ T = TypeVar("T")
 MAX_BATCH = 300  # Chroma Cloud's quota on records per write
 READS_AT_ONCE = 5
 READ_SECONDS = 2.0
-"""A lookup waits so long for the index, and then scans."""
+"""A lookup waits so long for the index, then it scans."""
 WRITE_SECONDS = 30.0
 EMBEDDED_READS_AT_ONCE = 64
 EMBEDDED_WRITE_SECONDS = 600.0
@@ -52,8 +52,8 @@ class ChromaIndex:
     A `where` filter on one shared collection was rejected: at 100k entries it takes 100 to 300 ms
     (every matching id is listed first), and over-fetching without a filter misses small scopes.
     Ledger id, model fingerprint and generation are part of a collection's name: vectors of two
-    ledgers or two models never meet. Every failure of Chroma becomes an IndexUnavailableError, also
-    that it does not answer.
+    ledgers or two models never meet. Every failure of Chroma, a missing answer included, becomes an
+    IndexUnavailableError. `check_free` raises one before a read or a write (True) that would hang.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class ChromaIndex:
         self._check_free = check_free
 
     def identity(self, partition: bytes, number: int = 0) -> str:
-        """Chroma's id of the collection with this number, which is made if it is not there."""
+        """Chroma's id of the collection with this number, which is created if it is missing."""
         with self._failing("open", partition):
-            made = partial(self._collection, partition, Generation(number), create=True)
-            return str(self._write(made).id)
+            create = partial(self._collection, partition, Generation(number), create=True)
+            return str(self._write(create).id)
 
     def add(
         self,
@@ -84,8 +84,9 @@ class ChromaIndex:
         vectors: Matrix,
         generation: Generation = EMPTY,
     ) -> None:
-        """Add or replace vectors (float32 [n, d], unit rows) in batches. The collection is made
-        where `generation` names none.
+        """Add or replace vectors (float32 [n, d], unit rows) in batches.
+
+        The collection is created where `generation` names none.
         """
         for start in range(0, len(ids), MAX_BATCH):
             chunk = slice(start, start + MAX_BATCH)
@@ -117,8 +118,9 @@ class ChromaIndex:
             self._write(partial(self._client.delete_collection, name))
 
     def sweep(self, live: Callable[[], Mapping[bytes, Generation]], others: bool) -> int:
-        """Drop the collections that `live` has another generation of; with `others` also those of
-        partitions that it does not name. Returns how many.
+        """Drop the collections that are not the live one of their partition; returns how many.
+
+        With `others` also those of partitions that `live` does not name.
         """
         with as_unavailable("drop"):
             # listed before `live` is read: a collection that is made meanwhile is not in the list
@@ -174,7 +176,7 @@ class ChromaIndex:
         collection = self._collections.get(key)
         if collection is None or not _is(collection, generation):
             name = self._name(*key)
-            # Only who adds creates: an empty one in place of one that is gone would hide entries.
+            # Created only to add to it: an empty one in place of one that is gone hides entries.
             if create:
                 collection = self._client.get_or_create_collection(
                     name, configuration={"hnsw": _HNSW}, embedding_function=None
@@ -183,7 +185,7 @@ class ChromaIndex:
                 collection = self._client.get_collection(name, embedding_function=None)
             _check_distance(collection)
             if not _is(collection, generation):
-                raise CollectionGoneError(f"collection {name} was dropped, and made anew")
+                raise CollectionGoneError(f"collection {name} was dropped, and created again")
             self._collections[key] = collection
         return collection
 

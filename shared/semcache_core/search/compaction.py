@@ -1,4 +1,4 @@
-"""Of all processes that share a ledger one does a thing at a time."""
+"""Replaces collections full of deleted vectors, under a lease that one process holds at a time."""
 
 import secrets
 import threading
@@ -16,55 +16,64 @@ from semcache_core.storage.ledger import Ledger
 from semcache_core.storage.schema import meta
 from semcache_core.types import EMPTY, Generation
 
-SECONDS = 120.0
-"""Who shows no sign of life for so long has lost its claim."""
+LEASE_SECONDS = 120.0
+"""A lease that is not renewed for so long is free."""
+LEASE_POLL_SECONDS = 1.0
+MIN_DEAD = 5_000
+"""Fewer dead entries than these are left in their collection."""
+LOOK_SECONDS = 60.0
+# Lookups of this process are done with the old collection at once, those of others once their
+# background worker has read the ledger again, which it does every second.
+RETIRE_SECONDS = 10.0
+BATCHES_A_ROUND = 5
 
 
 class Lease:
-    """A row of the ledger, in which the holder writes a new number at every sign of life.
+    """A lease in a row of the ledger: one process at a time runs the maintenance task `name`.
 
-    A number, and not the time: the clocks of hosts differ. So who finds it taken watches whether it
-    changes, by a clock of its own. (A lock on a file holds on one host, one of PostgreSQL in one
-    connection, which may break unnoticed.) It is advice: a process that was stopped in the middle
-    may go on once it has lost the claim, so what is done under it must be safe without.
+    The holder writes a new number whenever it renews the lease. A number and not the time, as the
+    clocks of hosts differ: a process that finds the lease taken watches by its own clock whether
+    the number changes. (A lock on a file holds on one host only, a lock of PostgreSQL in one
+    connection, which may break unnoticed.) The lease is advisory: a process that was stopped may go
+    on after it lost the lease, so its task must be safe without.
     """
 
     def __init__(self, ledger: Ledger, name: str) -> None:
         self._ledger = ledger
         self._name = name
         self._row = meta.c.name == name
-        self._mine = 0
+        self._own = 0
         self._seen, self._since = 0, 0.0
 
     @property
     def held(self) -> bool:
-        """As far as this process knows."""
-        return self._mine != 0
+        """Whether this process holds it, as far as it knows."""
+        return self._own != 0
 
-    def hold(self) -> bool:
-        """Take it, or show that it is still held; False where another process has it."""
+    def acquire(self) -> bool:
+        """Take the lease, or renew it; False where another process holds it."""
         found = self._value()
-        free = found in (0, self._mine) or self._is_left(found)
-        self._mine = self._take(found) if free else 0
+        free = found in (0, self._own) or self._has_expired(found)
+        self._own = self._replace(found) if free else 0
         return self.held
 
     def release(self) -> None:
-        mine, self._mine = self._mine, 0
-        if mine:
-            with suppress(LedgerError), self._ledger.write() as connection:  # else SECONDS free it
-                connection.execute(sa.delete(meta).where(self._row, meta.c.value == mine))
+        own, self._own = self._own, 0
+        if own:
+            with suppress(LedgerError), self._ledger.write() as connection:  # else it expires
+                connection.execute(sa.delete(meta).where(self._row, meta.c.value == own))
 
     def _value(self) -> int:
         rows = self._ledger.read(sa.select(meta.c.value).where(self._row), {})
         return int(rows[0][0]) if rows else 0
 
-    def _is_left(self, found: int) -> bool:
+    def _has_expired(self, found: int) -> bool:
         if found != self._seen:
             self._seen, self._since = found, time.monotonic()
-        return time.monotonic() - self._since >= SECONDS
+        return time.monotonic() - self._since >= LEASE_SECONDS
 
-    def _take(self, found: int) -> int:
-        """A new number in place of the one `found`; 0 if that is not there any more."""
+    def _replace(self, found: int) -> int:
+        """Write a new number in place of `found`; 0 where another process was faster."""
         number = 1 + secrets.randbits(62)
         with self._ledger.write() as connection:
             query = sa.select(meta.c.value).where(self._row)
@@ -75,14 +84,37 @@ class Lease:
         return number
 
 
-MIN_DEAD = 5_000
-"""Fewer dead entries than these are left where they are."""
-LOOK_SECONDS = 60.0
-# Lookups of this process are done with the old collection at once, those of others once their
-# upkeep has read the ledger again, which it does every second.
-RETIRE_SECONDS = 10.0
-BATCHES_A_ROUND = 5
-LEASE_POLL_SECONDS = 1.0
+@dataclass(frozen=True)
+class Filler:
+    """Fills collections from the ledger and checks that they are complete."""
+
+    ledger: Ledger
+    fingerprint: str
+    dimension: int | None
+
+    def add_batch(
+        self, index: ChromaIndex, partition: bytes, into: Generation, limit: int, least: int = 1
+    ) -> Generation:
+        """Add the next `limit` vectors after those that `into` holds to its collection.
+
+        Returns `into` with them; unchanged where fewer than `least` are left. The ledger hears of
+        it later: it scans what it does not name as indexed, so a crash in between costs a second
+        write of the same vectors and never a missed entry.
+        """
+        ids, vectors = self.ledger.vectors_after(
+            partition, self.fingerprint, into.through, limit, self.dimension
+        )
+        if len(ids) < least:
+            return into
+        if not into.collection:
+            into = replace(into, collection=index.identity(partition, into.number))
+        index.add(partition, [int(i) for i in ids], vectors, into)
+        return replace(into, through=int(ids[-1]), added=into.added + len(ids))
+
+    def is_complete(self, index: ChromaIndex, partition: bytes, live: Generation) -> bool:
+        """Whether the collection has as many vectors as the ledger up to `live.through`."""
+        wanted = self.ledger.count_vectors(partition, self.fingerprint, live.through)
+        return index.count(partition, live) >= wanted
 
 
 @dataclass(frozen=True)
@@ -100,22 +132,23 @@ class _Retired:
 
 
 class Compaction:
-    """One copy at a time, some batches in each round of upkeep.
+    """Copies the live vectors of one collection at a time into a new one, some batches a round.
 
-    A copy is in no way known to lookups before the ledger names it as the live generation, in one
-    statement. A crash leaves a collection that nobody knows of; it is dropped before the next copy
-    and when the index is opened. `claim` lets one process at a time copy and drop where several
-    share a Chroma server, until the collection that it replaced is dropped; None where nobody else
-    can. One that lost it in the middle spoils nothing: its collection has an id of its own.
+    Lookups know nothing of a copy before the ledger names it as the live generation, in one
+    statement. A crash leaves a collection that nobody knows; it is dropped before the next copy and
+    when the index is opened. Where several processes share a Chroma server, the one with the
+    `lease` copies and drops, until the collection that it replaced is dropped; None where no other
+    process can. A process that loses the lease in the middle does no harm: its collection has an id
+    of its own.
     """
 
     def __init__(
-        self, ledger: Ledger, generations: IndexState, retrieval: Retriever, claim: Lease | None
+        self, filler: Filler, state: IndexState, retriever: Retriever, lease: Lease | None
     ) -> None:
-        self._ledger = ledger
-        self._generations = generations
-        self._retrieval = retrieval
-        self._claim = claim
+        self._filler = filler
+        self._state = state
+        self._retriever = retriever
+        self._lease = lease
         self._copy: _Copy | None = None
         self._waiting: list[bytes] = []
         self._retired: list[_Retired] = []
@@ -124,111 +157,95 @@ class Compaction:
         """Whether collections were dropped: their directories may be left."""
 
     def step(self, index: ChromaIndex) -> None:
-        """Some batches of the copy under way, or the beginning of another."""
+        """Copy some batches, or look for another collection to copy."""
         self._drop_retired(index, wait=RETIRE_SECONDS)
-        self._keep_claim()
+        self._renew_lease()
         if self._copy is None and not self._waiting and time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + LOOK_SECONDS
             self._look()
         if self._copy is None and self._waiting:
             self._begin(index)
         if self._copy is not None:
-            self._go_on(index, BATCHES_A_ROUND)
+            self._go_on(index)
 
-    def renew(self, index: ChromaIndex, stopping: threading.Event) -> bool:
-        """Copy every collection in use, to the end; False where another process is at it."""
+    def copy_all(self, index: ChromaIndex, stopping: threading.Event) -> bool:
+        """Copy every collection in use; False where another process is copying."""
         self._copy = None
-        self._waiting = [p for p, live in self._generations.all().items() if live.through]
-        if self._waiting and not self._wait_for_claim(stopping):
+        self._waiting = [p for p, live in self._state.all().items() if live.through]
+        if self._waiting and not self._await_lease(stopping):
             self._waiting = []
             return False
         while self._waiting and not stopping.is_set():
             self._begin(index)
             while self._copy is not None and not stopping.is_set():
-                self._keep_claim()
-                self._go_on(index, BATCHES_A_ROUND)
+                self._renew_lease()
+                self._go_on(index)
         return True
 
     def sweep(self, index: ChromaIndex) -> None:
-        """Drop what a process that is gone left behind; not while another one copies."""
-        if self._acquire():
+        """Drop what crashed processes left behind, unless another process is copying."""
+        if self._acquire_lease():
             try:
                 self._sweep(index)
             finally:
-                self._release()
+                self._release_lease()
 
     def finish(self, index: ChromaIndex) -> None:
-        """Before the index is closed: what the retired ones are kept for is over."""
+        """Drop the retired collections at once, before the index is closed."""
         self._drop_retired(index, wait=0.0)
 
     def abandon(self) -> None:
-        """The index is closed: what was under way is left, to be swept when it is open again."""
+        """Forget the copy: the index is closed, and swept when it is open again."""
         self._copy, self._waiting, self._retired = None, [], []
-        self._release()
+        self._release_lease()
 
     def _look(self) -> None:
-        waiting = self._generations.worn(MIN_DEAD)
-        if waiting and self._claim is not None:
-            # looked once more under the claim: another process may just have done it
-            waiting = self._generations.worn(MIN_DEAD) if self._claim.hold() else []
+        waiting = self._state.worn(MIN_DEAD)
+        if waiting and self._lease is not None:
+            # again under the lease: another process may just have copied them
+            waiting = self._state.worn(MIN_DEAD) if self._lease.acquire() else []
         self._waiting = waiting
-        self._release()
+        self._release_lease()
 
     def _begin(self, index: ChromaIndex) -> None:
         partition = self._waiting.pop()
-        live = self._generations.all().get(partition, EMPTY)
+        live = self._state.all().get(partition, EMPTY)
         self._sweep(index)
         index.drop(partition, live.number + 1)
         self._copy = _Copy(partition, live.number, Generation(live.number + 1))
 
-    def _go_on(self, index: ChromaIndex, batches: int) -> None:
+    def _go_on(self, index: ChromaIndex) -> None:
         try:
-            for _ in range(batches):
+            for _ in range(BATCHES_A_ROUND):
                 if self._copy is not None:
                     self._add_batch(index, self._copy)
-        except CollectionGoneError:  # somebody dropped it: another copy is begun later
+        except CollectionGoneError:  # another process dropped it: another copy is begun later
             self._copy = None
-            self._release()
+            self._release_lease()
 
     def _add_batch(self, index: ChromaIndex, copy: _Copy) -> None:
-        partition, new = copy.partition, copy.new
-        ids, vectors = self._ledger.vectors_after(
-            partition,
-            self._retrieval.fingerprint,
-            new.through,
-            MAX_BATCH,
-            self._retrieval.dimension,
-        )
-        if len(ids):
-            if not new.collection:
-                new = replace(new, collection=index.identity(partition, new.number))
-            index.add(partition, [int(i) for i in ids], vectors, new)
-            new = replace(new, through=int(ids[-1]), added=new.added + len(ids))
-            copy = self._copy = replace(copy, new=new)
-        if len(ids) < MAX_BATCH:
-            self._swap(index, copy)
+        new = self._filler.add_batch(index, copy.partition, copy.new, MAX_BATCH)
+        was, self._copy = copy.new, replace(copy, new=new)
+        if new.added - was.added < MAX_BATCH:
+            self._swap(index, self._copy)
 
     def _swap(self, index: ChromaIndex, copy: _Copy) -> None:
+        """Make the copy the live collection, if it is complete: only what is in a collection may be
+        named as indexed.
+        """
         self._copy = None
         # Not where the index was forgotten meanwhile: entries may have vectors that came after the
         # copy had passed them.
-        if not self._is_whole(index, copy) or not self._generations.swap(
+        if not self._filler.is_complete(index, copy.partition, copy.new) or not self._state.swap(
             copy.partition, copy.old, copy.new
         ):
-            self._release()
+            self._release_lease()
             return
         if copy.new.through:
-            self._retrieval.indexed[copy.partition] = copy.new
+            self._retriever.indexed[copy.partition] = copy.new
         else:
-            self._retrieval.indexed.pop(copy.partition, None)
+            self._retriever.indexed.pop(copy.partition, None)
         self._retired.append(_Retired(copy.partition, copy.old, time.monotonic()))
-
-    def _is_whole(self, index: ChromaIndex, copy: _Copy) -> bool:
-        """Whether it has all that it should: nothing that is not there may be named as indexed."""
-        partition, new = copy.partition, copy.new
-        model = self._retrieval.fingerprint
-        wanted = self._ledger.count_vectors(partition, model, new.through)
-        return index.count(partition, new) >= wanted
 
     def _drop_retired(self, index: ChromaIndex, wait: float) -> None:
         due = [one for one in self._retired if time.monotonic() - one.at >= wait]
@@ -237,28 +254,28 @@ class Compaction:
             self._retired.remove(one)
             self.dropped = True
         if due:
-            self._release()
+            self._release_lease()
 
     def _sweep(self, index: ChromaIndex) -> None:
-        if not self._retired and index.sweep(self._generations.all, others=self._claim is None):
+        if not self._retired and index.sweep(self._state.all, others=self._lease is None):
             self.dropped = True
 
-    def _acquire(self) -> bool:
-        return self._claim is None or self._claim.hold()
+    def _acquire_lease(self) -> bool:
+        return self._lease is None or self._lease.acquire()
 
-    def _keep_claim(self) -> None:
-        if self._claim is not None and self._claim.held and not self._claim.hold():
+    def _renew_lease(self) -> None:
+        if self._lease is not None and self._lease.held and not self._lease.acquire():
             self._copy, self._waiting = None, []
 
-    def _wait_for_claim(self, stopping: threading.Event) -> bool:
-        """As long as it takes to find out that a process which had it is gone."""
-        until = time.monotonic() + SECONDS + LEASE_POLL_SECONDS
-        while not self._acquire():
+    def _await_lease(self, stopping: threading.Event) -> bool:
+        """Wait for the lease, until that of a process which is gone has expired."""
+        until = time.monotonic() + LEASE_SECONDS + LEASE_POLL_SECONDS
+        while not self._acquire_lease():
             if time.monotonic() > until or stopping.wait(LEASE_POLL_SECONDS):
                 return False
         return True
 
-    def _release(self) -> None:
-        """Unless something is left to do that others should not do meanwhile."""
-        if self._claim is not None and not (self._copy or self._waiting or self._retired):
-            self._claim.release()
+    def _release_lease(self) -> None:
+        """Give the lease back, unless there is work left that others should not do meanwhile."""
+        if self._lease is not None and not (self._copy or self._waiting or self._retired):
+            self._lease.release()

@@ -1,4 +1,4 @@
-"""The vector index: Chroma, one collection per large partition, rebuildable from the ledger."""
+"""The directory of an embedded Chroma index: its owner, its files, and locks of other programs."""
 
 import os
 import re
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
 PROBE_SECONDS = 120
+DATABASE = "chroma.sqlite3"
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def usable_here() -> bool:
@@ -56,9 +58,9 @@ class EmbeddedIndex:
         self._chroma = directory / "chroma"
         self._open_marker = directory / "index.open"
         self.address_file = directory / "index.address"
-        """Where the owner can be asked; see `sharing`."""
+        """Holds the address of the owner's socket, see `IndexServer`."""
         self._opened: tuple[int, int] | None = None
-        self._foreign_lock: LockProbe | None = None
+        self._lock_probe: LockProbe | None = None
         self._lock = FileLock(directory / "index.lock", timeout=0, mode=0o600, thread_local=False)
 
     def acquire(self) -> bool:
@@ -73,37 +75,37 @@ class EmbeddedIndex:
         return True
 
     def open(self) -> "ClientAPI":
-        """A client on the directory, set aside and begun anew first where it is broken."""
+        """A client on the directory; a broken one is set aside first, and a new one made."""
         before = LockProbe(self._chroma)
         try:
-            _check_free(before, writing=True)
+            before.check_free(writing=True)
         finally:
             before.close()
-        if self._open_marker.exists() and not _probe(self._chroma):
+        if self._open_marker.exists() and not _can_be_opened(self._chroma):
             self.set_aside()
         with as_unavailable("open"):
             self._open_marker.touch(mode=0o600)
-            # Chroma's own files are as the umask says: nobody else gets as far as to them
+            # Chroma makes its own files as the umask says; others cannot enter the directory
             self._chroma.mkdir(mode=0o700, exist_ok=True)
             self._chroma.chmod(0o700)
             client = _persistent_client(self._chroma)
-            self._opened = identity(self._chroma)
-            self._forget_lock()
-            self._foreign_lock = LockProbe(self._chroma)
+            self._opened = _database_file(self._chroma)
+            self._close_lock_probe()
+            self._lock_probe = LockProbe(self._chroma)
             return client
 
     def is_intact(self) -> bool:
-        """Whether the directory is still the one that was opened: a deleted one is written to
-        without an error, and to no end.
+        """Whether the directory is still the one that was opened: writes to a deleted one are lost
+        without an error.
         """
-        return self._opened is not None and identity(self._chroma) == self._opened
+        return self._opened is not None and _database_file(self._chroma) == self._opened
 
     def check_free(self, writing: bool) -> None:
-        """IndexBusyError while another program has the database locked."""
-        if self._foreign_lock is not None:
-            _check_free(self._foreign_lock, writing)
+        """Raise IndexBusyError while another program has the database locked."""
+        if self._lock_probe is not None:
+            self._lock_probe.check_free(writing)
 
-    def tidy(self) -> None:
+    def remove_dropped(self) -> None:
         """Remove the directories of collections that were dropped: Chroma leaves them."""
         remove_unreferenced(self._chroma)
 
@@ -128,20 +130,88 @@ class EmbeddedIndex:
 
     def release(self, clean: bool) -> None:
         """Stop being the owner; `clean` when the client was closed without an error."""
-        self._forget_lock()
+        self._close_lock_probe()
         if clean:
             self._open_marker.unlink(missing_ok=True)
         self._lock.release()
 
-    def _forget_lock(self) -> None:
-        if self._foreign_lock is not None:
-            self._foreign_lock.close()
-            self._foreign_lock = None
+    def _close_lock_probe(self) -> None:
+        if self._lock_probe is not None:
+            self._lock_probe.close()
+            self._lock_probe = None
 
 
-def _check_free(lock: "LockProbe", writing: bool) -> None:
-    if lock.is_held(writing):
-        raise IndexBusyError("another program has its database locked")
+class LockProbe:
+    """Checks whether another process has the database locked, without opening the database.
+
+    Chroma waits for such a lock for ever, and in a write, or in two calls at once, it holds
+    Python's global lock meanwhile: every thread of the app stands still. So the kernel is asked
+    about SQLite's lock bytes (sqlite.org/lockingv3.html). To open the database for that was
+    rejected: closing it again drops the locks that Chroma has in this process. Only on Linux;
+    elsewhere no lock is seen.
+    """
+
+    _FIRST_BYTE, _BYTES = 0x40000000, 512  # pending, reserved and shared
+    _FLOCK = struct.Struct("hhqqi4x")  # type, whence, start, length, pid
+
+    def __init__(self, chroma: Path) -> None:
+        self._file: int | None = None
+        if sys.platform == "linux":
+            with suppress(OSError):
+                self._file = os.open(chroma / DATABASE, os.O_RDONLY | os.O_CLOEXEC)
+
+    def check_free(self, writing: bool) -> None:
+        """Raise IndexBusyError where another process has a lock that stops a write, or a read."""
+        if self._is_held(writing):
+            raise IndexBusyError("another program has its database locked")
+
+    def close(self) -> None:
+        """Call it only when Chroma has closed the database, for the reason above."""
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
+
+    def _is_held(self, writing: bool) -> bool:
+        if self._file is None:
+            return False
+        import fcntl
+
+        kind = fcntl.F_WRLCK if writing else fcntl.F_RDLCK
+        asked = self._FLOCK.pack(kind, os.SEEK_SET, self._FIRST_BYTE, self._BYTES, 0)
+        try:
+            found = fcntl.fcntl(self._file, fcntl.F_GETLK, asked)
+        except OSError:
+            return False
+        return bool(self._FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
+
+
+def remove_unreferenced(chroma: Path) -> int:
+    """Remove the segment directories that Chroma's database does not name; returns how many.
+
+    Only the owner of the directory may call it. Nothing is removed where anything is unexpected.
+    """
+    try:
+        # listed first: a directory that is made later is not in the list
+        found = [p for p in chroma.iterdir() if _UUID.fullmatch(p.name) and p.is_dir()]
+        uri = f"{(chroma / DATABASE).absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=1)) as connection:
+            named = {row[0] for row in connection.execute("SELECT id FROM segments")}
+    except (OSError, sqlite3.Error):
+        return 0
+    doomed = [p for p in found if p.name not in named and not p.is_symlink()]
+    for directory in doomed:
+        with suppress(OSError):  # open on Windows: the next time
+            shutil.rmtree(directory)
+    return len(doomed)
+
+
+def _database_file(chroma: Path) -> tuple[int, int] | None:
+    """Device and inode of Chroma's database; None when it is not there."""
+    try:
+        found = (chroma / DATABASE).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _persistent_client(directory: Path) -> "ClientAPI":
@@ -153,7 +223,7 @@ def _persistent_client(directory: Path) -> "ClientAPI":
     )
 
 
-def _probe(directory: Path) -> bool:
+def _can_be_opened(directory: Path) -> bool:
     """Whether a subprocess can open and query every collection of the index."""
     if not directory.exists():
         return True
@@ -181,75 +251,3 @@ def _query_all(directory: Path) -> None:
 
 if __name__ == "__main__":
     _query_all(Path(sys.argv[1]))
-
-DATABASE = "chroma.sqlite3"
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-def remove_unreferenced(chroma: Path) -> int:
-    """Remove the segment directories that the database of an embedded Chroma does not name any
-    more; returns how many. Only for the owner of the directory. Where anything is not as expected,
-    nothing is removed.
-    """
-    try:
-        # listed first: whatever is made later is not in the list
-        found = [p for p in chroma.iterdir() if _UUID.fullmatch(p.name) and p.is_dir()]
-        uri = f"{(chroma / DATABASE).absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, timeout=1)) as connection:
-            named = {row[0] for row in connection.execute("SELECT id FROM segments")}
-    except (OSError, sqlite3.Error):
-        return 0
-    doomed = [p for p in found if p.name not in named and not p.is_symlink()]
-    for directory in doomed:
-        with suppress(OSError):  # open on Windows: the next time
-            shutil.rmtree(directory)
-    return len(doomed)
-
-
-def identity(chroma: Path) -> tuple[int, int] | None:
-    """Which file the database is; None when it is not there."""
-    try:
-        found = (chroma / DATABASE).stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-class LockProbe:
-    """Tells whether another process has the database locked, without touching it.
-
-    Chroma waits for such a lock for ever, and holds Python's global lock while it does so in a
-    write, or in two calls at once: every thread of the app stands still. The kernel is asked about
-    SQLite's lock bytes (sqlite.org/lockingv3.html). To open the database for that was rejected: to
-    close it again drops the locks that Chroma has in this process. Only on Linux; elsewhere nothing
-    is told.
-    """
-
-    _FIRST_BYTE, _BYTES = 0x40000000, 512  # pending, reserved and shared
-    _FLOCK = struct.Struct("hhqqi4x")  # type, whence, start, length, pid
-
-    def __init__(self, chroma: Path) -> None:
-        self._file: int | None = None
-        if sys.platform == "linux":
-            with suppress(OSError):
-                self._file = os.open(chroma / DATABASE, os.O_RDONLY | os.O_CLOEXEC)
-
-    def is_held(self, writing: bool) -> bool:
-        """In a way that stops a write, or a read."""
-        if self._file is None:
-            return False
-        import fcntl
-
-        kind = fcntl.F_WRLCK if writing else fcntl.F_RDLCK
-        asked = self._FLOCK.pack(kind, os.SEEK_SET, self._FIRST_BYTE, self._BYTES, 0)
-        try:
-            found = fcntl.fcntl(self._file, fcntl.F_GETLK, asked)
-        except OSError:
-            return False
-        return bool(self._FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
-
-    def close(self) -> None:
-        """Only once Chroma has let go of the database, see above."""
-        file, self._file = self._file, None
-        if file is not None:
-            os.close(file)

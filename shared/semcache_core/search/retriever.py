@@ -1,4 +1,4 @@
-"""Candidates for a question: scanned from memory, from the index, or both."""
+"""Candidates for a question: from the scan, the index, or both."""
 
 import logging
 import threading
@@ -10,20 +10,21 @@ from semcache_core.errors import (
     IndexBusyError,
     IndexUnavailableError,
 )
-from semcache_core.search.scan import PartitionRows, ScanMemory
+from semcache_core.search.scan import ScanMemory
 from semcache_core.storage.ledger import Ledger, StoredEntry
 from semcache_core.types import Generation, NearestIndex, Vector
 
 log = logging.getLogger("semcache")
 CANDIDATES = 16
-"""Enough to meet one with another answer where a popular one was stored many times over."""
+"""Enough to include one with another answer where a popular answer was stored many times."""
 MOST_CANDIDATES = 256
 """Chroma Cloud gives at most 300 results."""
 OPENING_SECONDS = 1.0
 """A first lookup waits so long for an index that is being opened; then it is a miss. A million
-entries take seven seconds to open, which is longer than most models take to answer: whoever wants
-their hits from the first question on calls `warm_up`.
+entries take seven seconds to open, which is longer than most models take to answer. An app that
+needs hits from the first question on calls `warm_up`.
 """
+TOO_LARGE = "the scope is too large to scan, and its vector index is not ready"
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,11 @@ class Retrieved:
     similarity: float
 
 
-TOO_LARGE = "the scope is too large to scan, and its vector index is not ready"
-
-
 class Retriever:
-    """Nearest live entries of one partition, whoever wrote them, indexed or not."""
+    """Finds the nearest live entries of one partition, indexed or not, of whatever process.
+
+    Lookups of many threads read `index` and `indexed`; the background worker sets them.
+    """
 
     def __init__(
         self,
@@ -50,21 +51,21 @@ class Retriever:
     ) -> None:
         self._ledger = ledger
         self.fingerprint = fingerprint
-        self._scan_limit = scan_limit
         self.dimension = dimension
         """Numbers in a vector; None where nothing is matched by meaning."""
-        self._scan_memory_bytes = scan_memory_bytes
-        self._told_too_large = False
-        self._scan = ScanMemory(ledger, fingerprint, scan_memory_bytes, dimension)
-        self.count_requested = threading.Event()
-        """Set when a scan met more entries than it should have to: the indexer then looks."""
+        self._scan_limit = scan_limit
+        self._scan = ScanMemory(ledger, fingerprint, scan_memory_bytes, dimension, scan_limit)
         self.index: NearestIndex | None = None
         self.indexed: dict[bytes, Generation] = {}
-        """Partition -> what is asked of `index`, and holds what. Both are set by the upkeep."""
-        self.lost: IndexUnavailableError | None = None
-        """Why lookups took `index` out of use, for the upkeep."""
-        self.settled = threading.Event()
-        """Set when the upkeep has opened the index, or found that it need not or cannot."""
+        """Partition -> the collection of `index` to query, and which entries it holds."""
+        self.index_error: IndexUnavailableError | None = None
+        """Why a lookup took `index` out of use; the background worker looks into it."""
+        self.index_checked = threading.Event()
+        """Set once the background worker has opened the index, or found that it need not or
+        cannot."""
+        self.count_requested = threading.Event()
+        """Set where a scan compared more entries than `scan_limit`: IndexSync then counts."""
+        self._warned_too_large = False
 
     def nearest(
         self, partition: bytes, vector: Vector, now: float, asked: bytes = b""
@@ -72,10 +73,10 @@ class Retriever:
         """Up to CANDIDATES live entries and their cosine similarity, best first; `asked` is the
         exact key of the request.
 
-        The index and the scan only propose ids; that an entry is live, in this partition, and how
-        similar it is, is read from the ledger. When all that one of them proposed is deleted or
-        expired, both are asked again for more, so that dead entries never hide a live one. So they
-        are when one was found dead that was not before: it may just have been replaced.
+        The index and the scan only propose ids; whether an entry is live and in this partition, and
+        how similar it is, is read from the ledger. When all that one of them proposed is deleted or
+        expired, both are asked for more, so that dead entries never hide a live one. They are asked
+        again too when an entry was found dead for the first time: it may just have been replaced.
         Raises IndexUnavailableError where there is no index and the partition is too large to scan.
         """
         if self.dimension not in (None, len(vector)):
@@ -105,20 +106,20 @@ class Retriever:
         return sorted(near, key=lambda one: -one.similarity)[:CANDIDATES]
 
     def await_index(self, seconds: float) -> None:
-        """Until the index is open, or the upkeep has found that it need not or cannot be."""
-        self.settled.wait(seconds)
+        """Wait until the index is open, or known to stay closed."""
+        self.index_checked.wait(seconds)
 
-    def renewed(self) -> None:
-        """Entries got new vectors under their old ids: read all of them again."""
+    def forget_vectors(self) -> None:
+        """Read all vectors again: entries got new ones under their old ids."""
         self._scan.clear()
 
     def by_index(
         self, partition: bytes, vector: Vector, k: int
     ) -> tuple[list[tuple[int, float]], int] | None:
-        """What the index finds, and the last entry id that it was to hold; None where it cannot
-        tell.
+        """(entry id, similarity) of the `k` nearest by the index, and the last entry id that it
+        holds; None where the index cannot answer.
         """
-        # Read once: the collection that is asked, and how far it goes, belong together.
+        # Read once: the collection that is queried and the entries it holds belong together.
         index, live = self.index, self.indexed.get(partition)
         if index is None or live is None:
             return None
@@ -127,61 +128,54 @@ class Retriever:
         except IndexBusyError:
             pass
         except CollectionGoneError:
-            # there may be a new one in its place, which the indexer looks for
+            # there may be a new one in its place, which IndexSync looks for
             if self.indexed.get(partition) is live:
                 self.indexed.pop(partition, None)
         except IndexUnavailableError as error:
-            self._lose_index(index, error)
+            self._stop_using(index, error)
         return None
 
     def _propose(self, partition: bytes, vector: Vector, k: int) -> list[list[int]]:
-        """The ids nearest by the index, and those by the scan of what it lacks; or by one scan."""
+        """The nearest ids by the index and by a scan of what it lacks; or by a scan of all."""
         if (
             self.index is None
-            and not self.settled.is_set()
-            and self._too_large(partition, vector, 0)
+            and not self.index_checked.is_set()
+            and not self._scan.fits(partition, 0, vector.nbytes)
         ):
             self.await_index(OPENING_SECONDS)
         answer = self.by_index(partition, vector, min(k, MOST_CANDIDATES))
-        # where the index is full of deleted entries, the ledger knows the living
+        # where the index is full of deleted entries, the ledger knows the live ones
         if answer is None or k > MOST_CANDIDATES:
             return [self._scan_all(partition, vector, k)]
         found, through = answer
-        return [[i for i, _ in found], self._rows(partition, vector, through).nearest(vector, k)]
-
-    def _too_large(self, partition: bytes, vector: Vector, start: int) -> bool:
-        """Whether a scan would need more memory than it may have, and is not there already."""
-        most = max(self._scan_limit, self._scan_memory_bytes // vector.nbytes)
-        return not self._scan.holds(partition, start) and self._ledger.has_more_vectors(
-            partition, self.fingerprint, most, start
-        )
+        return [[i for i, _ in found], self._scan_above(partition, through, vector, k)[0]]
 
     def _scan_all(self, partition: bytes, vector: Vector, k: int) -> list[int]:
-        rows = self._rows(partition, vector, 0)
-        if len(rows.ids) > self._scan_limit:
+        ids, compared = self._scan_above(partition, 0, vector, k)
+        if compared > self._scan_limit:
             self.count_requested.set()
-        return rows.nearest(vector, k)
+        return ids
 
-    def _rows(self, partition: bytes, vector: Vector, start: int) -> PartitionRows:
-        """Those above id `start`, if they fit."""
-        if self._too_large(partition, vector, start):
-            self.count_requested.set()
-            self._tell_too_large()
-            raise IndexUnavailableError(TOO_LARGE)
-        return self._scan.rows(partition, start)
-
-    def _tell_too_large(self) -> None:
-        if not self._told_too_large:
-            self._told_too_large = True
+    def _scan_above(
+        self, partition: bytes, start: int, vector: Vector, k: int
+    ) -> tuple[list[int], int]:
+        """The nearest ids above `start`, if these vectors fit into memory, and their number."""
+        found = self._scan.nearest(partition, start, vector, k)
+        if found is not None:
+            return found
+        self.count_requested.set()
+        if not self._warned_too_large:
+            self._warned_too_large = True
             log.warning(
                 "semcache: %s; there questions are answered by exact keys alone meanwhile; give "
                 "scans more memory (scan_memory_mb), or see why there is no index",
                 TOO_LARGE,
             )
+        raise IndexUnavailableError(TOO_LARGE)
 
-    def _lose_index(self, index: NearestIndex, error: IndexUnavailableError) -> None:
+    def _stop_using(self, index: NearestIndex, error: IndexUnavailableError) -> None:
         if self.index is index:
-            self.lost = error
+            self.index_error = error
             self.index = None
             log.warning(
                 "semcache: %s; large scopes are scanned, which is as right and slower, until the "

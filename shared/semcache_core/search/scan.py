@@ -1,4 +1,4 @@
-"""Candidates for a question: scanned from memory, from the index, or both."""
+"""Vectors kept in memory and compared one by one."""
 
 import threading
 from collections import OrderedDict
@@ -13,17 +13,16 @@ from semcache_core.types import Matrix, Vector
 
 Ids = NDArray[np.int64]
 
-
 _ROWS_BYTES = 1500
-"""What a scope takes besides its vectors, ids included: one whose entries are gone too."""
+"""Memory of a partition besides its vectors, ids included; also of one without live entries."""
 
 
 @dataclass(frozen=True)
 class PartitionRows:
-    """Vectors of one partition with ids above `start`, complete up to `last`.
+    """Ids [n] and vectors [n, d] of one partition: those above id `start`, complete up to `last`.
 
-    `ids` and `vectors` are the first rows of buffers that may be longer: appending writes behind
-    them, so rows that someone still reads never change.
+    Both are the first rows of buffers that may be longer: appending writes behind them, so rows
+    that another thread still reads never change.
     """
 
     start: int
@@ -54,6 +53,7 @@ class PartitionRows:
         return PartitionRows(self.start, int(ids[-1]), all_ids[:total], all_vectors[:total])
 
     def nearest(self, vector: Vector, k: int) -> list[int]:
+        """The ids of the `k` rows nearest to `vector`, in no order."""
         if not len(self.ids):
             return []
         # Not `vectors @ vector`: that lets BLAS split it over threads of its own, which fight with
@@ -72,25 +72,52 @@ class PartitionRows:
 
 
 class ScanMemory:
-    """Vectors of the partitions in use, kept current by reading only what is newer.
+    """Vectors of the partitions in use, in up to `max_bytes`, kept current by reading new ones.
 
-    Ids only grow, so "everything above the last id seen" is all that another thread or process
-    has added since. Rows deleted since are still here; whoever finds one says `forget`.
+    Ids only grow, so "everything above the last id read" is all that another thread or process
+    has added since. Deleted rows stay until a caller that finds one calls `forget`. A partition of
+    up to `scan_limit` entries is scanned whatever memory it takes.
     """
 
     def __init__(
-        self, ledger: Ledger, fingerprint: str, max_bytes: int, dimension: int | None = None
+        self,
+        ledger: Ledger,
+        fingerprint: str,
+        max_bytes: int,
+        dimension: int | None = None,
+        scan_limit: int = 0,
     ) -> None:
         self._ledger = ledger
         self._dimension = dimension
         self._fingerprint = fingerprint
         self._max_bytes = max_bytes
+        self._scan_limit = scan_limit
         self._lock = threading.Lock()
         self._partitions: OrderedDict[bytes, PartitionRows] = OrderedDict()
         self._held = 0
 
+    def nearest(
+        self, partition: bytes, start: int, vector: Vector, k: int
+    ) -> tuple[list[int], int] | None:
+        """The ids of the `k` nearest vectors among those with ids above `start`, and the number of
+        vectors compared; None where these do not fit into memory.
+        """
+        if not self.fits(partition, start, vector.nbytes):
+            return None
+        rows = self.rows(partition, start)
+        return rows.nearest(vector, k), len(rows.ids)
+
+    def fits(self, partition: bytes, start: int, row_bytes: int) -> bool:
+        """Whether the vectors above id `start` are in memory, or few enough to be read into it."""
+        with self._lock:
+            held = self._partitions.get(partition)
+        if held is not None and held.start <= start:
+            return True
+        most = max(self._scan_limit, self._max_bytes // row_bytes)
+        return not self._ledger.has_more_vectors(partition, self._fingerprint, most, start)
+
     def rows(self, partition: bytes, start: int) -> PartitionRows:
-        """All vectors of this partition with ids above `start`, as of now."""
+        """All vectors of this partition with ids above `start`, the newest included."""
         while True:
             with self._lock:
                 held = self._partitions.get(partition)
@@ -111,14 +138,6 @@ class ScanMemory:
                 if known is not _EMPTY:
                     self._keep(partition, known)
                 return known
-
-    def holds(self, partition: bytes, start: int = 0) -> bool:
-        """Whether all of this partition above id `start` has been read, so that a scan reads only
-        what is newer.
-        """
-        with self._lock:
-            held = self._partitions.get(partition)
-        return held is not None and held.start <= start
 
     def forget(self, partition: bytes, dead: Sequence[int]) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""What a claim must do, whatever database the ledger is kept in."""
+"""What a lease must do, in every database that keeps a ledger."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ from semcache_core.storage.ledger import Ledger
 
 
 class Seconds:
-    """Of a monotonic clock that a test moves."""
+    """A monotonic clock that a test moves."""
 
     now = 1000.0
 
@@ -28,44 +28,44 @@ class LeaseContract:
         return seconds
 
     @pytest.mark.usefixtures("seconds")
-    def test_one_has_it_until_it_is_given_back(self, reopen: Callable[[], Ledger]) -> None:
+    def test_one_holds_it_until_it_is_released(self, reopen: Callable[[], Ledger]) -> None:
         one, other = (Lease(reopen(), "a") for _ in range(2))
-        assert one.hold() and one.hold() and one.held
-        assert not other.hold() and not other.held
+        assert one.acquire() and one.acquire() and one.held
+        assert not other.acquire() and not other.held
         other.release()  # not its own
-        assert not other.hold()
+        assert not other.acquire()
         one.release()
         assert not one.held
-        assert other.hold()
-        assert Lease(reopen(), "b").hold()
+        assert other.acquire()
+        assert Lease(reopen(), "b").acquire()
 
-    def test_whoever_shows_no_sign_of_life_loses_it(
+    def test_a_lease_that_is_not_renewed_expires(
         self, reopen: Callable[[], Ledger], seconds: Seconds
     ) -> None:
         gone, other, third = (Lease(reopen(), "a") for _ in range(3))
-        assert gone.hold()
-        assert not other.hold()
+        assert gone.acquire()
+        assert not other.acquire()
         seconds.now += compaction.LEASE_SECONDS - 1
-        assert not other.hold()
+        assert not other.acquire()
         seconds.now += 1
-        assert not third.hold()  # it has only just seen it
-        assert other.hold()
-        assert not gone.hold() and not gone.held
+        assert not third.acquire()  # it has only just seen it
+        assert other.acquire()
+        assert not gone.acquire() and not gone.held
         gone.release()
-        assert other.hold() and not third.hold()
+        assert other.acquire() and not third.acquire()
 
-    def test_whoever_shows_signs_of_life_keeps_it(
+    def test_a_lease_that_is_renewed_is_kept(
         self, reopen: Callable[[], Ledger], seconds: Seconds
     ) -> None:
         one, other = (Lease(reopen(), "a") for _ in range(2))
         for _ in range(5):
-            assert one.hold()
-            assert not other.hold()
+            assert one.acquire()
+            assert not other.acquire()
             seconds.now += compaction.LEASE_SECONDS - 1
 
     @pytest.mark.usefixtures("seconds")
     def test_of_many_at_once_one_gets_it(self, reopen: Callable[[], Ledger]) -> None:
-        claims = [Lease(reopen(), "a") for _ in range(4)]
+        leases = [Lease(reopen(), "a") for _ in range(4)]
         with ThreadPoolExecutor(4) as threads:
-            assert sum(threads.map(lambda one: one.hold(), claims)) == 1
-        assert sum(one.hold() for one in claims) == 1
+            assert sum(threads.map(lambda one: one.acquire(), leases)) == 1
+        assert sum(one.acquire() for one in leases) == 1
