@@ -290,7 +290,7 @@ class SemanticCache:
     def entries(self, scope: str = "", namespace: str | None = None) -> list[Entry]:
         """The live entries of one scope of a namespace (None: this cache's own), oldest first."""
         key = key_of(Request("", scope, namespace), self.settings.namespace)
-        return self._use().ledger.entries_of(key.namespace, key.partition, self._clock())
+        return self._use().ledger.lookups.entries_of(key.namespace, key.partition, self._clock())
 
     aentries = _async_twin(entries)
 
@@ -300,14 +300,14 @@ class SemanticCache:
         Other entries that answer it by meaning stay: see `feedback` for an answer that is wrong.
         """
         key = key_of(request, self.settings.namespace)
-        return self._use().ledger.delete_exact(key.exact, self._clock()) > 0
+        return self._use().ledger.entries.delete_exact(key.exact, self._clock()) > 0
 
     aforget = _async_twin(forget)
 
     def clear(self, namespace: str | None = None, *, all_namespaces: bool = False) -> int:
         """Delete one namespace (None: this cache's own), or all; returns how many entries went."""
         chosen = self._chosen(namespace, all_namespaces)
-        return self._use().ledger.clear(chosen)
+        return self._use().ledger.entries.clear(chosen)
 
     aclear = _async_twin(clear)
 
@@ -333,7 +333,7 @@ class SemanticCache:
         if older_than is not None:
             check_seconds("older_than", older_than, above=-math.inf)
         before = None if older_than is None else self._clock() - older_than
-        return self._use().ledger.invalidate(tags, chosen, before)
+        return self._use().ledger.entries.invalidate(tags, chosen, before)
 
     ainvalidate = _async_twin(invalidate)
 

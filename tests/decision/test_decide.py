@@ -16,7 +16,7 @@ from semcache_core.decision.decide import Decision, _answers
 from semcache_core.quality.verdicts import Verdict
 from semcache_core.request import key_of
 from semcache_core.search.retriever import CANDIDATES, Retrieved
-from semcache_core.storage.ledger import StoredEntry
+from semcache_core.storage.lookups import StoredEntry
 
 EVERYWHERE = [f"{a}{b}" for a in "abcde" for b in "abcde"]
 PLACES = {
@@ -358,7 +358,7 @@ class TestConfirmations:
 class TestReasons:
     def test_what_is_found_by_its_own_question_alone(self, cache: SemanticCache) -> None:
         entry_id = cache.update(Request("left"), "one")
-        cache._use().ledger.serve_only_exactly(entry_id or 0, 1.0)
+        cache._use().ledger.entries.serve_only_exactly(entry_id or 0, 1.0)
         decision = decide(cache, "near left")
         assert served(decision) is None
         assert "served only exactly" in decision.reason
@@ -400,7 +400,7 @@ def test_what_went_between_finding_and_reading_it_is_looked_for_again(
     def get(entry_id: int, partition: bytes, now: float) -> Any:
         if not went:
             went.append(entry_id)
-            ledger.delete(entry_id)
+            ledger.entries.delete(entry_id)
         return original(entry_id, partition, now)
 
     monkeypatch.setattr(ledger, "get", get)

@@ -50,7 +50,7 @@ def worn_cache_copied_slowly(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> S
 
 
 def live(cache: SemanticCache) -> Generation:
-    (one,) = cache._use().ledger.generations(MODEL).all().values()
+    (one,) = cache._use().ledger.index_state(MODEL).all().values()
     return one
 
 
@@ -175,7 +175,7 @@ def test_the_index_of_a_ledger_of_version_4_is_made_anew_and_what_it_left_is_dro
     connection.close()
     again = bench.open(scan_limit=LIMIT)
     ledger = again._use().ledger
-    assert (ledger.generations(MODEL).all(), ledger.take_removed()) == ({}, {})
+    assert (ledger.index_state(MODEL).all(), ledger.take_removed()) == ({}, {})
     assert_finds(again, 0, 120)
     settle(again)
     assert_finds(again, 0, 120)
@@ -308,7 +308,7 @@ def test_new_vectors_under_old_ids_begin_a_new_generation(bench: Bench) -> None:
     settle(cache)
     ledger = cache._use().ledger
     vector = WordEmbedder().embed(["quite other"])[0]
-    ledger.replace_vectors([(7, MODEL, vector)])
+    ledger.entries.replace_vectors([(7, MODEL, vector)])
     assert live(cache) == Generation(1)
     retrieval = cache._use().retriever
     retrieval.forget_vectors()

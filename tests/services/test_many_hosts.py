@@ -56,7 +56,7 @@ def connect(chroma_server: int) -> Any:
 
 def positions(cache: SemanticCache) -> dict[bytes, Generation]:
     """Of what is in an index."""
-    known = cache._use().ledger.generations(FINGERPRINT).all()
+    known = cache._use().ledger.index_state(FINGERPRINT).all()
     return {partition: one for partition, one in known.items() if one.through}
 
 

@@ -109,7 +109,7 @@ class HitDecider:
         elif best.probability < self.monitor.threshold:
             reason = "the measured error is above the bound, so the audit raised the threshold"
             return Decision(reason, held_back=best, near=left, scores=scores)
-        entry = self.ledger.get(best.neighbour.entry_id, key.partition, now)
+        entry = self.ledger.lookups.get(best.neighbour.entry_id, key.partition, now)
         if entry is None:
             return None
         return Decision(reason, served=best, entry=entry, near=left, scores=scores)
@@ -136,7 +136,7 @@ class HitDecider:
         if not self.confirmations:
             return {one.entry.id for one in near}
         answers = sorted({one.entry.answer for one in near})
-        writers = self.ledger.writers(answers, key.partition)
+        writers = self.ledger.lookups.writers(answers, key.partition)
         return {
             one.entry.id
             for one in near
@@ -155,7 +155,7 @@ class HitDecider:
         uncertain = scores.best(self.uncertain_from)
         if uncertain is None:
             return None
-        answer = self.ledger.answer_text(uncertain.neighbour.entry_id)
+        answer = self.ledger.lookups.answer_text(uncertain.neighbour.entry_id)
         if answer is None:
             return None
         agrees = self.verification.agrees(request.question, uncertain.neighbour.question, answer)

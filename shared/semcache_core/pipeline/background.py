@@ -45,7 +45,7 @@ class HitCounter:
         with self._lock:
             pending, self._pending = self._pending, {}
         try:
-            saved = ledger.touch(pending)
+            saved = ledger.entries.touch(pending)
         except SemcacheError:
             for entry_id, (count, last) in pending.items():
                 self.add(entry_id, last, count)
@@ -164,13 +164,13 @@ class BackgroundWorker:
     def _make_room(self) -> None:
         """Delete what expired, evict what updates left (each evicts only so much), free disk."""
         ledger, limits, now = self._ledger, self._limits, self._clock()
-        if expired := ledger.delete_expired(now):
+        if expired := ledger.entries.delete_expired(now):
             limits.tell("expired", expired)
         for _ in range(STEPS):
             if not self._policy_change.step():
                 break
         for _ in range(STEPS):
-            if not limits.bounded or ledger.make_room(limits, now) < AT_ONCE:
+            if not limits.bounded or ledger.entries.make_room(limits, now) < AT_ONCE:
                 break
         for _ in range(STEPS):
             if not ledger.shrink():
@@ -201,5 +201,5 @@ class PolicyChange:
     def step(self) -> bool:
         """Rank AT_ONCE entries; returns whether there are more."""
         if self._ranked_to is not None:
-            self._ranked_to = self._ledger.rank(self._policy, self._ranked_to)
+            self._ranked_to = self._ledger.entries.rank(self._policy, self._ranked_to)
         return self._ranked_to is not None

@@ -124,7 +124,7 @@ def explain(engine: Engine, request: Request) -> Explanation:
 
 def _candidates(engine: Engine, decision: Decision, key: Key, now: float) -> Iterator[Candidate]:
     for one in decision.scores or ():
-        entry = engine.ledger.get(one.neighbour.entry_id, key.partition, now)
+        entry = engine.ledger.lookups.get(one.neighbour.entry_id, key.partition, now)
         if entry is not None:
             yield Candidate(
                 entry,
@@ -180,6 +180,6 @@ def read_levels(engine: Engine) -> Levels:
         entries=ledger.count(now=engine.clock()),
         bytes=ledger.space().bytes,
         disk=ledger.bytes_on_disk(),
-        index_lag=ledger.not_indexed(engine.embedder.fingerprint, settings.scan_limit),
+        index_lag=ledger.index_state(engine.embedder.fingerprint).not_indexed(settings.scan_limit),
         wrong=estimates(settings.max_error_rate, claimed, engine.measured()),
     )

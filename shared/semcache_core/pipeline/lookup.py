@@ -46,7 +46,7 @@ def lookup(engine: Engine, request: Request, started: float, audits: bool = Fals
 
 def decide(engine: Engine, request: Request, key: Key, now: float, stages: Stages) -> Decision:
     """Find the entry to serve, by the exact key or by meaning; ended stages are appended."""
-    entry = engine.ledger.find(key.exact, now)
+    entry = engine.ledger.lookups.find(key.exact, now)
     if entry is not None:
         return Decision("the question is the same", entry=entry)
     stages.append(("find", time.perf_counter()))
@@ -54,7 +54,7 @@ def decide(engine: Engine, request: Request, key: Key, now: float, stages: Stage
     reason = why_only_exact(engine, request)
     if reason or decider is None:
         return Decision(reason)
-    if not engine.ledger.has_vectors(key.partition, embedder.fingerprint, now):
+    if not engine.ledger.lookups.has_vectors(key.partition, embedder.fingerprint, now):
         return Decision(EMPTY_SCOPE)
     if not embedder.reads(request.question, engine.max_tokens):
         return Decision(_UNREADABLE)

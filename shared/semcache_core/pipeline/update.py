@@ -56,10 +56,10 @@ def _store(engine: Engine, request: Request, key: Key, answer: Answer, now: floa
     new = _new_entry(engine, request, key, admitted.response, text, answer, now)
     if too_large(engine, new):
         # an older answer goes: the app has a newer one, and would be served the older instead
-        engine.ledger.delete_exact(key.exact, now)
+        engine.ledger.entries.delete_exact(key.exact, now)
         return None
     _flush_before_eviction(engine)
-    entry_id = engine.ledger.insert(new, engine.limits)
+    entry_id = engine.ledger.entries.insert(new, engine.limits)
     _compare(engine, key, request.question, text, now)
     engine.background.written += 1
     return entry_id
@@ -156,7 +156,7 @@ def feedback(engine: Engine, entry_id: int, correct: bool, request: Request | No
     engine.telemetry.judged("feedback", correct)
     if served is None:  # the entry only ever answered its own question
         if not correct:
-            engine.ledger.delete(entry_id)
+            engine.ledger.entries.delete(entry_id)
         return
     verdict = Verdict(
         namespace=namespace,
@@ -175,7 +175,7 @@ def feedback(engine: Engine, entry_id: int, correct: bool, request: Request | No
 def _served_for(engine: Engine, entry_id: int, request: Request) -> ServedHit | None:
     """The hit by meaning of this entry for this request; None where the question is its own."""
     key, now = key_of(request, engine.settings.namespace), engine.clock()
-    entry = engine.ledger.find(key.exact, now)
+    entry = engine.ledger.lookups.find(key.exact, now)
     if entry is not None and entry.id == entry_id:
         return None
     for served in reversed(engine.verdicts.served_of(entry_id)):

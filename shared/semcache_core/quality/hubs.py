@@ -36,7 +36,7 @@ class HubFinder:
         asked = list({hit.asked for hit in self.verdicts.served_of(entry_id)})
         served_at = self.weights.similarity_at(self.threshold)
         if len(asked) >= MIN_ASKED and is_hub(self.embed(asked), served_at):
-            self.ledger.serve_only_exactly(entry_id, self.clock())
+            self.ledger.entries.serve_only_exactly(entry_id, self.clock())
             log.warning(
                 "semcache: entry %d answered %d questions that have little in common, and is from "
                 "now on served only exactly; look at it with `semcache inspect --entry %d`",

@@ -101,7 +101,7 @@ class Filler:
         it later: it scans what it does not name as indexed, so a crash in between costs a second
         write of the same vectors and never a missed entry.
         """
-        ids, vectors = self.ledger.vectors_after(
+        ids, vectors = self.ledger.lookups.vectors_after(
             partition, self.fingerprint, into.through, limit, self.dimension
         )
         if len(ids) < least:

@@ -11,7 +11,8 @@ from semcache_core.errors import (
     IndexUnavailableError,
 )
 from semcache_core.search.scan import ScanMemory
-from semcache_core.storage.ledger import Ledger, StoredEntry
+from semcache_core.storage.ledger import Ledger
+from semcache_core.storage.lookups import StoredEntry
 from semcache_core.types import Generation, NearestIndex, Vector
 
 log = logging.getLogger("semcache")
@@ -90,7 +91,9 @@ class Retriever:
             proposed = [entry_id for source in sources for entry_id in source]
             live = [
                 entry
-                for entry in self._ledger.live(proposed, partition, self.fingerprint, now, asked)
+                for entry in self._ledger.lookups.live(
+                    proposed, partition, self.fingerprint, now, asked
+                )
                 if len(entry.vector) == len(vector)  # else it was planted
             ]
             dead = set(proposed) - {entry.id for entry in live}

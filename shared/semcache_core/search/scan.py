@@ -114,7 +114,7 @@ class ScanMemory:
         if held is not None and held.start <= start:
             return True
         most = max(self._scan_limit, self._max_bytes // row_bytes)
-        return not self._ledger.has_more_vectors(partition, self._fingerprint, most, start)
+        return not self._ledger.lookups.has_more_vectors(partition, self._fingerprint, most, start)
 
     def rows(self, partition: bytes, start: int) -> PartitionRows:
         """All vectors of this partition with ids above `start`, the newest included."""
@@ -124,7 +124,7 @@ class ScanMemory:
             known = _EMPTY if held is None or held.start > start else held
             if known.start < start:
                 known = known.above(start)
-            ids, vectors = self._ledger.vectors_after(
+            ids, vectors = self._ledger.lookups.vectors_after(
                 partition,
                 self._fingerprint,
                 max(known.last, start),
