@@ -103,7 +103,7 @@ def test_writers_behind_a_lock_do_not_wait_for_each_other(
     """A thread whose turn does not come gives up as SQLite does, and does not queue for ever."""
     cache = bench.open()
     database: Any = cache._use().ledger._database
-    with database._turn_to_write(), pytest.raises(LedgerError, match="locked"):
+    with database._write_turn(), pytest.raises(LedgerError, match="locked"):
         cache.update(Request("a"), "b")
     assert cache.update(Request("a"), "b")
 

@@ -9,7 +9,7 @@ from fakes import WordEmbedder
 from semcache_core import Request, SemanticCache
 from semcache_core.decision import guard, scoring
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
-from semcache_core.storage.ledger import Ledger
+from semcache_core.storage.database import Database
 
 QUESTION = "where is the main office of this bank in Basel"
 SAME = "in Basel where is the main office of this bank"
@@ -27,8 +27,8 @@ class Steps:
         read_fast, read, apart = Ledger.read_fast, Ledger.read, guard.read
 
         def noted(kind: str, original: Any) -> Any:
-            def call(ledger: Ledger, query: Any, parameters: Any) -> Any:
-                rows = original(ledger, query, parameters)
+            def call(database: Database, query: Any, parameters: Any) -> Any:
+                rows = original(database, query, parameters)
                 steps.append((kind, str(query), len(rows)))
                 return rows
 
@@ -110,9 +110,9 @@ def test_no_statement_of_a_lookup_walks_over_another_tenant_s_rows(bench: Bench)
     cache.lookup(Request("who pays", namespace="me"))
     plans = []
     with sqlite3.connect(bench.path / "ledger.sqlite3") as connection:
-        for bare in database._compiled.values():
-            values = [bare.defaults.get(name) for name in bare.names]
-            plans += connection.execute(f"EXPLAIN QUERY PLAN {bare.sql}", values).fetchall()
+        for query in database._compiled.values():
+            values = [query.defaults.get(name) for name in query.names]
+            plans += connection.execute(f"EXPLAIN QUERY PLAN {query.sql}", values).fetchall()
     told = [plan[3] for plan in plans]
     assert len(told) >= 5
     assert not [one for one in told if one.startswith("SCAN") and "CONSTANT" not in one], told

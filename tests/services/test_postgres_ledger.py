@@ -374,7 +374,7 @@ def test_more_threads_than_connections_read_at_once(ledger: Ledger) -> None:
     for thread in threads:
         thread.join()
     assert failed == []
-    assert len(ledger._database._readers._connections._free) <= pg.READERS  # type: ignore[attr-defined]
+    assert len(ledger._database._readers._free) <= pg.READERS  # type: ignore[attr-defined]
 
 
 # -- processes -----------------------------------------------------------------------------------

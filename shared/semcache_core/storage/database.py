@@ -1,166 +1,220 @@
-"""What a ledger needs of a database, whichever it is."""
+"""The base class of both databases: reads, writes, connections, forks.
+
+`sqlite` and `postgres` say how a connection is made and what their errors mean.
+"""
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import sqlalchemy as sa
 
 from semcache_core.errors import LedgerError
 
 BUSY_SECONDS = 5
-"""How long a write waits for those of other processes."""
+"""How long a write waits for the writes of other threads, and then for those of other processes."""
+
+T = TypeVar("T")
 
 
-class Database(Protocol):
+class Database(ABC):
     """Connections to the tables of one ledger. Every method raises LedgerError when it fails.
 
-    `name` says which it is, without a password; `file` is None where it is not a file. `shared`:
-    other hosts may have it open. `displaced`: it was found that what was opened is not there any
-    more. `turn` is entered around the shortest read.
+    `name` names the database, without a password; `where` is the subject of an error. `file` is
+    None where it is not a file. `shared` says whether other hosts may have it open, `displaced`
+    whether `is_displaced` ever found that.
     """
 
-    @property
-    def name(self) -> str: ...
+    file: Path | None = None
+    shared = False
+    displaced = False
+    read_lock: AbstractContextManager[object] = nullcontext()
+    """Held around the shortest reads."""
 
-    @property
-    def file(self) -> Path | None: ...
+    _errors: ClassVar[tuple[type[Exception], ...]]
+    """What the driver, SQLAlchemy and the system raise; `_ledger_error` translates them."""
+    _fast_options: ClassVar[dict[str, Any]] = {}
+    """Keyword arguments of the driver's `execute`."""
 
-    @property
-    def shared(self) -> bool: ...
+    _engine: sa.Engine
+    _compiled: "CompiledQueries"
+    _readers: "Connections"
 
-    @property
-    def displaced(self) -> bool: ...
-
-    @property
-    def turn(self) -> AbstractContextManager[object, bool | None]: ...
+    def __init__(self, name: str, where: str) -> None:
+        self.name = name
+        self._where = where
+        self._write_lock = threading.Lock()
+        self._fork_gate = ForkGate()
 
     def read(self, query: Any, parameters: dict[str, Any]) -> Sequence[Any]:
         """The rows of one statement, in SQLAlchemy's types."""
-        ...
+
+        def once() -> Sequence[Any]:
+            with self._engine.connect() as connection:
+                return connection.execute(query, parameters).all()
+
+        return self._guarded(once)
 
     def read_fast(self, query: "sa.Select[Any]", parameters: dict[str, Any]) -> Sequence[Any]:
-        """The same by the driver's own cursor, for the queries of a lookup: what SQLAlchemy does
-        around each of them took three times as long as SQLite. Rows are the driver's: text of
-        type AnyText comes as bytes.
-        """
-        ...
+        """The rows of one of a lookup's statements, in the driver's types.
 
-    def write(self) -> AbstractContextManager[sa.Connection]:
-        """One transaction, alone in the ledger from its first statement until all can see what it
-        wrote, and durable when the block ends; an error undoes all of it.
+        Without SQLAlchemy, which took three times as long as SQLite itself. Text of type AnyText
+        comes as bytes.
         """
-        ...
+        compiled = self._compiled[query]
+        values = compiled.values(parameters)
+
+        def once() -> Sequence[Any]:
+            with self._readers.one() as connection:
+                rows = connection.execute(compiled.sql, values, **self._fast_options).fetchall()
+            return rows  # type: ignore[no-any-return]
+
+        return self._guarded(once)
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """One transaction: no other writes to the ledger from its first statement until everybody
+        can see what it wrote. It is durable when the block ends; an error undoes all of it.
+        """
+        with (
+            self._as_ledger_error(),
+            self._fork_gate,
+            self._write_turn(),
+            self._begin() as connection,
+        ):
+            yield connection
+            connection.commit()
 
     def is_displaced(self) -> bool:
         """Whether another file, or none, is now where this one was opened."""
-        ...
+        return False
 
+    @abstractmethod
     def bytes_used(self) -> int:
-        """Of the ledger and the index beside it; 0 in memory."""
-        ...
+        """Bytes of the ledger and of the index beside it; 0 in memory."""
 
     def shrink(self) -> bool:
-        """Give a little of the room that nothing needs back to the disk; whether there is more."""
-        ...
+        """Return some unused space to the disk; returns whether there is more."""
+        return False
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self._readers.close()
+        self._engine.dispose()
 
     def before_fork(self) -> None:
         """Leave nothing open in a child, until `after_fork` in the parent."""
-        ...
+        if self._fork_gate.shut():
+            self.close()
 
-    def after_fork(self) -> None: ...
+    def after_fork(self) -> None:
+        self._fork_gate.open()
+
+    @abstractmethod
+    def _begin(self) -> sa.Connection:
+        """A connection in a transaction that no other writer is in."""
+
+    @abstractmethod
+    def _ledger_error(self, error: Exception) -> LedgerError:
+        """One of `_errors` as an error that says what to do."""
+
+    def _connection_lost(self, error: Exception) -> bool:
+        """Whether asking again on a new connection may help."""
+        return False
+
+    def _guarded(self, once: Callable[[], T]) -> T:
+        try:
+            with self._fork_gate:
+                return self._again_if_lost(once)
+        except self._errors as error:
+            raise self._ledger_error(error) from error
+
+    def _again_if_lost(self, once: Callable[[], T]) -> T:
+        """The result of `once`; called again if its connection had ended, as all do when a server
+        restarts. For what changes nothing.
+        """
+        try:
+            return once()
+        except self._errors as error:
+            if not self._connection_lost(error):
+                raise
+        self.close()  # the other connections have ended with it
+        return once()
+
+    @contextmanager
+    def _as_ledger_error(self) -> Iterator[None]:
+        try:
+            yield
+        except self._errors as error:
+            raise self._ledger_error(error) from error
+
+    @contextmanager
+    def _write_turn(self) -> Iterator[None]:
+        """Threads queue here: SQLite's own wait sleeps up to 100 ms between tries.
+
+        Only as long as for another process: of ten threads behind its lock each would else wait for
+        all before it as well.
+        """
+        if not self._write_lock.acquire(timeout=BUSY_SECONDS):
+            raise LedgerError(
+                f"{self._where} is locked: other writes held it for over {BUSY_SECONDS} s; "
+                "try again, and see which writer takes so long"
+            )
+        try:
+            yield
+        finally:
+            self._write_lock.release()
 
 
 @dataclass(frozen=True)
 class CompiledQuery:
-    """A query in the driver's own words; `defaults` are the values that are part of the query."""
+    """A query in the SQL of one driver.
+
+    `names` are the parameters in the order of their marks, None for a driver that takes them by
+    name. `defaults` are the values that are part of the query.
+    """
 
     sql: str
-    names: tuple[str, ...]
+    names: tuple[str, ...] | None
     defaults: dict[str, Any]
 
-    @classmethod
-    def of(cls, query: "sa.Select[Any]", dialect: sa.Dialect) -> "CompiledQuery":
-        compiled: Any = query.compile(dialect=dialect)
-        return cls(compiled.string, tuple(compiled.positiontup or ()), compiled.params)
-
-    def row(self, parameters: dict[str, Any]) -> list[Any]:
-        """The values in the order of their marks, for a driver that takes them by position."""
+    def values(self, parameters: dict[str, Any]) -> "list[Any] | dict[str, Any]":
         values = {**self.defaults, **parameters}
-        return [values[name] for name in self.names]
+        return values if self.names is None else [values[name] for name in self.names]
 
 
 class CompiledQueries(dict["sa.Select[Any]", CompiledQuery]):
-    """Each query in the words of one dialect, compiled when it is first asked for."""
+    """Queries in the SQL of one dialect, each compiled at its first use."""
 
     def __init__(self, dialect: sa.Dialect) -> None:
         super().__init__()
         self._dialect = dialect
 
     def __missing__(self, query: "sa.Select[Any]") -> CompiledQuery:
-        bare = self[query] = CompiledQuery.of(query, self._dialect)
-        return bare
+        compiled: Any = query.compile(dialect=self._dialect)
+        names = tuple(compiled.positiontup or ()) if self._dialect.positional else None
+        found = self[query] = CompiledQuery(compiled.string, names, compiled.params)
+        return found
 
 
-@contextmanager
-def in_turn(lock: threading.Lock, late: Callable[[], Exception]) -> Iterator[None]:
-    """Hold `lock`, for which other threads are waited for no longer than other processes are."""
-    if not lock.acquire(timeout=BUSY_SECONDS):
-        raise late()
-    try:
-        yield
-    finally:
-        lock.release()
+class Connections:
+    """The driver's own connections for reads: as many as are in use, of which `most` are kept.
 
-
-def parsed_url(url: str) -> sa.URL:
-    """Of `ledger_url`; LedgerError, and no password in it, where that is no URL."""
-    try:
-        parsed = sa.make_url(url)
-        parsed.render_as_string()  # a URL that cannot be shown is none
-        return parsed
-    except (sa.exc.ArgumentError, ValueError):
-        _, at, after = url.rpartition("@")  # before it there may be a password
-        raise LedgerError(
-            f"ledger_url {'***@' if at else ''}{after[:60]!a} is not an SQLAlchemy URL; write "
-            "sqlite:////absolute/file.sqlite3 or postgresql+psycopg://user@host/database"
-        ) from None
-
-
-def unsupported(url: sa.URL) -> LedgerError:
-    """The error for a database that no ledger is kept in."""
-    return LedgerError(
-        f"ledger_url begins with {url.drivername}://, which is not supported; write "
-        "sqlite:////absolute/file.sqlite3 or postgresql+psycopg://user@host/database"
-    )
-
-
-class Closable(Protocol):
-    def close(self) -> None: ...
-
-
-C = TypeVar("C", bound=Closable)
-
-
-class Connections(Generic[C]):
-    """As many as are in use at the same time, of which up to `most` are kept.
-
-    One that an error was met on is closed. No lock: to take from a list and to append are atomic.
+    A connection on which an error occurred is closed. No lock: taking from a list and appending to
+    it are atomic.
     """
 
-    def __init__(self, connect: Callable[[], C], most: int) -> None:
+    def __init__(self, connect: Callable[[], Any], most: int) -> None:
         self._connect = connect
         self._most = most
-        self._free: list[C] = []
+        self._free: list[Any] = []
 
     @contextmanager
-    def one(self) -> Iterator[C]:
+    def one(self) -> Iterator[Any]:
         free = self._free
         try:
             connection = free.pop()
@@ -177,20 +231,20 @@ class Connections(Generic[C]):
             connection.close()
 
     def close(self) -> None:
-        """Close those that nobody uses; the others are closed when they are given back."""
+        """Close the unused ones; the others are closed after their use."""
         free, self._free = self._free, []
         for connection in free:
             connection.close()
 
 
-PATIENCE_SECONDS = 10.0
+FORK_WAIT_SECONDS = 10.0
 
 
 class ForkGate:
-    """Entered by every operation on a ledger; a fork shuts it, and waits for those inside.
+    """Entered by every operation on a ledger; a fork shuts it and waits for those inside.
 
-    A child made in the middle of an operation inherits SQLite's mutexes and its record of file
-    locks as they are at that moment, held for ever by a thread that the child does not have.
+    A child that is forked in the middle of an operation inherits SQLite's mutexes and its record of
+    file locks as they are, held forever by a thread that the child does not have.
     """
 
     def __init__(self) -> None:
@@ -216,12 +270,34 @@ class ForkGate:
                 self._changed.notify_all()
 
     def shut(self) -> bool:
-        """Let nobody in any more; whether everybody left in time (a fork must not hang)."""
+        """Let no operation in; returns whether all inside left in time (a fork must not hang)."""
         with self._changed:
             self._shut = True
-            return self._changed.wait_for(lambda: not self._inside, PATIENCE_SECONDS)
+            return self._changed.wait_for(lambda: not self._inside, FORK_WAIT_SECONDS)
 
     def open(self) -> None:
         with self._changed:
             self._shut = False
             self._changed.notify_all()
+
+
+def parsed_url(url: str) -> sa.URL:
+    """`ledger_url` as a URL; LedgerError, without a password in it, where it is none."""
+    try:
+        parsed = sa.make_url(url)
+        parsed.render_as_string()  # a URL that cannot be shown is none
+        return parsed
+    except (sa.exc.ArgumentError, ValueError):
+        _, at, after = url.rpartition("@")  # before it there may be a password
+        raise LedgerError(
+            f"ledger_url {'***@' if at else ''}{after[:60]!a} is not an SQLAlchemy URL; write "
+            "sqlite:////absolute/file.sqlite3 or postgresql+psycopg://user@host/database"
+        ) from None
+
+
+def unsupported(url: sa.URL) -> LedgerError:
+    """The error for a database that a ledger cannot be in."""
+    return LedgerError(
+        f"ledger_url begins with {url.drivername}://, which is not supported; write "
+        "sqlite:////absolute/file.sqlite3 or postgresql+psycopg://user@host/database"
+    )

@@ -180,7 +180,7 @@ class Ledger:
 
     def find(self, exact: bytes, now: float) -> Entry | None:
         """The live entry with this exact key."""
-        with self._database.turn:
+        with self._database.read_lock:
             rows = self.read_fast(_FIND, {"exact": exact, "now": now})
         return _entry(rows[0]) if rows else None
 

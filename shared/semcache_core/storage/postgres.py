@@ -2,16 +2,15 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
 from semcache_core.errors import LedgerError
 from semcache_core.storage import database
-from semcache_core.storage.database import CompiledQueries, Connections, ForkGate
+from semcache_core.storage.database import CompiledQueries, Connections, Database
 from semcache_core.storage.schema import metadata
 
 try:
@@ -49,8 +48,6 @@ _NETWORK = {
     "tcp_user_timeout": 1000 * SECONDS,
 }
 
-T = TypeVar("T")
-
 
 class _NotAgain(psycopg.OperationalError):
     """To ask a second time would only take as long once more."""
@@ -67,43 +64,41 @@ class _Connection(psycopg.Connection[Any]):
             raise _NotAgain(f"no answer within {SILENT_SECONDS:g} s") from error
 
 
-class _Readers:
-    """Connections for the queries of a lookup, out of no pool of SQLAlchemy's: see SqliteDatabase.
-
-    At most READERS: a server allows a hundred to all processes together.
-    """
+class _Readers(Connections):
+    """At most READERS connections: a server allows a hundred to all processes together."""
 
     def __init__(self, connect: Callable[[], _Connection]) -> None:
-        self._turns = threading.BoundedSemaphore(READERS)
-        self._connections = Connections(connect, READERS)
+        super().__init__(connect, READERS)
+        self._available = threading.BoundedSemaphore(READERS)
 
     @contextmanager
     def one(self) -> Iterator[_Connection]:
-        if not self._turns.acquire(timeout=SECONDS):
+        if not self._available.acquire(timeout=SECONDS):
             raise _NotAgain(f"{READERS} reads at once took over {SECONDS} s")
         try:
-            with self._connections.one() as connection:
+            with super().one() as connection:
                 yield connection
         finally:
-            self._turns.release()
-
-    def close(self) -> None:
-        self._connections.close()
+            self._available.release()
 
 
-class PostgresDatabase:
-    """See `Database`. Reads are one statement each, READ COMMITTED; a write is durable when it
-    returns, unless the server was told otherwise (`synchronous_commit`).
+class PostgresDatabase(Database):
+    """A `Database` on a server. A read is one statement, READ COMMITTED. A write is durable when it
+    returns, unless the server is configured otherwise (`synchronous_commit`).
 
-    Writers take turns over all hosts, by a lock that they hold from before an id is drawn until
+    The writers of all hosts take turns, by a lock that they hold from before an id is drawn until
     what they wrote can be seen: a reader that has seen id n will never find a lower one later. One
-    lock for the ledger, not one for each partition: evicting and forgetting touch many of them, in
+    lock for the ledger, not one for each partition: evicting and deleting change many of them, in
     any order, and would deadlock.
+
+    Space is not returned by `shrink`: the server's autovacuum does what can be done without
+    stopping others. A fork closes all connections: a child that used a socket of its parent's would
+    take answers meant for the parent, and one that closed it would say goodbye in its name.
     """
 
-    file: Path | None = None
     shared = True
-    displaced = False  # a server's tables stay where they are
+    _errors = (sa.exc.SQLAlchemyError, psycopg.Error, OSError)
+    _fast_options: ClassVar[dict[str, Any]] = {"binary": True}
 
     def __init__(self, url: sa.URL) -> None:
         if url.drivername == "postgresql":  # the driver that this means depends on SQLAlchemy
@@ -111,11 +106,8 @@ class PostgresDatabase:
         if url.get_driver_name() != "psycopg":
             raise database.unsupported(url)
         host = url.host or url.query.get("host") or ""
-        self.name = f"postgresql://{host}{f':{url.port}' if url.port else ''}/{url.database or ''}"
-        # no turns: while one waits for the network another can ask
-        self.turn: AbstractContextManager[object] = nullcontext()
-        self._write_lock = threading.Lock()
-        self._fork_gate = ForkGate()
+        name = f"postgresql://{host}{f':{url.port}' if url.port else ''}/{url.database or ''}"
+        super().__init__(name, f"the ledger {name}")
         self._spared_until = 0.0
         with self._as_ledger_error():
             self._engine = sa.create_engine(
@@ -135,39 +127,6 @@ class PostgresDatabase:
             self._arguments: dict[str, Any] = {**_NETWORK, **given, "options": options}
             self._readers = _Readers(self._connect)
 
-    def read(self, query: Any, parameters: dict[str, Any]) -> Sequence[Any]:
-        def once() -> Sequence[Any]:
-            with self._engine.connect() as connection:
-                return connection.execute(query, parameters).all()
-
-        with self._as_ledger_error(), self._fork_gate:
-            return self._again_if_lost(once)
-
-    def read_fast(self, query: "sa.Select[Any]", parameters: dict[str, Any]) -> Sequence[Any]:
-        bare = self._compiled[query]
-        values = {**bare.defaults, **parameters}
-
-        def once() -> Sequence[Any]:
-            with self._readers.one() as connection:
-                return connection.execute(bare.sql, values, binary=True).fetchall()
-
-        with self._as_ledger_error(), self._fork_gate:
-            return self._again_if_lost(once)
-
-    @contextmanager
-    def write(self) -> Iterator[sa.Connection]:
-        with (
-            self._as_ledger_error(),
-            self._fork_gate,
-            database.in_turn(self._write_lock, _writes_take_long),
-            self._again_if_lost(self._begun) as connection,
-        ):
-            yield connection
-            connection.commit()
-
-    def is_displaced(self) -> bool:
-        return False
-
     def bytes_used(self) -> int:
         """Of the ledger's tables with their indexes; of an index on another server nothing."""
         sizes = (
@@ -175,23 +134,6 @@ class PostgresDatabase:
             for name in metadata.tables
         )
         return sum(map(int, self.read(sa.select(*sizes), {})[0]))
-
-    def shrink(self) -> bool:
-        return False  # the server's own autovacuum does what can be done without stopping others
-
-    def close(self) -> None:
-        self._readers.close()
-        self._engine.dispose()
-
-    def before_fork(self) -> None:
-        """A child that used a socket of its parent's would take answers meant for the parent; one
-        that closed it would say goodbye in its name.
-        """
-        if self._fork_gate.shut():
-            self.close()
-
-    def after_fork(self) -> None:
-        self._fork_gate.open()
 
     def _connect(self) -> _Connection:
         started = time.monotonic()
@@ -205,7 +147,7 @@ class PostgresDatabase:
                 self._spared_until = now + SPARED_SECONDS
             raise _NotAgain(str(error)) from None
 
-    def _begun(self) -> sa.Connection:
+    def _open_transaction(self) -> sa.Connection:
         connection = self._engine.connect()
         driver: Any = connection.connection.driver_connection
         try:
@@ -216,45 +158,27 @@ class PostgresDatabase:
             raise
         return connection
 
-    def _again_if_lost(self, once: Callable[[], T]) -> T:
-        """What `once` gives; asked a second time if its connection had ended, as all do when the
-        server is restarted. For what changes nothing.
-        """
-        try:
-            return once()
-        except (psycopg.Error, sa.exc.DBAPIError) as error:
-            cause = getattr(error, "orig", None) or error
-            if not _has_ended(cause):
-                raise
-            self.close()  # the others have ended with it
-            return once()
+    def _begin(self) -> sa.Connection:
+        return self._again_if_lost(self._open_transaction)
 
-    @contextmanager
-    def _as_ledger_error(self) -> Iterator[None]:
-        try:
-            yield
-        except (sa.exc.SQLAlchemyError, psycopg.Error, OSError) as error:
-            origin = getattr(error, "orig", None) or error
-            # not the details, which may quote a row
-            told = origin.diag.message_primary if isinstance(origin, psycopg.Error) else None
-            cause = " ".join((told or str(origin)).split())
-            raise LedgerError(f"the ledger {self.name} failed: {cause}; {_fix(cause)}") from error
+    def _connection_lost(self, error: Exception) -> bool:
+        cause = getattr(error, "orig", None) or error
+        if isinstance(cause, _NotAgain) or not isinstance(cause, psycopg.OperationalError):
+            return False
+        if cause.sqlstate is not None:
+            return cause.sqlstate in _ENDED
+        return cause.pgconn is None or cause.pgconn.status == psycopg.pq.ConnStatus.BAD
 
-
-def _writes_take_long() -> _NotAgain:
-    return _NotAgain(f"the writes before this one took over {database.BUSY_SECONDS} s")
-
-
-def _has_ended(error: BaseException) -> bool:
-    if isinstance(error, _NotAgain) or not isinstance(error, psycopg.OperationalError):
-        return False
-    if error.sqlstate is not None:
-        return error.sqlstate in _ENDED
-    return error.pgconn is None or error.pgconn.status == psycopg.pq.ConnStatus.BAD
+    def _ledger_error(self, error: Exception) -> LedgerError:
+        origin = getattr(error, "orig", None) or error
+        # not the details, which may quote a row
+        primary = origin.diag.message_primary if isinstance(origin, psycopg.Error) else None
+        cause = " ".join((primary or str(origin)).split())
+        return LedgerError(f"{self._where} failed: {cause}; {_fix(cause)}")
 
 
 def _fix(cause: str) -> str:
-    if "lock timeout" in cause or "before this one" in cause:
+    if "lock timeout" in cause:
         return f"other writers held it for over {database.BUSY_SECONDS} s"
     if "permission denied" in cause or "no schema" in cause:
         return "let this role create tables in its schema, or create the ledger as one that may"
