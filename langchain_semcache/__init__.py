@@ -1,4 +1,11 @@
-"""SemanticCache in LangChain: as its cache, in front of a chat model, and in an agent."""
+"""semcache for LangChain: as its cache, in front of a chat model, and in an agent.
+
+- `cache`: SemanticLLMCache, for `set_llm_cache` or a model's `cache=`
+- `chat_model`: CachedChatModel, around one chat model; streams too
+- `middleware`: SemanticCacheMiddleware, for agents
+- `verifier`: ChatVerifier, a chat model as the judge of hits
+- `langgraph`: a cache key for the nodes of a graph
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +28,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # langchain's agents are an extra of their own, and slow to import
+    # langchain's agents are a separate extra, and slow to import
     if name != "SemanticCacheMiddleware":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from langchain_semcache.middleware import SemanticCacheMiddleware

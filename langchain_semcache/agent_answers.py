@@ -1,4 +1,4 @@
-"""Which tools were called in a conversation, for `UncachedTools`."""
+"""An agent's model call: its tools and response format as JSON, and its answer as JSON text."""
 
 import json
 from collections.abc import Sequence
@@ -27,12 +27,12 @@ from langchain_semcache.serialization import (
 
 
 def tools_called_in(messages: Sequence[BaseMessage]) -> set[str]:
-    """The names of all tools called in `messages`, by the agent or by the provider."""
+    """Return the names of all tools called in `messages`, by the agent or by the provider."""
     return set[str]().union(*map(_named_in, messages))
 
 
 def tools_run_inside(answer: Sequence[BaseMessage]) -> set[str]:
-    """Of those that the provider ran to make `answer`; a call that it asks for runs later."""
+    """Return the names of the tools that the provider ran; the calls in `answer` run later."""
     messages = [message for message in answer if isinstance(message, AIMessage)]
     return set[str]().union(*(_names_in_blocks(one) - _names_of_calls(one) for one in messages))
 
@@ -48,34 +48,34 @@ def _names_of_calls(message: AIMessage) -> set[str]:
 
 
 def _names_in_blocks(message: AIMessage) -> set[str]:
-    """As OpenAI (type `web_search_call`) and Anthropic (a name) say what they ran themselves."""
+    """The tools that OpenAI (type `web_search_call`) or Anthropic (a name) ran themselves."""
     blocks = [block for block in message.content if isinstance(block, dict)]
     by_type = {str(block.get("type")).removesuffix("_call") for block in blocks}
     return by_type | {str(block["name"]) for block in blocks if "name" in block}
 
 
 How = Literal["tool", "provider"]
-"""A structured answer came as a call of a made-up tool, or as the JSON text of the message."""
+"""A structured answer is a call of an artificial tool, or the JSON text of the message."""
 
 
 def describe_tools(tools: Sequence[Any]) -> list[Any]:
-    """Everything a model is told about its tools, as JSON: names, descriptions, arguments.
+    """Return all that a model sees of its tools, as JSON: names, descriptions, arguments.
 
-    Raises SemcacheError for a tool that holds something else than JSON.
+    Raises SemcacheError for a tool that is not JSON.
     """
     return [_as_json("a tool", _tool(tool)) for tool in tools]
 
 
 def describe_choice(tool_choice: Any) -> Any:
-    """`tool_choice` as it is; raises SemcacheError when it is no JSON."""
+    """Return `tool_choice`; raises SemcacheError when it is not JSON."""
     return _as_json("tool_choice", tool_choice)
 
 
 def describe_format(response_format: Any) -> Any:
-    """A response format as JSON: its kind and its fields, not only its class's name.
+    """Return a response format as JSON: its kind and its fields, not only its class's name.
 
     Raises SemcacheError for a dict without a title: langchain gives it another name each time, and
-    an answer that calls the made-up tool by an old name would lead an agent astray.
+    an agent does not know the artificial tool by an old name.
     """
     if response_format is None:
         return None
@@ -86,9 +86,9 @@ def describe_format(response_format: Any) -> Any:
 
 
 def structured_answer(message: AIMessage, response_format: Any, how: How) -> Any:
-    """The structured response that is in `message`, made and checked by the schema as it is now.
+    """Make the structured response in `message`, checked by the present schema.
 
-    Raises ValueError when the schema does not take it.
+    Raises ValueError when the schema does not accept it.
     """
     specs = _specs(response_format)
     if how == "provider":
@@ -100,7 +100,7 @@ def structured_answer(message: AIMessage, response_format: Any, how: How) -> Any
 
 
 def _tool(tool: Any) -> Any:
-    if isinstance(tool, dict):  # a provider's own, or already a schema
+    if isinstance(tool, dict):  # the provider's own tool, or a schema
         return tool
     return [convert_to_openai_tool(tool), getattr(tool, "extras", None)]
 
@@ -110,7 +110,7 @@ def _is_strategy(response_format: Any) -> bool:
 
 
 def _specs(response_format: Any) -> list[Any]:
-    """One for each schema that an answer may have."""
+    """Return a spec for each schema that an answer may have."""
     if isinstance(response_format, ProviderStrategy):
         return [response_format.schema_spec]
     if isinstance(response_format, ToolStrategy):
@@ -140,7 +140,7 @@ def _as_json(what: str, value: Any) -> Any:
 
 
 def generations_of(response: ModelResponse[Any]) -> list[ChatGeneration]:
-    """The model's own message; what langchain made of it is no part. Empty where it is missing."""
+    """Return the model's own message, without what langchain made of it; empty if it is missing."""
     return [
         ChatGeneration(message=message)
         for message in response.result[:1]
@@ -149,15 +149,15 @@ def generations_of(response: ModelResponse[Any]) -> list[ChatGeneration]:
 
 
 def asks_for_tools(response: ModelResponse[Any]) -> bool:
-    """Whether the answer calls a tool, also a made-up one for structured output."""
+    """Whether the answer calls a tool, also an artificial one for structured output."""
     return calls_tools(generations_of(response))
 
 
 def dump_answer(response: ModelResponse[Any], response_format: Any) -> str | None:
-    """JSON text; None for what must not be repeated, or could not be rebuilt just as it is.
+    """Return JSON text; None for an answer that must not be repeated, or cannot be rebuilt equal.
 
-    Only the model's message and the results it was given are stored, never the structured
-    response: that is an object of the app, made again from the message by the app's own schema.
+    The model's message and its tool results are stored, not the structured response: this is an
+    object of the app, made again from the message by the app's schema.
     """
     generations = generations_of(response)
     if not is_storable(generations) or _is_unfinished(response, response_format):
@@ -174,9 +174,9 @@ def dump_answer(response: ModelResponse[Any], response_format: Any) -> str | Non
 
 
 def load_answer(text: str, response_format: Any, hit: Hit | None = None) -> ModelResponse[Any]:
-    """What `dump_answer` was given, with fresh ids throughout, marked as `hit`.
+    """Read what `dump_answer` wrote, with fresh ids, marked as `hit`.
 
-    Raises an error when the text is something else, or the schema no longer takes the answer.
+    Raises an error for any other text, or when the schema no longer accepts the answer.
     """
     stored = json.loads(text)
     generations = load_generations(stored["answer"])
@@ -198,14 +198,14 @@ def load_answer(text: str, response_format: Any, hit: Hit | None = None) -> Mode
 
 
 def _is_unfinished(response: ModelResponse[Any], response_format: Any) -> bool:
-    """A structured response was asked for and what came is none: langchain will ask again."""
+    """Whether a requested structured response is missing: langchain will ask again."""
     if response_format is None or response.structured_response is not None:
         return False
     return len(response.result) > 1 or not asks_for_tools(response)
 
 
 def _result(message: BaseMessage, other: BaseMessage) -> list[Any] | None:
-    """A tool result as [which call of `message`, fields]; None for any other message."""
+    """Return a tool result as [index of the call, fields]; None for any other message."""
     ids = [call["id"] for call in message.tool_calls] if isinstance(message, AIMessage) else []
     if not isinstance(other, ToolMessage) or ids.count(other.tool_call_id) != 1:
         return None
@@ -214,7 +214,7 @@ def _result(message: BaseMessage, other: BaseMessage) -> list[Any] | None:
 
 
 def _rebuilds(text: str, response: ModelResponse[Any], response_format: Any) -> bool:
-    """Whether a hit would be what the app got now, but for its ids."""
+    """Whether a hit would equal `response`, except for the ids."""
     rebuilt = load_answer(text, response_format)
     ids = {"id", "tool_call_id"}
     return bool(rebuilt.structured_response == response.structured_response) and [

@@ -47,15 +47,15 @@ class SemanticLLMCache(BaseCache):
     """For `set_llm_cache(SemanticLLMCache())`, or one model's `cache=`.
 
     Takes the keyword arguments of `SemanticCache`, or `cache=` an open one to share. `split` finds
-    the question inside a user text. `namespace` is the tenant: a text, or a callable that gives
-    the present call's; without it `config["configurable"]["semcache_namespace"]` is, and else the
-    cache's own. `writer` is who of the tenant asks (`Request.writer`), a text or a callable too.
-    `normalise_system` takes out of system texts, for the comparison only, what may differ, such as
+    the question inside a user text. `namespace` is the tenant: a text, or a function that returns
+    the present one. The default is `config["configurable"]["semcache_namespace"]`, or the cache's
+    own. `writer` is the user who asks (`Request.writer`), a text or a function too.
+    `normalise_system` removes from system texts, for the comparison only, what may differ, such as
     a date.
 
-    It fails open: an error of the cache is a miss, counted in `stats().failures` and logged once.
-    A response that was cut short, refused or is empty is not stored; one that calls tools is
-    served to the very same conversation only. `clear` forgets this cache's namespace.
+    Fails open: an error of the cache is a miss, counted in `stats().failures` and logged once. A
+    response that was cut short, refused or is empty is not stored. A response that calls tools is
+    served to the same conversation only. `clear` forgets this cache's namespace.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class SemanticLLMCache(BaseCache):
         self._reader = RequestReader(self.cache, split, namespace, normalise_system, writer)
 
     def lookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
-        """The stored generations, as new objects with fresh ids, or None."""
-        return _noted(self._lookup(prompt, llm_string, calling_model()))
+        """Return the stored generations, as new objects with fresh ids, or None."""
+        return _served(self._lookup(prompt, llm_string, calling_model()))
 
     def update(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
         """Store generations, unless they must not be repeated."""
@@ -90,11 +90,11 @@ class SemanticLLMCache(BaseCache):
 
     async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """See `lookup`."""
-        model = calling_model()  # here: a thread has another stack
+        model = calling_model()  # not in the thread, which has another stack
         found = None
         with self.cache.failing_open("lookup"):
             found = await self.cache.in_thread(self._lookup, prompt, llm_string, model)
-        return _noted(found)
+        return _served(found)
 
     async def aupdate(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
         """See `update`."""
@@ -112,9 +112,9 @@ class SemanticLLMCache(BaseCache):
     ) -> Explanation:
         """Why `lookup` would hit or miss: `prompt` is `dumps(messages)`, or a text model's prompt.
 
-        `model` is the one that asks, needed where `llm_string` does not tell all about it (the
-        cache itself finds it on the stack). Raises SemcacheError when the cache cannot tell what
-        is asked, or cannot be read: an explanation of nothing would mislead.
+        `model` is the one that asks. It is needed where `llm_string` does not show all its
+        parameters; the cache itself finds it on the stack. Raises SemcacheError when the call is
+        not cached, or the cache cannot be read.
         """
         whole = model is not None or read_llm_string(llm_string).whole
         request = self._reader.read(prompt, llm_string, model) if whole else None
@@ -161,7 +161,8 @@ class SemanticLLMCache(BaseCache):
                 self.cache.update(stored, text, answer=answer, usage=usage)
 
 
-def _noted(found: tuple[Hit, list[Generation]] | None) -> list[Generation] | None:
-    """The generations; in the caller's own context, for a thread has another one."""
-    set_last_hit(None if found is None else found[0])
-    return None if found is None else found[1]
+def _served(found: tuple[Hit, list[Generation]] | None) -> list[Generation] | None:
+    """Set `last_hit()` in the caller's context, as a thread has another one."""
+    hit, generations = found or (None, None)
+    set_last_hit(hit)
+    return generations

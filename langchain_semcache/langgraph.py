@@ -1,4 +1,4 @@
-"""The key of a LangGraph node's cache, of which ids and token counts are no part."""
+"""A cache key for LangGraph nodes that ignores message ids and token counts."""
 
 import logging
 import pickle
@@ -20,7 +20,7 @@ from langchain_semcache.request import namespace_in, read_prompt
 
 log = logging.getLogger("semcache")
 
-# What dumping an object raises when it is a lock, a lambda, a client ... or endless.
+# What dumping raises for a lock, a lambda, a client or an endless object.
 _UNCOMPARABLE = (
     AttributeError,
     NotImplementedError,
@@ -30,20 +30,20 @@ _UNCOMPARABLE = (
     ValueError,
     pickle.PicklingError,
 )
-_FRAMES = 8  # between LangGraph and this: the app may wrap `cache_key`
+_FRAMES = 8  # searched for LangGraph's: the app may wrap `cache_key`
 
 
 def cache_key(*args: Any, **kwargs: Any) -> str:
     """For `CachePolicy(key_func=cache_key)`: equal for equal inputs of a node or task.
 
-    Of messages, what changes without changing what is asked does not count: message ids, usage,
-    response metadata, the call ids' values, artifacts. All else does, other state and the tenant in
-    `config["configurable"]["semcache_namespace"]` included. Matches are exact: LangGraph shows its
-    cache nothing but this digest. It keeps the entries of each node function apart, but not those
-    of two models that the same function asks: put the model's name into the state then.
+    In messages, these do not count: message ids, usage, response metadata, the values of call ids,
+    artifacts. All else does, also other state and the tenant in
+    `config["configurable"]["semcache_namespace"]`. Matches are exact, as LangGraph shows its cache
+    only this digest. It separates the entries of node functions, but not those of two models that
+    one function asks: put the model's name into the state then.
 
-    What cannot be compared, or a tenant of a wrong type, gives a key of its own, so that nothing
-    is shared; each such error is logged once.
+    An input that cannot be compared, or a tenant of a wrong type, gets a unique key, so that
+    nothing is shared. Each such error is logged once.
     """
     try:
         return digest(["langgraph", namespace_in(_present_config()), _canonical([args, kwargs])])
@@ -53,7 +53,7 @@ def cache_key(*args: Any, **kwargs: Any) -> str:
 
 
 def _canonical(value: Any) -> Any:
-    """`value` as JSON in which unequal values differ, so types are told apart."""
+    """Return `value` as JSON in which unequal values differ, also by their type."""
     is_plain = value is None or isinstance(value, bool | int | float | str)
     if is_plain and not isinstance(value, Enum):
         return value
@@ -85,11 +85,11 @@ def _conversation(messages: Any) -> Any:
 
 
 def _present_config() -> Mapping[str, Any]:
-    """The config of the run that asks for a key.
+    """Return the config of the run that asks for a key.
 
-    LangGraph neither hands it to a `key_func` nor, for a graph that nothing else runs, makes it
-    the context's: it is found on the stack, a variable of the caller in every release since 1.0.
-    Raises SemcacheError when LangGraph asks and shows none: the tenant must not be guessed.
+    LangGraph does not pass it to a `key_func`, and for an outermost graph it is not in the context.
+    So it is read from the stack: it is a local variable of the caller in all releases since 1.0.
+    Raises SemcacheError when LangGraph is the caller and has none: the tenant must not be guessed.
     """
     frame = sys._getframe(2)
     by_langgraph = False

@@ -83,20 +83,21 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
     """For `create_agent(..., middleware=[..., SemanticCacheMiddleware()])`: put it last.
 
     Takes the keyword arguments of `SemanticLLMCache`. The first model call of a human turn may be
-    served by meaning. Once anything follows the last human message, only the very same
-    conversation is served, and so is an answer that calls tools, with fresh call ids: the tools
-    run each time.
+    served by meaning. Once a message follows the last human one, only the same conversation is
+    served. An answer that calls tools is also served to the same conversation only, with fresh call
+    ids: the tools run each time.
 
-    All that the model is told must be equal: model, parameters, system prompt, earlier messages,
-    the schemas of tools and response format. What it is not told, such as other state, is not
-    compared. `uncached_tools` names tools whose results differ from call to call: nothing after a
-    call of one is cached, in that turn and in later ones that still show it. `normalise_system`
-    takes out of the system prompt, for the comparison only, what may differ, such as a date.
+    All that the model sees must be equal: model, parameters, system prompt, earlier messages, the
+    schemas of tools and response format. Other state is not compared. `uncached_tools` names tools
+    whose results differ from call to call: nothing after a call of one is cached, in that turn and
+    in later ones that still show it. `normalise_system` removes from the system prompt, for the
+    comparison only, what may differ, such as a date.
 
-    A hit that is audited is served at once, and the model asked in the background (`audit_rate`).
+    A hit that is audited is served at once, and the model is asked in the background
+    (`audit_rate`).
 
-    Middleware behind this one could change the request unseen, so then nothing is cached. An error
-    of the cache is a miss, counted in `stats().failures`; an error of the model passes as itself.
+    Middleware after this one could change the request unseen, so then nothing is cached. An error
+    of the cache is a miss, counted in `stats().failures`. An error of the model is passed on.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
         self._audits = Audits(self.cache)
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Call) -> Response:
-        """The remembered answer to this step of the agent, else the model's."""
+        """Return the stored answer to this step of the agent, else the model's."""
         looked = _Looked() if self._is_blind(handler) else self._look(request)
         set_last_hit(looked.hit)
         if looked.answer is not None and looked.hit is not None:
@@ -162,8 +163,8 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
     def explain(self, request: ModelRequest[Any]) -> Explanation:
         """Why this call would hit or miss. Raises SemcacheError where it is not cached at all.
 
-        Ask from inside the agent's run, such as a middleware's hook, where the run's config names
-        the tenant, or where the agent has a name: that is part of the call too.
+        Call it inside the agent's run, such as in a hook of a middleware, where the run's config
+        names the tenant, or where the agent has a name, which is part of the call too.
         """
         asked = self._read(request)
         if asked is None:
@@ -209,19 +210,19 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
         await self.cache.in_thread(self._judge, asked, request, response)
 
     def _judge(self, asked: Request, request: ModelRequest[Any], response: Response) -> None:
-        """Compare what was served with what the model says, if that is words and storable."""
+        """Compare the served answer with the model's, if that is words and storable."""
         said = plain_text(generations_of(response))
         if said is not None and self._text(request, response) is not None:
             self.cache.audited(asked, said)
 
     def _text(self, request: ModelRequest[Any], response: Response) -> str | None:
-        """The response as it is stored; None for what is not."""
+        """Return the response as it is stored; None for one that is not."""
         if self._uncached.among(tools_run_inside(response.result)):
             return None
         return dump_answer(response, request.response_format)
 
     def _read(self, request: ModelRequest[Any]) -> Request | None:
-        """None when this call is not cached."""
+        """Return the request, None when this call is not cached."""
         model = request.model
         if not isinstance(model, BaseChatModel):
             self.cache.warn_once(
@@ -245,7 +246,7 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
         return replace(asked, scope=digest(["agent", asked.scope, *told]))
 
     def _is_blind(self, handler: Call | AsyncCall) -> bool:
-        """Whether other middleware follows: what it changes in the request would go unseen."""
+        """Whether other middleware follows, which could change the request unseen."""
         by_langchain = getattr(handler, "__module__", None) == "langchain.agents.factory"
         if not by_langchain or handler.__name__.startswith("_execute_model"):
             return False
@@ -258,7 +259,7 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
         return True
 
     def _lacks_config(self) -> bool:
-        """Before Python 3.11, async code is not shown the config that names the tenant."""
+        """Whether the config with the tenant is hidden: in async code before Python 3.11."""
         if not self._tenant_by_config or sys.version_info >= (3, 11):
             return False
         if var_child_runnable_config.get() is not None:
@@ -276,7 +277,7 @@ def _unobserved(request: ModelRequest[Any]) -> ModelRequest[Any]:
 
 
 def _prompt(request: ModelRequest[Any]) -> str:
-    """The whole conversation, as LangChain would show it to a cache."""
+    """Return the whole conversation, as LangChain shows it to a cache."""
     system = [] if request.system_message is None else [request.system_message]
     messages: list[BaseMessage] = [*system, *request.messages]
     return dumps(messages)

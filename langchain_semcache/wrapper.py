@@ -1,4 +1,4 @@
-"""A model inside a chain replaced by another, as in what `bind_tools` gives."""
+"""A chat model around another one, which answers questions about itself as that one does."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,46 +18,21 @@ from pydantic import SkipValidation, model_validator
 from semcache_core import SemcacheError
 from typing_extensions import Self
 
-Replace = Callable[[BaseChatModel], BaseChatModel]
-
-
-def rewired(chain: Runnable[Any, Any], replace: Replace) -> Runnable[Any, Any]:
-    """`chain` with `replace(model)` for each chat model in it; `chain` itself is left as it is.
-
-    What a function closes over cannot be seen: a model in there stays.
-    """
-    if isinstance(chain, BaseChatModel):
-        return replace(chain)
-    if isinstance(chain, RunnableBindingBase):
-        return chain.model_copy(update={"bound": rewired(chain.bound, replace)})
-    if isinstance(chain, RunnableSequence):
-        first, *middle, last = (rewired(step, replace) for step in chain.steps)
-        return chain.model_copy(update={"first": first, "middle": middle, "last": last})
-    if isinstance(chain, RunnableParallel):
-        steps = {name: rewired(step, replace) for name, step in chain.steps__.items()}
-        return chain.model_copy(update={"steps__": steps})
-    if isinstance(chain, RunnableWithFallbacks):
-        others = [rewired(other, replace) for other in chain.fallbacks]
-        first = rewired(chain.runnable, replace)
-        return chain.model_copy(update={"runnable": first, "fallbacks": others})
-    return chain
-
-
 OWN_ARGUMENT = "semcache_call"
-"""Handed down with the arguments of a call, and never to the model."""
+"""An argument of a call that is never passed to the inner model."""
 
 
 class DelegatingChatModel(BaseChatModel):
-    """Answers every question about itself as the model in it does.
+    """Has the name, parameters, tools and token counts of the model in it.
 
-    Runs are traced under that model's name and parameters, and only once: its `_generate` and
-    `_stream` are called, not its `invoke`.
+    A call is one traced run, with that model's name and parameters: its `_generate` and `_stream`
+    are called, not its `invoke`.
     """
 
     model: SkipValidation[BaseChatModel]
 
     @model_validator(mode="after")
-    def _take_after_the_model(self) -> Self:
+    def _copy_from_model(self) -> Self:
         inner = self.model
         check_model(inner)
         self.callbacks = _joined(inner.callbacks, self.callbacks)
@@ -68,7 +43,7 @@ class DelegatingChatModel(BaseChatModel):
         self.profile = self.profile or inner.profile
         return self
 
-    if not TYPE_CHECKING:  # a type checker would take every misspelt name for one of the model's
+    if not TYPE_CHECKING:  # else every misspelt name would exist for a type checker
 
         def __getattr__(self, name: str) -> Any:
             try:
@@ -81,7 +56,7 @@ class DelegatingChatModel(BaseChatModel):
 
     @property
     def model_name(self) -> str:
-        """Whatever field the model has its name in. Agents look here, and at `model` otherwise."""
+        """The model's name, from any field that holds it; agents read this."""
         names = (getattr(self.model, field, None) for field in ("model_name", "model", "model_id"))
         return next((name for name in names if name and isinstance(name, str)), self._llm_type)
 
@@ -102,7 +77,7 @@ class DelegatingChatModel(BaseChatModel):
         return self.model.lc_attributes
 
     def to_json(self) -> Any:
-        """The model's: read back, a chain has it without its cache."""
+        """The inner model's: a chain that is loaded again has the model without a cache."""
         return self.model.to_json()
 
     def get_token_ids(self, text: str) -> list[int]:
@@ -134,20 +109,20 @@ class DelegatingChatModel(BaseChatModel):
         return rewired(self.model.with_structured_output(schema, **kwargs), self._around)
 
     def _around(self, model: BaseChatModel) -> BaseChatModel:
-        """This, around `model`: itself, or a copy of it with something set."""
+        """Return this model around `model`, which may be a changed copy of the inner one."""
         return self if model is self.model else self.model_copy(update={"model": model})
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         return self.model._get_llm_string(stop=stop, **kwargs)
 
     def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
-        return self.model._get_invocation_params(stop=stop, **_of_the_model(kwargs))
+        return self.model._get_invocation_params(stop=stop, **_without_own(kwargs))
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
-        return self.model._get_ls_params(stop=stop, **_of_the_model(kwargs))
+        return self.model._get_ls_params(stop=stop, **_without_own(kwargs))
 
     def _get_ls_params_with_defaults(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
-        return self.model._get_ls_params_with_defaults(stop=stop, **_of_the_model(kwargs))
+        return self.model._get_ls_params_with_defaults(stop=stop, **_without_own(kwargs))
 
     def _combine_llm_outputs(self, _llm_outputs: list[dict[str, Any] | None], /) -> dict[str, Any]:
         return self.model._combine_llm_outputs(_llm_outputs)
@@ -156,12 +131,12 @@ class DelegatingChatModel(BaseChatModel):
         off = self.disable_streaming
         if off is True or (off == "tool_calling" and kwargs.get("tools")):
             return False
-        return self.model._should_stream(**_of_the_model(kwargs))
+        return self.model._should_stream(**_without_own(kwargs))
 
     def _should_use_protocol_streaming(self, **kwargs: Any) -> bool:
-        # LangChain would make the events from our `_stream`, whatever the model has in its place
+        # LangChain makes the events from our `_stream`, even if the model has its own method
         streams = self._should_stream(**{**kwargs, "stream": True})
-        return streams and self.model._should_use_protocol_streaming(**_of_the_model(kwargs))
+        return streams and self.model._should_use_protocol_streaming(**_without_own(kwargs))
 
 
 def check_model(model: object) -> None:
@@ -174,16 +149,38 @@ def check_model(model: object) -> None:
 
 
 def unobserved(model: BaseChatModel) -> BaseChatModel:
-    """`model` for a call that is none of the app's own: without the caches around it and in it,
-    and without its callbacks.
-    """
+    """Return `model` for a call outside the app's run: without any cache, and without callbacks."""
     while isinstance(model, DelegatingChatModel):
         model = model.model
     # False, not None, which means LangChain's global cache
     return model.model_copy(update={"cache": False, "callbacks": None})
 
 
-def _of_the_model(kwargs: dict[str, Any]) -> dict[str, Any]:
+def rewired(
+    chain: Runnable[Any, Any], replace: Callable[[BaseChatModel], BaseChatModel]
+) -> Runnable[Any, Any]:
+    """Return a copy of `chain` with `replace(model)` for each chat model in it.
+
+    A model in the closure of a function cannot be seen, and stays.
+    """
+    if isinstance(chain, BaseChatModel):
+        return replace(chain)
+    if isinstance(chain, RunnableBindingBase):
+        return chain.model_copy(update={"bound": rewired(chain.bound, replace)})
+    if isinstance(chain, RunnableSequence):
+        first, *middle, last = (rewired(step, replace) for step in chain.steps)
+        return chain.model_copy(update={"first": first, "middle": middle, "last": last})
+    if isinstance(chain, RunnableParallel):
+        steps = {name: rewired(step, replace) for name, step in chain.steps__.items()}
+        return chain.model_copy(update={"steps__": steps})
+    if isinstance(chain, RunnableWithFallbacks):
+        others = [rewired(other, replace) for other in chain.fallbacks]
+        first = rewired(chain.runnable, replace)
+        return chain.model_copy(update={"runnable": first, "fallbacks": others})
+    return chain
+
+
+def _without_own(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name != OWN_ARGUMENT}
 
 

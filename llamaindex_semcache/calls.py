@@ -16,7 +16,7 @@ from llama_index.core.base.llms.types import (
 )
 from semcache_core.adapters import ModelCall, pieces
 
-from llamaindex_semcache.request import Call
+from llamaindex_semcache.request import Question
 from llamaindex_semcache.serialization import Response, calls_in, ending_so_far, said_once, worst
 
 _OF_AN_ITEM = "thinking_delta"  # what `additional_kwargs` tell of one item of a stream only
@@ -33,38 +33,38 @@ async def closed_after(given: object) -> AsyncIterator[None]:
             await close()
 
 
-def _chat(call: Call) -> Generator[ChatResponse, None, None]:
+def _chat(call: Question) -> Generator[ChatResponse, None, None]:
     yield call.llm.chat(list(call.messages), **call.arguments)
 
 
-async def _achat(call: Call) -> AsyncGenerator[ChatResponse, None]:
+async def _achat(call: Question) -> AsyncGenerator[ChatResponse, None]:
     yield await call.llm.achat(list(call.messages), **call.arguments)
 
 
-def _stream_chat(call: Call) -> Generator[ChatResponse, None, None]:
+def _stream_chat(call: Question) -> Generator[ChatResponse, None, None]:
     yield from call.llm.stream_chat(list(call.messages), **call.arguments)
 
 
-async def _astream_chat(call: Call) -> AsyncGenerator[ChatResponse, None]:
+async def _astream_chat(call: Question) -> AsyncGenerator[ChatResponse, None]:
     given = await call.llm.astream_chat(list(call.messages), **call.arguments)
     async with closed_after(given):
         async for item in given:
             yield item
 
 
-def _complete(call: Call) -> Generator[CompletionResponse, None, None]:
+def _complete(call: Question) -> Generator[CompletionResponse, None, None]:
     yield call.llm.complete(call.prompt or "", **call.arguments)
 
 
-async def _acomplete(call: Call) -> AsyncGenerator[CompletionResponse, None]:
+async def _acomplete(call: Question) -> AsyncGenerator[CompletionResponse, None]:
     yield await call.llm.acomplete(call.prompt or "", **call.arguments)
 
 
-def _stream_complete(call: Call) -> Generator[CompletionResponse, None, None]:
+def _stream_complete(call: Question) -> Generator[CompletionResponse, None, None]:
     yield from call.llm.stream_complete(call.prompt or "", **call.arguments)
 
 
-async def _astream_complete(call: Call) -> AsyncGenerator[CompletionResponse, None]:
+async def _astream_complete(call: Question) -> AsyncGenerator[CompletionResponse, None]:
     given = await call.llm.astream_complete(call.prompt or "", **call.arguments)
     async with closed_after(given):
         async for item in given:
@@ -99,7 +99,7 @@ def _kept(item: Response) -> dict[str, Any]:
     }
 
 
-def _whole_chat(call: Call, items: Sequence[ChatResponse]) -> ChatResponse | None:
+def _whole_chat(call: Question, items: Sequence[ChatResponse]) -> ChatResponse | None:
     """What `chat` would have given in place of this stream.
 
     None where the last item is not all of it: where blocks or tool calls are missing that came
@@ -116,7 +116,9 @@ def _whole_chat(call: Call, items: Sequence[ChatResponse]) -> ChatResponse | Non
     return ChatResponse(message=message, **_gathered(items))
 
 
-def _whole_completion(call: Call, items: Sequence[CompletionResponse]) -> CompletionResponse | None:
+def _whole_completion(
+    call: Question, items: Sequence[CompletionResponse]
+) -> CompletionResponse | None:
     text = _streamed_text([(item.delta, item.text) for item in items])
     return CompletionResponse(text=text, **_gathered(items)) if items and text is not None else None
 
@@ -177,16 +179,16 @@ def _texts(message: ChatMessage) -> list[str]:
     return [block.text for block in message.blocks if isinstance(block, TextBlock)]
 
 
-CHAT: ModelCall[Call, ChatResponse, ChatResponse] = ModelCall(
+CHAT: ModelCall[Question, ChatResponse, ChatResponse] = ModelCall(
     _chat, _achat, copy=lambda response: response, whole=lambda call, given: given[0]
 )
-CHAT_STREAM: ModelCall[Call, ChatResponse, ChatResponse] = ModelCall(
+CHAT_STREAM: ModelCall[Question, ChatResponse, ChatResponse] = ModelCall(
     _stream_chat, _astream_chat, copy=_kept_chat, whole=_whole_chat
 )
-COMPLETION: ModelCall[Call, CompletionResponse, CompletionResponse] = ModelCall(
+COMPLETION: ModelCall[Question, CompletionResponse, CompletionResponse] = ModelCall(
     _complete, _acomplete, copy=lambda response: response, whole=lambda call, given: given[0]
 )
-COMPLETION_STREAM: ModelCall[Call, CompletionResponse, CompletionResponse] = ModelCall(
+COMPLETION_STREAM: ModelCall[Question, CompletionResponse, CompletionResponse] = ModelCall(
     _stream_complete, _astream_complete, copy=_kept_completion, whole=_whole_completion
 )
 

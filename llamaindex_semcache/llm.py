@@ -1,4 +1,4 @@
-"""A CachedLLM on its way to another process."""
+"""CachedLLM: an LLM with a semantic cache in front of it."""
 
 import logging
 import os
@@ -37,9 +37,9 @@ from typing_extensions import Self, Unpack
 
 from llamaindex_semcache.calls import CHAT, CHAT_STREAM, COMPLETION, COMPLETION_STREAM
 from llamaindex_semcache.documents import Sources
-from llamaindex_semcache.request import Call, CallReader, Context
-from llamaindex_semcache.serving import Served, Serving, served_by
-from llamaindex_semcache.structured import Prediction
+from llamaindex_semcache.request import Context, Question, RequestReader
+from llamaindex_semcache.serving import Responder, Responders
+from llamaindex_semcache.structured import prediction, prediction_stream
 from llamaindex_semcache.templates import Templates
 from llamaindex_semcache.wrapper import DelegatingLLM, check_llm
 
@@ -48,120 +48,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("semcache")
 
-
-def reduced(
-    make: Callable[..., LLM], llm: LLM, told: Mapping[str, Any], cache: SemanticCache
-) -> tuple[Any, ...]:
-    """For `__reduce__`: `make(llm=llm, **told)`, or `llm` alone where `told` cannot be pickled.
-
-    Not an error, at which LlamaIndex would drop the LLM from whatever holds it and fall back on
-    OpenAI. And never a cache that has forgotten whose answers it may give.
-    """
-    try:
-        pickle.dumps(told)
-    except (pickle.PicklingError, TypeError, AttributeError) as error:
-        cache.warn_once(
-            "pickled",
-            f"a pickled CachedLLM arrives as its LLM alone, without a cache: {error}; give it a "
-            "path, and functions of a module",
-        )
-        return _alone, (llm,)
-    return _made, (make, llm, told)
+_OPTIONS = (
+    *("split", "namespace", "writer", "normalise_system", "uncached_tools", "context", "pace"),
+)
+"""The fields that are arguments too, and may be changed later."""
 
 
-def _made(make: Callable[..., LLM], llm: LLM, told: Mapping[str, Any]) -> LLM:
-    # an error here would end the worker, and the pipeline would wait for it for ever
-    try:
-        return make(llm=llm, **told)
-    except (SemcacheError, OSError) as error:
-        log.warning("a CachedLLM arrives as its LLM alone, as its cache does not open: %s", error)
-        return llm
-
-
-def _alone(llm: LLM) -> LLM:
-    return llm
-
-
-class PredictingLLM(DelegatingLLM):
-    """Gives stored objects, or asks the LLM in it by that one's own structured methods.
-
-    Those may use a native mode of the provider, and render the prompt in a way of their own. So the
-    whole prediction is one call, not the chat that is made of it.
-    """
-
-    def structured_predict(
-        self,
-        output_cls: type[Model],
-        prompt: BasePromptTemplate,
-        llm_kwargs: dict[str, Any] | None = None,
-        **prompt_args: Any,
-    ) -> Model:
-        """An object of the cache, else the LLM's by its own `structured_predict`."""
-        call = self._prediction(output_cls, prompt, llm_kwargs, prompt_args)
-        kind = Prediction(prompt, prompt_args).whole
-        return cast(Model, self._predictions(output_cls).answer(call, kind))
-
-    async def astructured_predict(
-        self,
-        output_cls: type[Model],
-        prompt: BasePromptTemplate,
-        llm_kwargs: dict[str, Any] | None = None,
-        **prompt_args: Any,
-    ) -> Model:
-        """See `structured_predict`. The event loop is never blocked."""
-        call = self._prediction(output_cls, prompt, llm_kwargs, prompt_args)
-        kind = Prediction(prompt, prompt_args).whole
-        return cast(Model, await self._predictions(output_cls).aanswer(call, kind))
-
-    def stream_structured_predict(
-        self,
-        output_cls: type[Model],
-        prompt: BasePromptTemplate,
-        llm_kwargs: dict[str, Any] | None = None,
-        **prompt_args: Any,
-    ) -> Generator[Any, None, None]:
-        """The LLM's object as it fills; of a hit, all of it at once.
-
-        What comes last is stored. Where the LLM stops too early, LlamaIndex closes the brackets and
-        a shorter list looks whole: give classes whose streams you cache fields without defaults.
-        """
-        call = self._prediction(output_cls, prompt, llm_kwargs, prompt_args)
-        kind = Prediction(prompt, prompt_args).stream
-        return self._predictions(output_cls).stream(call, kind)
-
-    async def astream_structured_predict(
-        self,
-        output_cls: type[Model],
-        prompt: BasePromptTemplate,
-        llm_kwargs: dict[str, Any] | None = None,
-        **prompt_args: Any,
-    ) -> AsyncGenerator[Any, None]:
-        """See `stream_structured_predict`."""
-        call = self._prediction(output_cls, prompt, llm_kwargs, prompt_args)
-        kind = Prediction(prompt, prompt_args).stream
-        return self._predictions(output_cls).astream(call, kind)
-
-    def _predictions(self, output: type[BaseModel]) -> Serving[BaseModel]:
-        """What answers predictions of this class."""
-        raise NotImplementedError
-
-    def _know(self, prompt: BasePromptTemplate) -> None:
-        """Hears of each template before it is rendered."""
-
-    def _prediction(
-        self,
-        output: type[BaseModel],
-        prompt: BasePromptTemplate,
-        arguments: Mapping[str, Any] | None,
-        prompt_args: Mapping[str, Any],
-    ) -> Call:
-        self._know(prompt)
-        messages = tuple(prompt.format_messages(llm=self.llm, **prompt_args))
-        told = dict(arguments or {})
-        return Call(self.llm, messages, arguments=told, output=output, how="structured")
-
-
-class CachedLLM(PredictingLLM):
+class CachedLLM(DelegatingLLM):
     """`Settings.llm = CachedLLM(llm=OpenAI(...))`: use it wherever that LLM was used.
 
     Takes the keyword arguments of `SemanticCache`, or `cache=` an open one. Chats, completions,
@@ -169,29 +62,27 @@ class CachedLLM(PredictingLLM):
     engines and agents with this LLM. A stream is stored when it has ended normally, and replayed
     item by item, `pace` seconds apart. Identical calls at the same time are one call of the LLM.
 
-    `context` says what of retrieved documents must be equal for a hit: with "nodes" the set of
-    nodes that `SourceNodes` recorded, in any order; with "text" the very text; with "ignore"
-    nothing, which is for documents that no answer hangs on. Left out it is "nodes", and the text
-    where no nodes were recorded. "ignore" is for engines that ask once with all documents: where
-    each part of them is asked about (refine, tree_summarize, accumulate), every part would get the
-    answer of the first.
+    `context` says what of the retrieved documents must be equal for a hit. "nodes" (the default):
+    the set of nodes that `SourceNodes` recorded, in any order, or else the text. "text": the text.
+    "ignore": nothing, for answers that do not depend on the documents. Use "ignore" only for
+    engines that ask once with all documents: where each part is asked about (refine,
+    tree_summarize, accumulate), every part would get the answer of the first.
 
-    `split` finds the question in a text that is of no known prompt template. After a result of one
-    of `uncached_tools` nothing is cached. `namespace` is the tenant, `writer` who asks,
-    `normalise_system` what the comparison sees of system texts.
+    `split` finds the question in a text of no known prompt template. `namespace` is the tenant,
+    `writer` the user who asks, and `normalise_system` changes the system texts that are compared.
+    After a result of one of `uncached_tools` nothing is cached.
 
-    Of a hit, `last_hit()`, `response.raw["semcache"]` and a `SemcacheHitEvent` tell. The LLM's own
+    `last_hit()`, `response.raw["semcache"]` and a `SemcacheHitEvent` show a hit. The LLM's own
     events and callbacks come with its own answers only, so that nothing is counted twice. A hit
-    that is audited is served at once, and the LLM asked in the background (`audit_rate`), which
-    its callback manager does not hear of.
+    that is audited is served at once, and the LLM is asked in the background (`audit_rate`), unseen
+    by its callback manager.
 
-    Fails open: an error of the cache is a miss, counted in `stats().failures`; an error of the LLM
-    passes as itself, to all who wait for that answer, and is not stored.
+    Fails open: an error of the cache is a miss, counted in `stats().failures`. An error of the LLM
+    reaches all callers that wait for that answer, and is not stored.
 
-    Pickled, as for `IngestionPipeline.run(num_workers=2)`, it opens its path anew where it arrives;
-    with `path=None` that is another cache, empty. Where something of it cannot be pickled, such as
-    an open cache, or the path does not open there, it arrives as the LLM alone, and a warning says
-    so.
+    Unpickled, as by `IngestionPipeline.run(num_workers=2)`, it opens its path again; `path=None`
+    gives another, empty cache. If a part cannot be pickled, such as an open cache, or the path does
+    not open, the LLM arrives without a cache, with a warning.
     """
 
     semantic_cache: SkipValidation[SemanticCache] = Field(exclude=True, repr=False)
@@ -205,7 +96,7 @@ class CachedLLM(PredictingLLM):
     pace: SkipValidation[float | None] = Field(exclude=True, repr=False)
 
     _opened_with: tuple[SemanticCache, dict[str, Any]] = PrivateAttr()
-    _made: tuple[tuple[Any, ...], Served] | None = PrivateAttr(default=None)
+    _made: tuple[tuple[Any, ...], Responders] | None = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -223,26 +114,26 @@ class CachedLLM(PredictingLLM):
         pace: float | None = None,
         **options: Unpack[SharedOptions],
     ) -> None:
-        check_llm(llm)  # all of it before a cache is opened
+        check_llm(llm)  # all checks come before a cache is opened
         _check(split, normalise_system, pace)
         check_given(namespace)
         check_writer(writer)
         opened = open_cache(cache, embedder, chroma_client, options)
-        fields: dict[str, Any] = {
-            "semantic_cache": opened,
-            "sources": Sources(),
-            "split": split,
-            "namespace": namespace,
-            "writer": writer,
-            "normalise_system": normalise_system,
-            "uncached_tools": uncached_tools,
-            "context": context,
-            "pace": pace,
-        }
-        super().__init__(llm=llm, **fields)
+        super().__init__(
+            llm=llm,
+            semantic_cache=opened,
+            sources=Sources(),
+            split=split,
+            namespace=namespace,
+            writer=writer,
+            normalise_system=normalise_system,
+            uncached_tools=uncached_tools,
+            context=context,
+            pace=pace,
+        )
         given = {"embedder": embedder, "chroma_client": chroma_client, **options}
         self._opened_with = (opened, given if cache is None else {"cache": cache})
-        self._served()  # so that a wrong argument is told of now
+        self._responders()  # raises for a wrong argument now
 
     @classmethod
     def class_name(cls) -> str:
@@ -251,50 +142,102 @@ class CachedLLM(PredictingLLM):
     # -- chats and completions ---------------------------------------------------------------------
 
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """The answer of the cache, else the LLM's."""
-        return self._served().chats.answer(self._chat(messages, kwargs), CHAT)
+        """Return the stored answer, else the LLM's."""
+        return self._responders().chats.answer(self._chat(messages, kwargs), CHAT)
 
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """See `chat`. The event loop is never blocked."""
-        return await self._served().chats.aanswer(self._chat(messages, kwargs), CHAT)
+        return await self._responders().chats.aanswer(self._chat(messages, kwargs), CHAT)
 
     def stream_chat(
         self, messages: Sequence[ChatMessage], **kwargs: Any
     ) -> Generator[ChatResponse, None, None]:
-        """See `chat`. The LLM is asked when the first item is wanted."""
-        return self._served().chats.stream(self._chat(messages, kwargs), CHAT_STREAM)
+        """See `chat`. The LLM is asked when the first item is read."""
+        return self._responders().chats.stream(self._chat(messages, kwargs), CHAT_STREAM)
 
     async def astream_chat(
         self, messages: Sequence[ChatMessage], **kwargs: Any
     ) -> AsyncGenerator[ChatResponse, None]:
         """See `stream_chat`."""
-        return self._served().chats.astream(self._chat(messages, kwargs), CHAT_STREAM)
+        return self._responders().chats.astream(self._chat(messages, kwargs), CHAT_STREAM)
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """The completion of the cache, else the LLM's. `formatted` ones are apart from others."""
-        call = self._completion(prompt, formatted, kwargs)
-        return self._served().completions.answer(call, COMPLETION)
+        """Return the stored completion, else the LLM's. `formatted` is part of the request."""
+        question = self._completion(prompt, formatted, kwargs)
+        return self._responders().completions.answer(question, COMPLETION)
 
     async def acomplete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponse:
         """See `complete`. The event loop is never blocked."""
-        call = self._completion(prompt, formatted, kwargs)
-        return await self._served().completions.aanswer(call, COMPLETION)
+        question = self._completion(prompt, formatted, kwargs)
+        return await self._responders().completions.aanswer(question, COMPLETION)
 
     def stream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> Generator[CompletionResponse, None, None]:
-        """See `complete`. The LLM is asked when the first item is wanted."""
-        call = self._completion(prompt, formatted, kwargs)
-        return self._served().completions.stream(call, COMPLETION_STREAM)
+        """See `complete`. The LLM is asked when the first item is read."""
+        question = self._completion(prompt, formatted, kwargs)
+        return self._responders().completions.stream(question, COMPLETION_STREAM)
 
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> AsyncGenerator[CompletionResponse, None]:
         """See `stream_complete`."""
-        call = self._completion(prompt, formatted, kwargs)
-        return self._served().completions.astream(call, COMPLETION_STREAM)
+        question = self._completion(prompt, formatted, kwargs)
+        return self._responders().completions.astream(question, COMPLETION_STREAM)
+
+    # -- structured predictions --------------------------------------------------------------------
+    # The LLM's own methods may use a native mode of the provider, and render the prompt themselves.
+    # So the whole prediction is one call, not the chat inside it.
+
+    def structured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Model:
+        """Return the stored object, else that of the LLM's own `structured_predict`."""
+        responder, question = self._prediction(output_cls, prompt, llm_kwargs, prompt_args)
+        return cast(Model, responder.answer(question, prediction(prompt, prompt_args)))
+
+    async def astructured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Model:
+        """See `structured_predict`. The event loop is never blocked."""
+        responder, question = self._prediction(output_cls, prompt, llm_kwargs, prompt_args)
+        return cast(Model, await responder.aanswer(question, prediction(prompt, prompt_args)))
+
+    def stream_structured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Generator[Any, None, None]:
+        """Yield the LLM's object as it fills, or the stored one at once. The last item is stored.
+
+        Where the LLM stops too early, LlamaIndex closes the brackets, and a shorter list looks
+        complete: give classes whose streams you cache fields without defaults.
+        """
+        responder, question = self._prediction(output_cls, prompt, llm_kwargs, prompt_args)
+        return responder.stream(question, prediction_stream(prompt, prompt_args))
+
+    async def astream_structured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> AsyncGenerator[Any, None]:
+        """See `stream_structured_predict`."""
+        responder, question = self._prediction(output_cls, prompt, llm_kwargs, prompt_args)
+        return responder.astream(question, prediction_stream(prompt, prompt_args))
 
     # -- for the app -------------------------------------------------------------------------------
 
@@ -310,18 +253,18 @@ class CachedLLM(PredictingLLM):
         Raises SemcacheError when the call is not cached, or the cache cannot be read.
         """
         if isinstance(asked, str):
-            call = self._completion(asked, formatted, kwargs)
+            question = self._completion(asked, formatted, kwargs)
         else:
-            call = self._chat(asked, kwargs)
-        reader = self._served().reader
-        request = reader.read(call)
+            question = self._chat(asked, kwargs)
+        reader = self._responders().reader
+        request = reader.read(question)
         if request is None:
             raise SemcacheError(
                 f"this call of a {type(self.llm).__name__} is not cached: an argument, a message "
                 "or the LLM holds an object that does not show what it is, or a tool of "
                 "uncached_tools was called"
             )
-        return reader.hinted(self.semantic_cache.explain(request), call)
+        return reader.hinted(self.semantic_cache.explain(request), question)
 
     # -- prompts -----------------------------------------------------------------------------------
 
@@ -334,34 +277,45 @@ class CachedLLM(PredictingLLM):
         return super()._get_messages(prompt, **prompt_args)
 
     def _know(self, prompt: BasePromptTemplate) -> None:
-        """So that the question is found in what is rendered from it."""
+        """Remember a template, so that the question is found in texts that it renders."""
         with self.semantic_cache.failing_open("lookup"):
-            self._served().templates.know(prompt)
+            self._responders().templates.know(prompt)
 
     # -- helpers -----------------------------------------------------------------------------------
 
-    def _chat(self, messages: Sequence[ChatMessage], arguments: Mapping[str, Any]) -> Call:
-        return Call(self.llm, messages=tuple(messages), arguments=arguments)
+    def _chat(self, messages: Sequence[ChatMessage], arguments: Mapping[str, Any]) -> Question:
+        return Question(self.llm, messages=tuple(messages), arguments=arguments)
 
-    def _completion(self, prompt: str, formatted: bool, arguments: Mapping[str, Any]) -> Call:
-        # not where it is False: many a CustomLLM hands on what it does not know to its provider
-        told = {**arguments, "formatted": True} if formatted else arguments
-        return Call(self.llm, prompt=prompt, arguments=told, how="completion")
+    def _completion(self, prompt: str, formatted: bool, arguments: Mapping[str, Any]) -> Question:
+        # not where it is False: many a CustomLLM passes unknown arguments to its provider
+        arguments = {**arguments, "formatted": True} if formatted else arguments
+        return Question(self.llm, prompt=prompt, arguments=arguments, how="completion")
 
-    def _predictions(self, output: type[BaseModel]) -> Serving[BaseModel]:
-        return self._served().predictions(output)
+    def _prediction(
+        self,
+        output: type[BaseModel],
+        prompt: BasePromptTemplate,
+        arguments: Mapping[str, Any] | None,
+        prompt_args: Mapping[str, Any],
+    ) -> tuple[Responder[BaseModel], Question]:
+        self._know(prompt)
+        messages = tuple(prompt.format_messages(llm=self.llm, **prompt_args))
+        arguments = dict(arguments or {})
+        question = Question(
+            self.llm, messages, arguments=arguments, output=output, how="structured"
+        )
+        return self._responders().predictions(output), question
 
-    def _served(self) -> Served:
-        """Made anew when what it works with has changed: a copy for another tenant must not go on
-        with the answers of the first, nor a forked child wait for locks that its parent held.
+    def _responders(self) -> Responders:
+        """Make them again when an option has changed: a copy for another tenant must not use the
+        answers of the first, and a forked child must not wait for locks that its parent held.
         """
-        told = (self.split, self.namespace, self.writer, self.normalise_system, self.context)
-        others = (self.uncached_tools, self.pace, os.getpid())
-        parts = (self.semantic_cache, self.sources, *told, *others)
+        options = (getattr(self, name) for name in _OPTIONS)
+        parts = (self.semantic_cache, self.sources, os.getpid(), *options)
         made = self._made
         if made is None or made[0] != parts:
             templates = Templates(self.split)
-            reader = CallReader(
+            reader = RequestReader(
                 self.semantic_cache,
                 self.namespace,
                 self.writer,
@@ -371,27 +325,48 @@ class CachedLLM(PredictingLLM):
                 templates,
                 UncachedTools(self.uncached_tools),
             )
-            made = (parts, served_by(self.semantic_cache, reader, templates, self.pace))
-            self._made = made
+            responders = Responders(self.semantic_cache, reader, templates, self.pace)
+            made = self._made = (parts, responders)
         return made[1]
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """Another LLM before the same cache, which is open and cannot be copied."""
+        """Copy the LLM, not the cache, which is open."""
         copied = self.model_copy()
         copied.__dict__["llm"] = deepcopy(self.llm, memo)
         return copied
 
     def __reduce__(self) -> tuple[Any, ...]:
-        opened, given = self._opened_with
+        opened, options = self._opened_with
         if opened is not self.semantic_cache:
-            given = {"cache": self.semantic_cache}
-        own = ("split", "namespace", "writer", "normalise_system", "uncached_tools", "context")
-        told = {**given, **{name: getattr(self, name) for name in (*own, "pace")}}
-        return reduced(type(self), self.llm, told, self.semantic_cache)
+            options = {"cache": self.semantic_cache}
+        options = {**options, **{name: getattr(self, name) for name in _OPTIONS}}
+        try:
+            pickle.dumps(options)
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            # an error would make LlamaIndex drop the LLM, and use OpenAI in its place
+            self.semantic_cache.warn_once(
+                "pickled",
+                f"a pickled CachedLLM arrives as its LLM alone, without a cache: {error}; give it "
+                "a path, and functions of a module",
+            )
+            return _unpickled, (None, self.llm, {})
+        return _unpickled, (type(self), self.llm, options)
+
+
+def _unpickled(make: Callable[..., LLM] | None, llm: LLM, options: Mapping[str, Any]) -> LLM:
+    """Open the cache again by `make`; return `llm` alone if that fails."""
+    if make is None:
+        return llm
+    # an error would end the worker, and the pipeline would wait for it for ever
+    try:
+        return make(llm=llm, **options)
+    except (SemcacheError, OSError) as error:
+        log.warning("a CachedLLM arrives as its LLM alone, as its cache does not open: %s", error)
+        return llm
 
 
 def _check(split: object, normalise_system: object, pace: object) -> None:
-    """Raise SemcacheError for what can never be used, before a cache is opened."""
+    """Raise SemcacheError for arguments of a wrong type."""
     if not callable(split):
         raise SemcacheError(
             f"split must be a function of a text, got {split!r}; leave it out for split_question"

@@ -32,7 +32,7 @@ How: TypeAlias = Literal["chat", "completion", "structured"]
 
 
 @dataclass(frozen=True)
-class Call:
+class Question:
     """What an LLM is asked: all that its answer may depend on."""
 
     llm: LLM
@@ -59,7 +59,7 @@ order, or nothing. None is "nodes"; what was not recorded counts as text.
 """
 
 
-class CallReader:
+class RequestReader:
     """Reads calls for one cache, so that the same call is the same request whoever makes it."""
 
     def __init__(
@@ -89,7 +89,7 @@ class CallReader:
         """The tenant of the present call."""
         return current_namespace(self._namespace, self._cache)
 
-    def read(self, call: Call) -> Request | None:
+    def read(self, call: Question) -> Request | None:
         """None when this call cannot be told from another one, or must not be cached."""
         try:
             messages = canonical(call.messages)
@@ -112,7 +112,7 @@ class CallReader:
             writer=current_writer(self._writer),
         )
 
-    def hinted(self, explanation: Explanation, call: Call) -> Explanation:
+    def hinted(self, explanation: Explanation, call: Question) -> Explanation:
         """`explanation`, with a hint where a date in a system text may be why nothing is found."""
         try:
             messages = canonical(call.messages)
@@ -121,12 +121,12 @@ class CallReader:
             return explanation
         return hinted(explanation, [block["text"] for block in system_blocks(messages)])
 
-    def _asking(self, call: Call) -> list[Any]:
+    def _asking(self, call: Question) -> list[Any]:
         output = None if call.output is None else describe_class(call.output)
         return [self._models.identify(call.llm), describe_arguments(call.arguments), output]
 
     def _turn(
-        self, call: Call, messages: list[dict[str, Any]], documents: "_Documents"
+        self, call: Question, messages: list[dict[str, Any]], documents: "_Documents"
     ) -> Turn | None:
         if call.prompt is not None:
             return read_text(call.prompt, documents.split)
@@ -147,7 +147,7 @@ class _Documents:
         self._sources, self._templates, self._context = sources, templates, context
         self._found: dict[str, Found] = {}
 
-    def tags(self, call: Call) -> tuple[str, ...]:
+    def tags(self, call: Question) -> tuple[str, ...]:
         """Of all nodes that the model is shown anything of."""
         shown = [*texts(call.messages), *([] if call.prompt is None else [call.prompt])]
         return tuple(sorted({tag for text in shown for tag in self._find(text).tags}))

@@ -24,7 +24,7 @@ from semcache_core.adapters import CALL_IDS, REASON_FIELDS, cut_short, usage_fro
 
 from llamaindex_semcache.events import MARK, marked
 from llamaindex_semcache.messages import called_by_text
-from llamaindex_semcache.request import Call
+from llamaindex_semcache.request import Question
 
 CALLS = ("tool_calls", "function_call")
 """Where integrations tell of tool calls in `additional_kwargs`."""
@@ -165,7 +165,7 @@ _IN = ("prompt_tokens", "input_tokens", "prompt_token_count")
 _OUT = ("completion_tokens", "output_tokens", "candidates_token_count")
 
 
-def usage_of(call: Call, answer: object) -> Usage:
+def usage_of(call: Question, answer: object) -> Usage:
     """Tokens as far as `additional_kwargs` tell; of an object of the app's class nothing is known.
 
     Not those in `raw`: that is the provider's own object, of which the cache keeps nothing.

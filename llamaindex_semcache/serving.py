@@ -1,4 +1,4 @@
-"""What an app is given: the answer of the cache, or of the model, whole or as a stream of items."""
+"""Responds to calls: with the stored answer or the model's, whole or as a stream of items."""
 
 import asyncio
 import time
@@ -9,130 +9,124 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Generic, TypeVar
 
-from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
 from llama_index.core.bridge.pydantic import BaseModel
-from semcache_core import SemanticCache
-from semcache_core.adapters import AnswerCodec, CachedCalls, ModelCall, PendingCall, set_last_hit
+from semcache_core import Hit, SemanticCache
+from semcache_core.adapters import AnswerCodec, CachedCalls, ModelCall
 
 from llamaindex_semcache.calls import chat_items, completion_items
 from llamaindex_semcache.events import announce
-from llamaindex_semcache.request import Call, CallReader
+from llamaindex_semcache.request import Question, RequestReader
 from llamaindex_semcache.serialization import ChatAnswers, CompletionAnswers, usage_of
-from llamaindex_semcache.structured import Predictions
+from llamaindex_semcache.structured import PredictionAnswers
 from llamaindex_semcache.templates import Templates
 from llamaindex_semcache.wrapper import unobserved
 
 A = TypeVar("A")
 
 _CLASSES = 64
-"""Of so many output classes at a time, identical predictions are one call of the LLM."""
+"""The output classes for which identical predictions at a time are one call of the LLM."""
 
 
 @dataclass(frozen=True)
-class Serving(Generic[A]):
-    """AnswerCodec calls of one kind: chats, completions, or predictions of one class.
+class Responder(Generic[A]):
+    """Responds to calls of one kind: chats, completions, or predictions of one class.
 
-    `replay` makes the items of a stream of a stored answer; they come `pace` seconds apart.
+    `replay` makes the items of a stream from a stored answer; they come `pace` seconds apart.
     """
 
     cache: SemanticCache
-    calls: CachedCalls[Call, A]
+    calls: CachedCalls[Question, A]
     replay: Callable[[A], Iterator[A]]
     pace: float | None
 
-    def answer(self, call: Call, kind: ModelCall[Call, A, A]) -> A:
-        """The whole answer."""
-        asked = self.calls.ask(call)
-        set_last_hit(None)
-        given = list(self.calls.items(asked, kind))
-        return given[0] if asked.answer is None else self._served(asked, asked.answer)
+    def answer(self, question: Question, call: ModelCall[Question, A, A]) -> A:
+        """Return the whole answer."""
+        pending = self.calls.ask(question)
+        items = list(self.calls.items(pending, call))
+        if pending.answer is None:
+            return items[0]
+        self._announce(pending.hit)
+        return pending.answer
 
-    async def aanswer(self, call: Call, kind: ModelCall[Call, A, A]) -> A:
+    async def aanswer(self, question: Question, call: ModelCall[Question, A, A]) -> A:
         """See `answer`."""
-        asked = await self.calls.aask(call)
-        set_last_hit(None)
-        given = [item async for item in self.calls.aitems(asked, kind)]
-        return given[0] if asked.answer is None else self._served(asked, asked.answer)
+        pending = await self.calls.aask(question)
+        items = [item async for item in self.calls.aitems(pending, call)]
+        if pending.answer is None:
+            return items[0]
+        self._announce(pending.hit)
+        return pending.answer
 
-    def stream(self, call: Call, kind: ModelCall[Call, A, A]) -> Generator[A, None, None]:
-        """The answer in items. Nothing is asked before the first one is wanted.
+    def stream(
+        self, question: Question, call: ModelCall[Question, A, A]
+    ) -> Generator[A, None, None]:
+        """Yield the answer in items. The model is asked when the first item is read.
 
-        For the tenant and the writer of now: whoever reads the stream may do so in another context,
-        such as a web server that sends it on when the endpoint has returned.
+        The tenant and the writer are those of the present context. The stream may be read in
+        another one, such as by a web server when the endpoint has returned.
         """
-        return self._stream(copy_context(), call, kind)
+        return self._stream(copy_context(), question, call)
+
+    def astream(
+        self, question: Question, call: ModelCall[Question, A, A]
+    ) -> AsyncGenerator[A, None]:
+        """See `stream`. Other tasks get a turn between two items, without a pace too."""
+        return self._astream(copy_context(), question, call)
 
     def _stream(
-        self, context: Context, call: Call, kind: ModelCall[Call, A, A]
+        self, context: Context, question: Question, call: ModelCall[Question, A, A]
     ) -> Generator[A, None, None]:
-        asked = context.run(self.calls.ask, call)
-        set_last_hit(None)
-        yield from self.calls.items(asked, kind)
-        if asked.answer is not None:
-            for number, item in enumerate(self.replay(self._served(asked, asked.answer))):
+        pending = context.run(self.calls.ask, question)
+        yield from self.calls.items(pending, call)
+        if pending.answer is not None:
+            self._announce(pending.hit)
+            for number, item in enumerate(self.replay(pending.answer)):
                 if number and self.pace:
                     time.sleep(self.pace)
                 yield item
 
-    def astream(self, call: Call, kind: ModelCall[Call, A, A]) -> AsyncGenerator[A, None]:
-        """See `stream`. Between two items other tasks have their turn, without a pace too."""
-        return self._astream(copy_context(), call, kind)
-
     async def _astream(
-        self, context: Context, call: Call, kind: ModelCall[Call, A, A]
+        self, context: Context, question: Question, call: ModelCall[Question, A, A]
     ) -> AsyncGenerator[A, None]:
-        asked = await self.calls.aask(call, context)
-        set_last_hit(None)
-        async with aclosing(self.calls.aitems(asked, kind)) as items:
+        pending = await self.calls.aask(question, context)
+        async with aclosing(self.calls.aitems(pending, call)) as items:
             async for item in items:
                 yield item
-        if asked.answer is not None:
-            for number, item in enumerate(self.replay(self._served(asked, asked.answer))):
+        if pending.answer is not None:
+            self._announce(pending.hit)
+            for number, item in enumerate(self.replay(pending.answer)):
                 if number:
                     await asyncio.sleep(self.pace or 0)
                 yield item
 
-    def _served(self, asked: PendingCall[Call, A], answer: A) -> A:
-        """`answer`, told of as the hit that it is; what another call just got is none."""
-        set_last_hit(asked.hit)
-        if asked.hit is not None:
+    def _announce(self, hit: Hit | None) -> None:
+        """Send the event of a hit; an answer shared with another call is not a hit."""
+        if hit is not None:
             with self.cache.failing_open("announce"):
-                announce(asked.hit)
-        return answer
+                announce(hit)
 
 
-@dataclass(frozen=True)
-class Served:
-    """All that answers calls for one cache. A class reads its own predictions, so each has one."""
+class Responders:
+    """All responders for one cache; each output class has its own."""
 
-    reader: CallReader
-    templates: Templates
-    chats: Serving[ChatResponse]
-    completions: Serving[CompletionResponse]
-    predictions: Callable[[type[BaseModel]], Serving[BaseModel]]
+    def __init__(
+        self, cache: SemanticCache, reader: RequestReader, templates: Templates, pace: float | None
+    ) -> None:
+        self.reader, self.templates = reader, templates
+        self._cache, self._pace = cache, pace
+        self.chats = self._responder(ChatAnswers(), chat_items)
+        self.completions = self._responder(CompletionAnswers(), completion_items)
+        self.predictions = lru_cache(_CLASSES)(self._predictions)
 
+    def _predictions(self, output: type[BaseModel]) -> Responder[BaseModel]:
+        return self._responder(PredictionAnswers(output), lambda answer: iter([answer]))
 
-def served_by(
-    cache: SemanticCache, reader: CallReader, templates: Templates, pace: float | None
-) -> Served:
-    """All of it, for calls that `reader` reads."""
-
-    def serving(answers: AnswerCodec[A], replay: Callable[[A], Iterator[A]]) -> Serving[A]:
-        calls = CachedCalls(cache, reader.read, answers, _unobserved, usage_of)
-        return Serving(cache, calls, replay, pace)
-
-    @lru_cache(_CLASSES)
-    def predictions(output: type[BaseModel]) -> Serving[BaseModel]:
-        return serving(Predictions(output), lambda answer: iter([answer]))
-
-    return Served(
-        reader,
-        templates,
-        serving(ChatAnswers(), chat_items),
-        serving(CompletionAnswers(), completion_items),
-        predictions,
-    )
+    def _responder(
+        self, answers: AnswerCodec[A], replay: Callable[[A], Iterator[A]]
+    ) -> Responder[A]:
+        calls = CachedCalls(self._cache, self.reader.read, answers, _unobserved, usage_of)
+        return Responder(self._cache, calls, replay, self._pace)
 
 
-def _unobserved(call: Call) -> Call:
-    return replace(call, llm=unobserved(call.llm))
+def _unobserved(question: Question) -> Question:
+    return replace(question, llm=unobserved(question.llm))

@@ -1,4 +1,4 @@
-"""Structured predictions: objects of a class of the app's own, asked for by the model's own way."""
+"""Structured predictions: objects of a class of the app, made by the LLM's own methods."""
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from copy import deepcopy
@@ -11,25 +11,22 @@ from semcache_core import Hit, SemcacheError
 from semcache_core.adapters import ModelCall
 
 from llamaindex_semcache.calls import closed_after
-from llamaindex_semcache.request import Call
+from llamaindex_semcache.request import Question
 
-PredictionKind: TypeAlias = ModelCall[Call, BaseModel, BaseModel]
+PredictionCall: TypeAlias = ModelCall[Question, BaseModel, BaseModel]
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """Objects of one class as JSON and back.
+class PredictionAnswers:
+    """The codec of objects of one class.
 
-    The class itself reads them: what it no longer takes is a miss, and the model's next answer
-    takes its place.
+    The class itself reads them: an object that it no longer accepts is a miss, and is replaced.
     """
 
     output: type[BaseModel]
 
     def dump(self, answer: BaseModel) -> str:
-        """JSON text. Raises SemcacheError for an object that would not be read back as it is, and
-        pydantic's errors for what the class does not take.
-        """
+        """Return JSON text; raises SemcacheError for an object that is not equal when read back."""
         text = answer.model_dump_json(by_alias=True)
         if self.load(text, None) != answer:
             raise SemcacheError(
@@ -39,69 +36,65 @@ class Predictions:
         return text
 
     def load(self, text: str, hit: Hit | None) -> BaseModel:
-        """A new object. It cannot be marked as a hit: `last_hit()` and the event tell."""
+        """Return a new object, without a mark: `last_hit()` and the event show the hit."""
         return self.output.model_validate_json(text)
 
     def is_storable(self, answer: BaseModel) -> bool:
-        """Whatever the class takes: an answer that was cut short is no JSON."""
+        """Always: an answer that was cut short is not valid JSON."""
         return True
 
     def calls_tools(self, answer: BaseModel) -> bool:
-        """Never: the tool by which some models are asked is made up for it."""
+        """Never: the tool by which some models are asked is artificial."""
         return False
 
     def words(self, answer: BaseModel) -> str | None:
-        """Its JSON, by which two are compared."""
+        """Return its JSON."""
         return answer.model_dump_json(by_alias=True)
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """How one is asked for: by the model's own method, which may be a native mode of the provider.
+def prediction(prompt: BasePromptTemplate, prompt_args: Mapping[str, Any]) -> PredictionCall:
+    """Ask for the whole object by the LLM's own method, which renders the template itself."""
 
-    The method renders the template itself, from the arguments.
-    """
+    def ask(question: Question) -> Generator[BaseModel, None, None]:
+        yield question.llm.structured_predict(**_arguments(question, prompt, prompt_args))
 
-    prompt: BasePromptTemplate
-    prompt_args: Mapping[str, Any]
+    async def aask(question: Question) -> AsyncGenerator[BaseModel, None]:
+        yield await question.llm.astructured_predict(**_arguments(question, prompt, prompt_args))
 
-    @property
-    def whole(self) -> PredictionKind:
-        """For the object at once."""
-        return ModelCall(self._ask, self._aask, copy=lambda given: given, whole=_last)
+    return ModelCall(ask, aask, copy=lambda item: item, whole=_last)
 
-    @property
-    def stream(self) -> PredictionKind:
-        """For the object as it fills; what comes last is the answer."""
-        return ModelCall(self._stream, self._astream, copy=deepcopy, whole=_last)
 
-    def _ask(self, call: Call) -> Generator[BaseModel, None, None]:
-        yield call.llm.structured_predict(**self._asked(call))
+def prediction_stream(prompt: BasePromptTemplate, prompt_args: Mapping[str, Any]) -> PredictionCall:
+    """Ask for the object as it fills; the last item is the answer."""
 
-    async def _aask(self, call: Call) -> AsyncGenerator[BaseModel, None]:
-        yield await call.llm.astructured_predict(**self._asked(call))
+    def ask(question: Question) -> Generator[BaseModel, None, None]:
+        arguments = _arguments(question, prompt, prompt_args)
+        yield from question.llm.stream_structured_predict(**arguments)
 
-    def _stream(self, call: Call) -> Generator[BaseModel, None, None]:
-        yield from call.llm.stream_structured_predict(**self._asked(call))
-
-    async def _astream(self, call: Call) -> AsyncGenerator[BaseModel, None]:
-        given = await call.llm.astream_structured_predict(**self._asked(call))
-        async with closed_after(given):
-            async for item in given:
+    async def aask(question: Question) -> AsyncGenerator[BaseModel, None]:
+        arguments = _arguments(question, prompt, prompt_args)
+        items = await question.llm.astream_structured_predict(**arguments)
+        async with closed_after(items):
+            async for item in items:
                 yield item
 
-    def _asked(self, call: Call) -> dict[str, Any]:
-        # copies: integrations add arguments and take some, and LlamaIndex gives the template an
-        # output parser, with which it would be another template from then on
-        return {
-            "output_cls": call.output,
-            "prompt": self.prompt.model_copy(),
-            "llm_kwargs": dict(call.arguments),
-            **self.prompt_args,
-        }
+    return ModelCall(ask, aask, copy=deepcopy, whole=_last)
 
 
-def _last(call: Call, given: Sequence[BaseModel]) -> BaseModel | None:
-    """None where it never became an object of the class."""
-    assert call.output is not None
-    return given[-1] if given and isinstance(given[-1], call.output) else None
+def _arguments(
+    question: Question, prompt: BasePromptTemplate, prompt_args: Mapping[str, Any]
+) -> dict[str, Any]:
+    # copies: integrations add and remove arguments, and LlamaIndex sets an output parser on the
+    # template, which would be another template from then on
+    return {
+        "output_cls": question.output,
+        "prompt": prompt.model_copy(),
+        "llm_kwargs": dict(question.arguments),
+        **prompt_args,
+    }
+
+
+def _last(question: Question, items: Sequence[BaseModel]) -> BaseModel | None:
+    """Return the last item; None where it is not an object of the class."""
+    assert question.output is not None
+    return items[-1] if items and isinstance(items[-1], question.output) else None

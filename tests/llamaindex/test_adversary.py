@@ -281,7 +281,7 @@ def test_a_reranker_is_cached_by_its_query_and_the_order_of_its_documents(
 def test_a_forked_child_waits_for_no_lock_of_its_parent(bench: Bench) -> None:
     llm = CachedLLM(llm=ScriptedLLM(), cache=bench.open())
     llm.sources.record([BASEL])
-    served = llm._served()
+    served = llm._responders()
     reader: Any = served.reader
     with llm.sources._lock, served.templates._lock, reader._models._lock:
         pid = os.fork()

@@ -18,9 +18,9 @@ from pydantic import BaseModel
 from scripted_llms import ScriptedLLM
 
 from llamaindex_semcache.calls import CHAT_STREAM, COMPLETION_STREAM
-from llamaindex_semcache.request import Call
+from llamaindex_semcache.request import Question
 
-CALL = Call(ScriptedLLM())
+CALL = Question(ScriptedLLM())
 CLOCK = ToolCallBlock(tool_name="clock", tool_call_id="1")
 
 

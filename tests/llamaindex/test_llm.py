@@ -311,7 +311,7 @@ def test_a_damaged_row_is_a_miss_and_is_replaced(bench: Bench) -> None:
     cache, inner = bench.open(), ScriptedLLM("one", "two")
     llm = CachedLLM(llm=inner, cache=cache)
     llm.chat(user("hi there"))
-    request = llm._served().reader.read(llm._chat(user("hi there"), {}))
+    request = llm._responders().reader.read(llm._chat(user("hi there"), {}))
     assert request is not None
     for row in ("garbage", "[]", "[" * 400, '{"message": {"role": "assistant", "blocks": [7]}}'):
         cache.update(request, row)

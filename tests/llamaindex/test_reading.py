@@ -19,7 +19,7 @@ from semcache_core import Request, SemcacheError, split_question
 from semcache_core.adapters import UncachedTools, own_namespace
 
 from llamaindex_semcache.documents import Sources
-from llamaindex_semcache.request import Call, CallReader, Context
+from llamaindex_semcache.request import Context, Question, RequestReader
 from llamaindex_semcache.templates import Templates
 
 LLM = MockLLM(max_tokens=3)
@@ -42,13 +42,13 @@ def answer(text: str) -> ChatMessage:
     return ChatMessage(text, role=MessageRole.ASSISTANT)
 
 
-def chat(*messages: ChatMessage | str, **fields: Any) -> Call:
+def chat(*messages: ChatMessage | str, **fields: Any) -> Question:
     read = tuple(ChatMessage(m) if isinstance(m, str) else m for m in messages)
-    return Call(**{"llm": LLM, "messages": read} | fields)
+    return Question(**{"llm": LLM, "messages": read} | fields)
 
 
-def completion(prompt: str, **fields: Any) -> Call:
-    return Call(LLM, prompt=prompt, how="completion", **fields)
+def completion(prompt: str, **fields: Any) -> Question:
+    return Question(LLM, prompt=prompt, how="completion", **fields)
 
 
 def qa(*nodes: TextNode, question: str = QUESTION) -> str:
@@ -56,18 +56,18 @@ def qa(*nodes: TextNode, question: str = QUESTION) -> str:
     return DEFAULT_TEXT_QA_PROMPT.format(context_str=documents, query_str=question)
 
 
-Open = Callable[..., CallReader]
+Open = Callable[..., RequestReader]
 
 
 @pytest.fixture
 def open_reader(bench: Bench) -> Open:
     def open_reader(
         context: Context = None, *nodes: TextNode, tools: tuple[str, ...] = (), **options: Any
-    ) -> CallReader:
+    ) -> RequestReader:
         sources = Sources()
         sources.record(nodes)
         options = {"namespace": own_namespace, "writer": None, "normalise_system": None} | options
-        return CallReader(
+        return RequestReader(
             cache=bench.open(path=None),
             context=context,
             sources=sources,
@@ -80,11 +80,11 @@ def open_reader(bench: Bench) -> Open:
 
 
 @pytest.fixture
-def reader(open_reader: Open) -> CallReader:
+def reader(open_reader: Open) -> RequestReader:
     return open_reader()
 
 
-def read(reader: CallReader, call: Call) -> Request:
+def read(reader: RequestReader, call: Question) -> Request:
     request = reader.read(call)
     assert request is not None
     return request
@@ -94,7 +94,7 @@ def read(reader: CallReader, call: Call) -> Request:
 
 
 def test_two_questions_under_one_long_system_prompt_differ_in_the_question_alone(
-    reader: CallReader,
+    reader: RequestReader,
 ) -> None:
     one = read(reader, chat(system(LONG), "how do I reset my password"))
     two = read(reader, chat(system(LONG), "what is the capital of France"))
@@ -144,30 +144,30 @@ OTHERS = {
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
 def test_anything_else_than_the_question_makes_another_scope(
-    reader: CallReader, other: Call
+    reader: RequestReader, other: Question
 ) -> None:
     one, two = read(reader, BASE), read(reader, other)
     assert one.question == two.question == QUESTION
     assert one.scope == read(reader, BASE).scope != two.scope
 
 
-def test_a_completion_is_no_chat(reader: CallReader) -> None:
+def test_a_completion_is_no_chat(reader: RequestReader) -> None:
     assert read(reader, completion(QUESTION)).question == QUESTION
     assert read(reader, completion(QUESTION)).scope != read(reader, chat(QUESTION)).scope
 
 
-def test_a_structured_answer_is_no_chats(reader: CallReader) -> None:
+def test_a_structured_answer_is_no_chats(reader: RequestReader) -> None:
     calls = [chat(QUESTION, how=how, output=Answer) for how in ("chat", "structured")]
     assert len({read(reader, call).scope for call in calls}) == 2
 
 
-def test_the_fields_of_an_output_class_count(reader: CallReader) -> None:
+def test_the_fields_of_an_output_class_count(reader: RequestReader) -> None:
     more = create_model("Answer", __module__=__name__, text=(str, ...), more=(int, 0))
     calls = [chat(QUESTION, how="structured", output=output) for output in (Answer, more)]
     assert len({read(reader, call).scope for call in calls}) == 2
 
 
-def test_after_a_tools_result_all_must_be_equal(reader: CallReader) -> None:
+def test_after_a_tools_result_all_must_be_equal(reader: RequestReader) -> None:
     call = ToolCallBlock(tool_name="w", tool_call_id="1")
     asked = ChatMessage(role=MessageRole.ASSISTANT, content=[call])
     result = ChatMessage("10", role=MessageRole.TOOL, additional_kwargs={"tool_call_id": "1"})
@@ -183,7 +183,7 @@ CONTEXTS = pytest.mark.parametrize("context", [None, "nodes", "text"])
 @pytest.mark.parametrize("ask", [chat, completion])
 @CONTEXTS
 def test_other_documents_are_another_scope(
-    open_reader: Open, context: Context, ask: Callable[[str], Call]
+    open_reader: Open, context: Context, ask: Callable[[str], Question]
 ) -> None:
     for reader in (open_reader(context), open_reader(context, BASEL, BERN)):
         one, two = read(reader, ask(qa(BASEL))), read(reader, ask(qa(BERN)))
@@ -324,7 +324,7 @@ def test_what_differs_in_a_system_text_can_be_taken_out(open_reader: Open) -> No
     assert one.scope != read(reader, chat(system("be long."), QUESTION)).scope
 
 
-def test_a_date_in_the_system_text_is_hinted_at(reader: CallReader) -> None:
+def test_a_date_in_the_system_text_is_hinted_at(reader: RequestReader) -> None:
     call = chat(system("It is 2025-11-25."), QUESTION)
     explanation = reader._cache.explain(read(reader, call))
     assert "2025-11-25" in reader.hinted(explanation, call).hint
@@ -348,7 +348,7 @@ class Opaque:
     ids=["argument", "message", "completion"],
 )
 def test_what_hides_its_fields_is_not_cached_and_warned_of_once(
-    reader: CallReader, call: Call, warnings_of: Callable[[str], list[str]]
+    reader: RequestReader, call: Question, warnings_of: Callable[[str], list[str]]
 ) -> None:
     assert reader.read(call) is None
     assert reader.read(call) is None
@@ -357,7 +357,7 @@ def test_what_hides_its_fields_is_not_cached_and_warned_of_once(
     assert reader.hinted(hint, call) == hint
 
 
-def test_nothing_is_not_cached(reader: CallReader) -> None:
+def test_nothing_is_not_cached(reader: RequestReader) -> None:
     assert reader.read(chat()) is None
 
 

@@ -10,11 +10,11 @@ from scripted_llms import CHATS, ScriptedLLM, said
 from semcache_core import Prices, Usage
 
 from llamaindex_semcache import CachedLLM
-from llamaindex_semcache.request import Call
+from llamaindex_semcache.request import Question
 from llamaindex_semcache.serialization import usage_of
 
 PAID = {"prompt_tokens": 30, "completion_tokens": 4, "total_tokens": 34}
-CALL = Call(ScriptedLLM())
+CALL = Question(ScriptedLLM())
 
 
 @pytest.mark.parametrize(

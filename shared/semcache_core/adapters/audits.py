@@ -1,4 +1,4 @@
-"""Audits: what the model itself says to a question that was just answered from the cache."""
+"""Audits: asks the model, in the background, a question that was just answered by a hit."""
 
 import asyncio
 import os
@@ -10,19 +10,18 @@ from semcache_core.cache import SemanticCache
 from semcache_core.errors import SemcacheError
 
 AT_ONCE = 2
-"""As many audits run at a time, in threads and in each event loop."""
+"""The most audits at a time, in threads and in each event loop."""
 
 _NAME = "semcache audit"
 
 
 class Audits:
-    """Runs audits behind the back of those who were served.
+    """Runs audits in the background; no caller waits for one.
 
-    Nobody waits for one: where AT_ONCE are running, the next is skipped. A queue would grow without
-    end where hits come faster than the model answers. An audit has an empty context, for frameworks
-    find the callbacks of the app's run in the context: no handler, trace or stream shows it.
-
-    An error, and an audit that is skipped, are counted in `stats().failures["audit"]`.
+    While AT_ONCE are running, the next is skipped: a queue would grow without end where hits come
+    faster than the model answers. An audit has an empty context, as frameworks find the callbacks
+    of the app's run there: no handler, trace or stream shows it. Errors and skipped audits are
+    counted in `stats().failures["audit"]`.
     """
 
     def __init__(self, cache: SemanticCache) -> None:
@@ -31,14 +30,14 @@ class Audits:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, audit: Callable[[], None]) -> None:
-        """Run `audit` in a thread, which does not keep the process alive."""
+        """Run `audit` in a daemon thread."""
         with self._cache.failing_open("audit"):
             slots = self._of_this_process()
             if not slots.acquire(blocking=False):
                 raise _skipped()
-            run, told = Context().run, (self._run, audit, slots)
+            run, arguments = Context().run, (self._run, audit, slots)
             try:
-                threading.Thread(target=run, args=told, name=_NAME, daemon=True).start()
+                threading.Thread(target=run, args=arguments, name=_NAME, daemon=True).start()
             except RuntimeError:  # no more threads, or the interpreter is going down
                 slots.release()
                 raise
@@ -50,7 +49,7 @@ class Audits:
             if self._running_in(loop) >= AT_ONCE:
                 raise _skipped()
             task = Context().run(asyncio.create_task, self._arun(audit), name=_NAME)
-            self._tasks.add(task)  # the loop itself would forget it
+            self._tasks.add(task)  # the loop holds only a weak reference
             task.add_done_callback(self._tasks.discard)
 
     def _run(self, audit: Callable[[], None], slots: threading.Semaphore) -> None:

@@ -1,8 +1,12 @@
-"""Dates and times in a text: the commonest reason why a cache never finds anything."""
+"""Splits a canonical conversation into its question and the rest, which must be equal for a hit.
+
+Also tool call ids, uncached tools, and system texts: a date in them is the commonest reason why a
+cache never finds anything.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from semcache_core.errors import SemcacheError
@@ -37,10 +41,10 @@ _FOUND = re.compile(rf"(?<![\w.:/-])(?:{_WRITTEN})(?![\w/-])")
 
 
 def find_date(text: str) -> str | None:
-    """The first part of `text` that looks like a date or a time, None without one.
+    """Return the first part of `text` that looks like a date or a time, or None.
 
-    Only a hint is made of it, so that it may err: a month needs a day or a year, numbers in a row
-    need a year, and a time its colon or its am or pm.
+    It may be wrong, as it is only used for a hint: a month needs a day or a year, numbers in a row
+    need a year, and a time needs a colon, am or pm.
 
     >>> find_date("You are helpful. It is 2026-11-25T14:03:00Z.")
     '2026-11-25T14:03:00Z'
@@ -50,17 +54,17 @@ def find_date(text: str) -> str | None:
 
 
 CALL_IDS = ("id", "call_id", "tool_use_id", "tool_call_id")
-"""Where messages hold the id of a tool call, or name a call by it."""
+"""The fields in which messages hold the id of a tool call."""
 
-# the app's data, whatever it looks like
+# Fields with the app's own data: an id in them is not the id of a tool call.
 _ARGUMENTS = ("args", "arguments", "function", "input", "tool_kwargs")
 
 
 @dataclass(frozen=True)
 class Turn:
-    """`question` may be matched by meaning unless `exact_only`; `rest` is JSON and must be equal.
+    """A conversation, split: `question` may be matched by meaning unless `exact_only`.
 
-    `rest` holds everything else of the conversation, with the question's place marked.
+    `rest` is JSON and must be equal. It holds the whole conversation, with a mark for the question.
     """
 
     question: str
@@ -69,10 +73,10 @@ class Turn:
 
 
 def read_turn(messages: list[dict[str, Any]], split: Splitter) -> Turn:
-    """Read canonical messages, at least one.
+    """Read one or more canonical messages.
 
-    Only the last user text can be matched by meaning, and only while nothing follows it: after a
-    tool result or a prefilled answer the whole conversation must be equal.
+    Only the last user text can be matched by meaning, and only if nothing follows it: after a tool
+    result or a prefilled answer the whole conversation must be equal.
     """
     *earlier, last = messages
     if last["type"] != "human":
@@ -82,22 +86,22 @@ def read_turn(messages: list[dict[str, Any]], split: Splitter) -> Turn:
 
 
 def read_text(text: str, split: Splitter) -> Turn:
-    """Read the bare prompt of a text model, which is never the same as a conversation."""
+    """Read the prompt of a text model, which never equals a conversation."""
     question, frame, exact_only = _split_text(text, split)
     return Turn(question, ["text", frame], exact_only)
 
 
+@dataclass
 class CallIds:
-    """Tool call ids become `call-0`, `call-1` ... in the order in which they appear.
+    """Replaces tool call ids by `call-0`, `call-1` ... in the order in which they appear.
 
-    They are new each time a model is asked; which result belongs to which call is kept.
+    A model makes new ids for each answer; the numbers still tell which result is of which call.
     """
 
-    def __init__(self) -> None:
-        self._seen: dict[str, str] = {}
+    _seen: dict[str, str] = field(default_factory=dict)
 
     def renumber(self, call: Any) -> Any:
-        """`call` with what is an id in its own fields replaced; as it is when it is no dict."""
+        """Return `call` with the ids in its own fields replaced; unchanged if it is not a dict."""
         if not isinstance(call, dict):
             return call
         return {k: self._numbered(v) if _is_id(k, v) else v for k, v in call.items()}
@@ -107,8 +111,8 @@ class CallIds:
 
 
 def with_call_ids(value: Any, ids: Mapping[str, str]) -> Any:
-    """`value`, part of a message, with new call ids for old ones: where an id belongs, and as keys
-    (Gemini's signatures). The arguments of calls stay as they are.
+    """Return part of a message with new call ids for old ones: in id fields, and as keys (Gemini's
+    signatures). The arguments of calls do not change.
     """
     if isinstance(value, list):
         return [with_call_ids(item, ids) for item in value]
@@ -126,10 +130,10 @@ def _with_call_id(name: str, value: Any, ids: Mapping[str, str]) -> Any:
 
 
 class UncachedTools:
-    """Tools whose results differ from call to call, so that nothing that follows one is cached.
+    """Tools whose results differ from call to call, so that nothing after a call of one is cached.
 
-    Wherever in a conversation one of them was called, not only since the last human message: a
-    later turn builds on what it gave ("and an hour later?"), for as long as the model is shown it.
+    The call may be anywhere in the conversation: a later turn builds on its result ("and an hour
+    later?") as long as the model sees it.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -176,13 +180,13 @@ def _split_text(text: str, split: Splitter) -> tuple[str, str, bool]:
 
 
 Normaliser: TypeAlias = Callable[[str], str]
-"""Takes out of a system text what may differ between calls that an answer may be shared by."""
+"""Removes from a system text what may differ between calls that share an answer."""
 
 
 def normalised(normalise: Normaliser, text: str) -> str:
-    """`text` for the comparison; raises SemcacheError when `normalise` gives something else."""
+    """Return `text` as it is compared; raises SemcacheError when `normalise` returns no text."""
     normal = normalise(text)
-    if not isinstance(normal, str):  # None would make all system texts one
+    if not isinstance(normal, str):  # None would make all system texts equal
         raise SemcacheError(
             f"normalise_system must give a str, got {normal!r}; return the text unchanged instead"
         )
@@ -190,7 +194,7 @@ def normalised(normalise: Normaliser, text: str) -> str:
 
 
 def system_blocks(messages: Iterable[Any]) -> Iterator[dict[str, Any]]:
-    """The text blocks of the system messages of a canonical conversation (see `read_turn`)."""
+    """Yield the text blocks of the system messages of a canonical conversation."""
     for message in messages:
         if isinstance(message, dict) and message.get("type") == "system":
             content = message.get("content")
@@ -200,17 +204,17 @@ def system_blocks(messages: Iterable[Any]) -> Iterator[dict[str, Any]]:
 
 
 def normalise_systems(messages: Iterable[Any], normalise: Normaliser | None) -> None:
-    """Apply `normalise`, where there is one, to the system texts of a canonical conversation."""
+    """Apply `normalise`, if any, to the system texts of a canonical conversation."""
     if normalise is not None:
         for block in system_blocks(messages):
             block["text"] = normalised(normalise, block["text"])
 
 
 def hinted(explanation: Explanation, system_texts: Iterable[str]) -> Explanation:
-    """`explanation`, with a hint where a date in the system texts may be why nothing is found.
+    """Return `explanation`, with a hint where a date in the system texts may cause the miss.
 
-    `system_texts` are as they are compared. The ledger holds only digests of scopes, so nothing
-    can tell what other scopes differ in.
+    `system_texts` are as they are compared. The ledger holds only digests of scopes, so how other
+    scopes differ is not known.
     """
     if explanation.hit is not None or not explanation.scope_is_empty:
         return explanation

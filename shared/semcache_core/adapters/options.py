@@ -1,4 +1,4 @@
-"""Whose answers a call may see: the tenant, fixed or asked for; and who of the tenant asks."""
+"""Arguments that all adapters take: the tenant and the writer of a call, and the cache."""
 
 import math
 from collections.abc import Callable
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
 Namespace: TypeAlias = str | Callable[[], str]
-"""A tenant, or what gives the tenant of the present call."""
+"""A tenant, or a function that returns the tenant of the present call."""
 
 Writer: TypeAlias = str | Callable[[], str | None] | None
-"""Who asks, and stores (`Request.writer`), or what gives who makes the present call; None is nobody
-in particular, whose answers confirm nothing.
+"""The user who asks and stores (`Request.writer`), or a function that returns the user of the
+present call. Answers without a writer confirm nothing.
 """
 
 
 def own_namespace() -> str:
-    """The default of an adapter: stands for the cache's own tenant.
+    """The default of an adapter: the cache's own tenant.
 
     Not None, which a tenant's id may be by mistake.
     """
@@ -30,10 +30,10 @@ def own_namespace() -> str:
 
 
 def current_namespace(namespace: Namespace, cache: SemanticCache) -> str:
-    """The tenant of this call.
+    """Return the tenant of this call.
 
     Raises SemcacheError for anything but a non-empty text: a tenant that is None by mistake must
-    never become the default one, whose answers all share.
+    not become the default one, whose answers are shared.
     """
     if namespace is own_namespace:
         return cache.settings.namespace
@@ -43,12 +43,12 @@ def current_namespace(namespace: Namespace, cache: SemanticCache) -> str:
 
 
 def current_writer(writer: Writer) -> str | None:
-    """Who makes this call."""
+    """Return the writer of this call."""
     return writer() if callable(writer) else writer
 
 
 def check_writer(writer: object) -> None:
-    """Raise SemcacheError for what can never name a writer."""
+    """Raise SemcacheError unless `writer` is a text, a function or None."""
     if writer is not None and not callable(writer) and not isinstance(writer, str):
         raise SemcacheError(
             f"writer must be a str or a function that gives one, got {writer!r}; "
@@ -57,8 +57,8 @@ def check_writer(writer: object) -> None:
 
 
 def check_given(namespace: object) -> None:
-    """Raise SemcacheError for what can never name a tenant."""
-    if namespace is None:  # typed out, but a tenant's id may be None by mistake
+    """Raise SemcacheError unless `namespace` is a non-empty text or a function."""
+    if namespace is None:  # ruled out by its type, but a tenant's id may be None by mistake
         raise SemcacheError("namespace must be a non-empty str, got None; leave it out instead")
     if not callable(namespace):
         check_namespace(namespace)
@@ -70,7 +70,7 @@ def open_cache(
     chroma_client: "ClientAPI | None",
     options: SharedOptions,
 ) -> SemanticCache:
-    """`cache` itself, or a new one; raises SemcacheError when both are asked for."""
+    """Return `cache`, or open a new one; raises SemcacheError for arguments of both."""
     if cache is None:
         return SemanticCache(embedder=embedder, chroma_client=chroma_client, **options)
     if not isinstance(cache, SemanticCache):
