@@ -16,7 +16,8 @@ from semcache_core.search import compaction
 from semcache_core.search.embedded import EmbeddedIndex
 from semcache_core.search.retriever import CANDIDATES, Retriever
 from semcache_core.search.sync import IndexSync
-from semcache_core.storage.ledger import ImportedEntry, Ledger
+from semcache_core.storage.entries import ImportedEntry
+from semcache_core.storage.ledger import Ledger
 from semcache_core.storage.schema import removed
 from semcache_core.types import Matrix
 
@@ -38,18 +39,18 @@ def measure(options: argparse.Namespace) -> Results:
         ledger = Ledger.open(path, None)
         retrieval = Retriever(ledger, MODEL, 0, 2**40)
         indexer = IndexSync(ledger, retrieval, 0, EmbeddedIndex(path), None)
-        indexer._renewal._look_at = float("inf")  # not before the old collection is measured
+        indexer._compaction._look_at = float("inf")  # not before the old collection is measured
         try:
             for start in range(0, options.added, BATCH):
                 rows = _unit(rng.normal(size=(BATCH, DIMENSION)))
-                ledger.insert_newer(_entries(start, rows), 0.0, max_entries=options.live)
+                ledger.entries.insert_newer(_entries(start, rows), 0.0, max_entries=options.live)
                 indexer.step(0, threading.Event())
             while ledger.read(_REMOVED, {}):
                 indexer.step(0, threading.Event())
             queries = _unit(rng.normal(size=(options.queries, DIMENSION)))
             before = _state(path, retrieval, queries)
             started = time.perf_counter()
-            indexer.renew(threading.Event())
+            indexer.rebuild(threading.Event())
             seconds = time.perf_counter() - started
             compaction.RETIRE_SECONDS = 0.0
             indexer.step(0, threading.Event())

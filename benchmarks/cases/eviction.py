@@ -20,8 +20,9 @@ import numpy as np
 from harness.fill import entry
 from harness.results import Results, latency_table
 from harness.timing import Samples, What, timed
+from semcache_core.storage.entries import ImportedEntry, NewEntry
 from semcache_core.storage.eviction import UNLIMITED, Limits
-from semcache_core.storage.ledger import ImportedEntry, Ledger, NewEntry
+from semcache_core.storage.ledger import Ledger
 
 AT_ONCE = 2000
 DIMENSION = 384
@@ -76,7 +77,7 @@ def _subjects(directory: Path, size: int, seed: int) -> Iterator[tuple[str, Ledg
         ledger = Ledger.open(directory / name, None)
         through: int | None = 0
         while through is not None:
-            through = ledger.rank(limit.policy, through)
+            through = ledger.entries.rank(limit.policy, through)
         yield name, ledger, limit
 
 
@@ -85,7 +86,7 @@ def _fill(ledger: Ledger, size: int, seed: int) -> None:
     for start in range(0, size, AT_ONCE):
         numbers = range(start, min(start + AT_ONCE, size))
         seconds, used = drawn.gamma(2.0, 3.0, len(numbers)), drawn.random(len(numbers))
-        ledger.insert_newer(
+        ledger.entries.insert_newer(
             [
                 _entry(ImportedEntry, f"stored {n}", 1e6 + float(at), float(took))
                 for n, at, took in zip(numbers, used, seconds, strict=True)

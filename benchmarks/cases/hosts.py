@@ -18,7 +18,8 @@ from harness.corpus import clustered
 from harness.fill import entry
 from harness.results import Results, markdown, versions
 from harness.timing import summary, timed
-from semcache_core.storage.ledger import Ledger, NewEntry
+from semcache_core.storage.entries import NewEntry
+from semcache_core.storage.ledger import Ledger
 from semcache_core.storage.schema import metadata
 
 DIMENSION, FINGERPRINT, CANDIDATES = 384, "f" * 64, 16
@@ -86,7 +87,7 @@ def entries(count: int, seed: int) -> list[NewEntry]:
 
 def store(ledger: Ledger, new: list[NewEntry]) -> None:
     for one in new:
-        ledger.insert(one)
+        ledger.entries.insert(one)
 
 
 def measured(

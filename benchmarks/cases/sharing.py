@@ -71,7 +71,7 @@ def ask(samples: Samples, whose: str, path: Path, artefact: Path, texts: list[st
     whole = What("semcache", f"semantic hit, {whose}")
     rest = replace(whole, part="without forward pass")
     with opened(path, artefact) as cache:
-        index: Any = cache._use().retrieval.index
+        index: Any = cache._use().retriever.index
         if index is None or isinstance(index, RemoteIndex) != (whose != "own index"):
             raise RuntimeError(f"was to ask {whose}, and has {index}")
 

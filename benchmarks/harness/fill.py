@@ -15,7 +15,8 @@ from semcache_core import Request, SemanticCache
 from semcache_core.decision.calibration import Threshold, load_calibration
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, MODEL_FILE, TOKENIZER_FILE, OnnxEmbedder
 from semcache_core.request import key_of
-from semcache_core.storage.ledger import Ledger, NewEntry
+from semcache_core.storage.entries import NewEntry
+from semcache_core.storage.ledger import Ledger
 from semcache_core.storage.schema import entries, vectors
 
 from harness.corpus import Matrix, Questions, clustered, questions
@@ -192,7 +193,7 @@ def opened(path: Path, artefact: Path, embedder: object | None = None) -> Iterat
     """The cache under `path`; its index has caught up with the ledger."""
     cache = SemanticCache(path=path, artefact=artefact, embedder=embedder)
     try:
-        cache._use().upkeep.round()
+        cache._use().background.round()
         yield cache
     finally:
         cache.close()
