@@ -8,7 +8,6 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -16,13 +15,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from corpus import questions
-from field_contenders import Asked, Contender, contenders
-from field_report import plot, table
-from field_streams import Stream, counted, read_stream
-from filling import ANSWER
-from pipe import Piped
-from timing import Samples, hardware, summary, versions
+from harness.corpus import questions
+from harness.fill import ANSWER
+from harness.pipe import Piped
+from harness.results import hardware, say, versions, write_json
+from harness.timing import Samples, summary
+from rivals.contenders import Asked, Contender, contenders
+from rivals.report import plot, table
+from rivals.streams import Stream, counted, read_stream
 
 T = TypeVar("T")
 OUT = Path(__file__).parent / "results" / "field.json"
@@ -32,7 +32,8 @@ OUT = Path(__file__).parent / "results" / "field.json"
 class Plan:
     """Calls are per round, size and operation; `together` are questions of a throughput figure.
 
-    `slow_rounds` are those of what takes long: throughput, and cold starts.
+    `slow_rounds` are those of throughput and of cold starts. A cold start that ends in a miss is
+    asked again for `patience` seconds.
     """
 
     sizes: tuple[int, ...]
@@ -43,6 +44,7 @@ class Plan:
     slow_rounds: int = 3
     threads: tuple[int, ...] = (1, 8, 32)
     tasks: int = 64
+    patience: float = 0.0
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -60,9 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
             )
             results = run(plan, Path(directory), subjects, streams)
         results["note"] = options.note
-        if options.scale and options.scale.exists():
-            results["scale"] = json.loads(options.scale.read_text())
-        options.out.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(options.out, results)
     plot(results, options.out.with_suffix(".svg"))
     print(table(results))
 
@@ -81,7 +81,6 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--gptcache", type=Path, help="python of an environment with GPTCache")
     parser.add_argument("--redis", type=Path, help="python of an environment with RedisVL")
     parser.add_argument("--redis-server", help="command of a Redis with vector search, if another")
-    parser.add_argument("--scale", type=Path, default=OUT.with_name("scale.json"))
     parser.add_argument("--note", default="", help="what else is to be known of this run")
     parser.add_argument("--table", action="store_true", help="only print the JSON's tables")
     return parser.parse_args(arguments)
@@ -131,7 +130,7 @@ def first_hits(plan: Plan, directory: Path, subjects: list[Contender]) -> list[d
     paraphrases = [text for _, text in questions(plan.seed).paraphrases]
     for i, subject in turns(plan.slow_rounds, plan.seed, [s for s in subjects if s.persistent]):
         with started(subject, home(directory, subject, size)) as process:
-            first = opening(subject, directory, size, paraphrases[-1 - i])
+            first = opening(plan, subject, directory, size, paraphrases[-1 - i])
             taken.setdefault(subject.name, []).append(process.ask("first", **first))
         say(f"first hit {i}: {subject.name}")
     return [
@@ -156,7 +155,7 @@ def opened(
     for size in plan.sizes:
         for subject in subjects:
             process = stack.enter_context(started(subject, home(directory, subject, size)))
-            process.ask("first", **opening(subject, directory, size, text))
+            process.ask("first", **opening(plan, subject, directory, size, text))
             if not subject.persistent:
                 nowhere = str(home(directory, subject, size))
                 process.ask("fill", directory=nowhere, size=size, seed=plan.seed, answer=ANSWER)
@@ -221,9 +220,12 @@ def started(subject: Contender, path: Path, timing: bool = True) -> Piped:
     return process
 
 
-def opening(subject: Contender, directory: Path, size: int, text: str) -> dict[str, Any]:
+def opening(
+    plan: Plan, subject: Contender, directory: Path, size: int, text: str
+) -> dict[str, Any]:
     path = str(home(directory, subject, size))
-    return {"directory": path, "setting": subject.timed_at, "text": text}
+    setting, patience = subject.timed_at, plan.patience
+    return {"directory": path, "setting": setting, "text": text, "patience": patience}
 
 
 def home(directory: Path, subject: Contender, size: int) -> Path:
@@ -240,12 +242,6 @@ def peer_versions(subjects: list[Contender]) -> dict[str, Any]:
                 found[subject.name] = process.ask("versions")
     return found
 
-
-def say(what: str) -> None:
-    print(f"{time.perf_counter() - _STARTED:6.0f} s  {what}", file=sys.stderr, flush=True)
-
-
-_STARTED = time.perf_counter()
 
 if __name__ == "__main__":
     main()

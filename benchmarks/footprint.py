@@ -13,7 +13,8 @@ import venv
 from pathlib import Path
 from typing import Any
 
-from timing import hardware, summary
+from harness.results import hardware, write_json
+from harness.timing import summary
 
 OUT = Path(__file__).parent / "results" / "footprint.json"
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
@@ -63,7 +64,7 @@ def main() -> None:
             "installed": [weighed(python, extra) for extra, python in pythons.items()],
             "imports": imports(pythons, options.rounds),
         }
-    options.out.write_text(json.dumps(results, indent=1) + "\n")
+    write_json(options.out, results)
 
 
 def installed(directory: Path, wheel: Path, extra: str) -> Path:

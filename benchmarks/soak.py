@@ -1,11 +1,11 @@
-"""Do many processes on one path work for long, and lose and leak nothing?
+"""Many processes on one path for long: is anything lost or leaked?
 
 python benchmarks/soak.py [--minutes M] [--processes N] [--seed S] [--out FILE]
 
-Each process asks the shipped model 90 % lookups and 10 % updates, all on one path. At the end
-another process reads back what was acknowledged. Memory and open files are sampled by the minute
-(shorter runs: ten times), and figures count from the third on, when all is open and warm. Linux.
-Ends with 1 where an answer was lost or wrong, or anything failed.
+Each process makes 90 % lookups and 10 % updates with the shipped model, all on one path. At the end
+another process reads back every acknowledged answer. Memory and open files are sampled each minute
+(ten times in a shorter run); slopes count from the fourth sample on, when all is open and warm.
+Linux only. Exits with 1 if an answer was lost or wrong, or anything failed.
 """
 
 import argparse
@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from corpus import TARGETS, questions
+from harness.corpus import TARGETS, questions
+from harness.results import described, rss_mib, write_json
+from harness.timing import summary
 from semcache_core import Request, SemanticCache
-from timing import hardware, rss_mib, summary, versions
 
 RESULTS = Path(__file__).parent / "results"
 UPDATES = 0.1
@@ -35,7 +36,7 @@ WARM = 3
 """So many samples are taken while models and connections are still being opened."""
 OWN = 200
 """So many entries of its own a process writes, over and over: what is stored stops growing within
-the first minutes, so memory that still does is a leak.
+the first minutes, so memory that still grows is a leak.
 """
 KEPT_TIMES = 20_000
 """Latencies of so many calls are kept, by reservoir sampling: a list of all would be the leak."""
@@ -107,7 +108,7 @@ class Worker:
         started = time.perf_counter()
         try:
             self._update() if what == "update" else self._lookup()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the run is to tell of it
+        except Exception as error:  # noqa: BLE001 - the run reports it
             self._counts["errors"] += 1
             self._problems.append(repr(error))
         self._times[what].add(time.perf_counter() - started)
@@ -229,9 +230,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "cache"
         found = soak(path, order.processes, order.minutes, order.seed)
-    settings = {name: getattr(order, name) for name in ("minutes", "processes", "seed")}
-    results = {"settings": settings, "hardware": hardware(), "versions": versions(), **found}
-    order.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_json(order.out, described(order, found))
     print(json.dumps({"died": found["died"], "lost": found["lost"], **found["calls"]}, indent=2))
     if not is_sound(found):
         raise SystemExit(f"the cache failed under load: see {order.out}")

@@ -1,23 +1,15 @@
 """The adapters' benchmark runs, and measures what its rows say."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+import run
+from cases import adapters
+from harness.corpus import questions
+from harness.fill import artefact_for_timing
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-if not BENCHMARKS.is_dir():
-    pytest.skip("the benchmarks are not part of this package", allow_module_level=True)
-# as when a script in that folder is run
-sys.path.append(str(BENCHMARKS))
-
-import adapters  # noqa: E402
-from corpus import questions  # noqa: E402
-from filling import artefact_for_timing  # noqa: E402
-from semcache_core.embedding.onnx import DEFAULT_ARTEFACT  # noqa: E402
-
-from llamaindex_semcache import CachedLLM, last_hit  # noqa: E402
+from llamaindex_semcache import CachedLLM, last_hit
 
 
 def test_each_subject_is_asked_in_each_way(
@@ -26,7 +18,7 @@ def test_each_subject_is_asked_in_each_way(
     monkeypatch.setattr(adapters, "AT_ONCE", 8)
     monkeypatch.setattr(adapters, "DISTINCT", 4)
     out = tmp_path / "adapters.json"
-    adapters.main(["--rounds", "1", "--each", "2", "--out", str(out)])
+    run.main(["adapters", "--rounds", "1", "--each", "2", "--out", str(out)])
     results = json.loads(out.read_text())
     assert all(row["n"] == 2 for row in results["rows"])
     ways = {(row["subject"], row["operation"]) for row in results["rows"]}
@@ -41,7 +33,7 @@ def test_each_subject_is_asked_in_each_way(
 
 
 def test_a_query_engine_hits_and_misses_as_its_rows_say(tmp_path: Path) -> None:
-    artefact = artefact_for_timing(DEFAULT_ARTEFACT, tmp_path / "artefact")
+    artefact = artefact_for_timing(tmp_path / "artefact")
     made = questions(7)
     row, paraphrase = made.paraphrases[0]
     with adapters.SemanticCache(path=None, artefact=artefact) as cache:

@@ -2,24 +2,16 @@
 
 import json
 import random
-import sys
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+import attacks
+import hubs
 import numpy as np
 import pytest
+from crafting import CARRIERS, STEPS, TRIES, VARIANTS, Attacker, hidden_texts, suffix
 from fakes import WordEmbedder
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-if not BENCHMARKS.is_dir():
-    pytest.skip("the benchmarks are not part of this package", allow_module_level=True)
-# as when a script in that folder is run
-sys.path.append(str(BENCHMARKS))
-
-import attacks  # noqa: E402
-import hubs  # noqa: E402
-from crafting import CARRIERS, STEPS, TRIES, VARIANTS, Attacker, hidden_texts, suffix  # noqa: E402
 
 VICTIM = "How do I not pay the two fees after 3 days?"
 WORDS = ["bank", "tree", "fees", "river"]

@@ -2,24 +2,16 @@
 
 import csv
 import json
-import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import cross_encoder
 import numpy as np
 import pytest
 from semcache_core.decision.cross_encoder import CrossEncoderVerifier
 from semcache_core.training.data.records import Pair, write_pairs
 from tiny_models import toy_pairs, word_model
-
-PAPER = Path(__file__).parents[2] / "benchmarks" / "paper"
-if not PAPER.is_dir():
-    pytest.skip("the benchmarks are not part of this package", allow_module_level=True)
-# as when a script in that folder is run
-sys.path.append(str(PAPER))
-
-import cross_encoder  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

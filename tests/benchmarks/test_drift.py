@@ -4,23 +4,15 @@ import csv
 import itertools
 import json
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
+import drift
 import pytest
 from fakes import WordEmbedder, calibration
 from semcache_core.evaluation.policies import Candidate, MaxErrorRate
 from semcache_core.evaluation.replay import Arrival
 from semcache_core.training.calibration.streams import Remembering
-
-PAPER = Path(__file__).parents[2] / "benchmarks" / "paper"
-if not PAPER.is_dir():
-    pytest.skip("the benchmarks are not part of this package", allow_module_level=True)
-# as when a script in that folder is run
-sys.path.append(str(PAPER))
-
-import drift  # noqa: E402
 
 INTENTS = {
     "lock my card right now please": "lock",
@@ -161,4 +153,4 @@ def test_a_missing_file_ends_the_run_by_its_text_and_keeps_the_results_before(
 def test_the_docstring_begins_with_what_it_is_and_gives_the_command() -> None:
     lines = (drift.__doc__ or "").splitlines()
     assert lines[0].endswith(".")
-    assert lines[2].startswith("python benchmarks/paper/drift.py")
+    assert lines[2].startswith("python studies/drift.py")

@@ -5,34 +5,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import field
 import pytest
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-if not BENCHMARKS.is_dir():
-    pytest.skip("the benchmarks are not part of this package", allow_module_level=True)
-# as when a script in that folder is run
-sys.path.append(str(BENCHMARKS))
-
-import field  # noqa: E402
-from field_streams import Stream, counted, read_stream  # noqa: E402
-from pipe import Piped  # noqa: E402
+from harness.pipe import Piped
+from rivals.streams import Stream, counted, read_stream
 
 TOY = """
 import sys
 sys.path.insert(0, {benchmarks!r})
-from field_orders import Plain, run
+from rivals.orders import Rival, run
 
-class Toy(Plain):
+class Toy(Rival):
     '''Knows questions by the last two words; fails at lookups that say so.'''
-    packages = ()
     def load(self): print("a library that prints")
-    def prepare(self, directory): pass
-    def know(self, texts): pass
     def memory(self): return {{"server_rss_mib": 3.0, "server_used_mib": 1.0}}
-    def close(self): pass
-    def end(self): pass
     def fill(self, directory, size, seed, answer):
-        from corpus import questions
+        from harness.corpus import questions
         texts = [self.key(text) for text in questions(seed).stored]
         (directory / "stored").write_text("\\n".join(texts))
     def open(self, directory, setting):
@@ -54,7 +42,7 @@ run(Toy())
 def toy(tmp_path: Path) -> Path:
     """An executable that takes the place of an interpreter, whatever script it is handed."""
     script, interpreter = tmp_path / "toy.py", tmp_path / "toy"
-    script.write_text(TOY.format(benchmarks=str(BENCHMARKS)))
+    script.write_text(TOY.format(benchmarks=str(Path(field.__file__).parent)))
     interpreter.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}"\n')
     interpreter.chmod(0o755)
     return interpreter

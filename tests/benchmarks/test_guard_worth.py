@@ -2,23 +2,15 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 
+import guard
 import numpy as np
 import pytest
 from semcache_core.decision.calibration import Calibration, Threshold
 from semcache_core.decision.guard import Difference
 from semcache_core.decision.scoring import Weights, sigmoid
 from semcache_core.training.data.records import Pair, write_pairs
-
-PAPER = Path(__file__).parents[2] / "benchmarks" / "paper"
-if not PAPER.is_dir():
-    pytest.skip("the benchmarks are not part of this package", allow_module_level=True)
-# as when a script in that folder is run
-sys.path.append(str(PAPER))
-
-import guard  # noqa: E402
 
 QUESTIONS = (
     "How do I lock my card?",

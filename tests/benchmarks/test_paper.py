@@ -11,8 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import arms
+import banking77
+import intents
+import natural_questions
 import numpy as np
 import pytest
+import qqp
+import runner
 from semcache_core.decision.calibration import load_calibration
 from semcache_core.embedding.onnx import OnnxEmbedder
 from semcache_core.embedding.wrappers import SentenceTransformerEmbedder
@@ -20,18 +26,6 @@ from semcache_core.errors import TrainingError
 from semcache_core.training.data.records import Pair, Question, read_pairs, write_pairs
 from semcache_core.training.losses import TuningLoss
 from tiny_models import FILLERS, KEYS, OTHERS, word_model
-
-PAPER = Path(__file__).parents[2] / "benchmarks" / "paper"
-if not PAPER.is_dir():
-    pytest.skip("the benchmarks are not part of this package", allow_module_level=True)
-# as when a script in that folder is run
-sys.path.append(str(PAPER))
-
-import banking77  # noqa: E402
-import common  # noqa: E402
-import intents  # noqa: E402
-import natural_questions  # noqa: E402
-import qqp  # noqa: E402
 
 ARMS = ["untuned", "BCE", "SLD"]
 BRIEF = ("--steps", "3", "--batch-size", "8", "--resamples", "20", "--threads", "1")
@@ -62,15 +56,15 @@ def texts_of(pairs: Sequence[Pair]) -> set[str]:
 def export_nothing(patched: pytest.MonkeyPatch) -> None:
     """Arms use the torch model as it is: the export, tested elsewhere, takes most of the time."""
     models: dict[Path, Any] = {}
-    patched.setattr(common, "export_onnx", lambda model, out: models.update({out: model}))
+    patched.setattr(arms, "export_onnx", lambda model, out: models.update({out: model}))
     load = SimpleNamespace(load=lambda out: SentenceTransformerEmbedder(models[out]))
-    patched.setattr(common, "OnnxEmbedder", load)
+    patched.setattr(arms, "OnnxEmbedder", load)
 
 
 def watch(study: Any, arguments: Sequence[object], out: Path, *, exported: bool = False) -> Watched:
     """Run a study as from the command line, looking over its shoulder."""
     seen = Watched()
-    fit, step = common.fit, TuningLoss.__call__
+    fit, step = arms.fit, TuningLoss.__call__
 
     def seen_fit(pairs: Sequence[Pair], model: Any, options: Any, **rest: Any) -> Any:
         seen.fits.append((list(pairs), options))
@@ -85,7 +79,7 @@ def watch(study: Any, arguments: Sequence[object], out: Path, *, exported: bool 
     with pytest.MonkeyPatch.context() as patched:
         if not exported:
             export_nothing(patched)
-        patched.setattr(common, "fit", seen_fit)
+        patched.setattr(arms, "fit", seen_fit)
         patched.setattr(TuningLoss, "__call__", seen_step)
         if hasattr(study, "calibrate"):
             calibrate = study.calibrate
@@ -382,9 +376,9 @@ def test_a_limit_takes_so_many_random_rows_of_each_file(data: Path) -> None:
     assert len(some.test) == len(some.medical) == len(some.banking) == 50
     assert len(some.train) <= 50
     assert some.test != qqp.read_data(data, 50, seed=1).test
-    in_order = common.limited(range(100), 9, 0)
+    in_order = runner.limited(range(100), 9, 0)
     assert in_order == sorted(in_order) and in_order != list(range(9))
-    assert common.limited(range(3), None, 0) == common.limited(range(3), 5, 0) == [0, 1, 2]
+    assert runner.limited(range(3), None, 0) == runner.limited(range(3), 5, 0) == [0, 1, 2]
 
 
 def test_an_error_ends_the_run_by_its_text_and_keeps_the_results_before(
@@ -417,7 +411,7 @@ def test_what_cannot_be_done_is_refused_before_the_model_is_opened(
     tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(common, "open_sentence_transformer", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr(arms, "open_sentence_transformer", lambda *_: pytest.fail("opened"))
     with pytest.raises(SystemExit, match=says):
         qqp.main(["--data", str(data), "--out", "out.json", *arguments])
     assert list(tmp_path.iterdir()) == []
@@ -427,7 +421,7 @@ def test_too_little_to_calibrate_on_is_refused_before_any_training(
     base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export_nothing(monkeypatch)
-    monkeypatch.setattr(common, "fit", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(arms, "fit", lambda *_, **__: pytest.fail("trained"))
     for study, rest in ((qqp, ()), (banking77, ("--unseen", "3"))):
         with pytest.raises(SystemExit, match="at least 200"):
             study.main(
@@ -470,7 +464,7 @@ def test_the_unwritten_results_leave_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "results.json"
-    common.write(out, {"a": [1, 2], "b": {"c": [[3, "x\n[ 4 ]"]]}})
+    runner.write(out, {"a": [1, 2], "b": {"c": [[3, "x\n[ 4 ]"]]}})
     assert json.loads(out.read_text()) == {"a": [1, 2], "b": {"c": [[3, "x\n[ 4 ]"]]}}
     assert ' "a": [1, 2],' in out.read_text().splitlines()
 
@@ -480,7 +474,7 @@ def test_the_unwritten_results_leave_nothing_behind(
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(TrainingError, match="No space left"):
-        common.write(out, {"a": 3})
+        runner.write(out, {"a": 3})
     assert json.loads(out.read_text())["a"] == [1, 2]
     assert list(tmp_path.iterdir()) == [out]
 
@@ -489,12 +483,12 @@ def test_the_unwritten_results_leave_nothing_behind(
 def test_the_docstring_begins_with_what_it_is_and_gives_the_command(study: Any) -> None:
     lines = study.__doc__.splitlines()
     assert lines[0].endswith(".")
-    assert lines[2].startswith(f"python benchmarks/paper/{Path(study.__file__).name}")
+    assert lines[2].startswith(f"python studies/{Path(study.__file__).name}")
 
 
 def test_a_script_runs_from_anywhere_without_further_paths(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(PAPER / "qqp.py"), "--help"],
+        [sys.executable, str(Path(qqp.__file__)), "--help"],
         cwd=tmp_path, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "--learning-rate" in done.stdout and "Quora" in done.stdout

@@ -1,18 +1,10 @@
 """The benchmark of a shared index asks an own one, and another process's."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-if not BENCHMARKS.is_dir():
-    pytest.skip("the benchmarks are not part of this package", allow_module_level=True)
-# as when a script in that folder is run
-sys.path.append(str(BENCHMARKS))
-
-import sharing  # noqa: E402
+import run
 
 
 def test_an_own_index_and_another_process_s_are_both_asked(
@@ -20,7 +12,7 @@ def test_an_own_index_and_another_process_s_are_both_asked(
 ) -> None:
     monkeypatch.setenv("SEMCACHE_SCAN_LIMIT", "100")  # the owner, a process of its own, has it too
     out = tmp_path / "sharing.json"
-    sharing.main(["--entries", "600", "--rounds", "1", "--out", str(out)])
+    run.main(["sharing", "--entries", "600", "--rounds", "1", "--out", str(out)])
     rows = json.loads(out.read_text())["rows"]
     whole = {row["operation"]: row for row in rows if row["part"] == "whole"}
     assert [row["n"] for row in whole.values()] == [90, 90]

@@ -8,16 +8,10 @@ from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-if not BENCHMARKS.is_dir():
-    pytest.skip("the benchmarks are not part of this package", allow_module_level=True)
 if not sys.platform.startswith("linux"):
     pytest.skip("open files and memory are read as Linux shows them", allow_module_level=True)
-# as when a script in that folder is run
-sys.path.append(str(BENCHMARKS))
-
-import soak  # noqa: E402
-from semcache_core import SemanticCache  # noqa: E402
+import soak
+from semcache_core import SemanticCache
 
 
 def test_a_run_of_seconds_loses_nothing_and_says_what_it_took(tmp_path: Path) -> None:

@@ -3,27 +3,17 @@
 import csv
 import itertools
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import runner
+import trust
 from fakes import WordEmbedder
 from semcache_core.training.calibration.streams import Decided
 from semcache_core.training.data.records import Pair, write_pairs
-
-PAPER = Path(__file__).parents[2] / "benchmarks" / "paper"
-if not PAPER.is_dir():
-    pytest.skip("the benchmarks are not part of this package", allow_module_level=True)
-# as when a script in that folder is run
-sys.path.append(str(PAPER))
-
-import trial  # noqa: E402
-import trust  # noqa: E402
-import trust_arrivals  # noqa: E402
-import trust_static  # noqa: E402
 
 WORDINGS = 8
 """Of each intent: the same words in another order, which are one to WordEmbedder."""
@@ -65,7 +55,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(data: Path, out: Path) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patched:
         # the export, tested elsewhere, takes most of the time
-        patched.setattr(trial, "untuned_of", lambda base: WordEmbedder())
+        patched.setattr(trust, "untuned_of", lambda base: WordEmbedder())
         trust.main(
             ["--data", str(data), "--seeds", "3", "--orders", "2", "--out", str(out)],
         )
@@ -121,12 +111,12 @@ def test_a_static_stream_is_drawn_for_each_seed_where_a_seed_draws_anything(
     results: dict[str, Any],
 ) -> None:
     counts = {
-        name: [domain[form]["0.02"]["streams"] for form in trust_static.FORMS]
+        name: [domain[form]["0.02"]["streams"] for form in trust.FORMS]
         for name, domain in results["static"].items()
     }
     assert counts == {"medical": [1, 3], "QQP": [1, 3], "Banking77": [3, 3]}
     for domain in results["static"].values():
-        for form in trust_static.FORMS:
+        for form in trust.FORMS:
             assert list(domain[form]) == ["0.01", "0.02", "0.05", "0.1"]
             for kept in domain[form].values():
                 assert len(kept["served"]) == len(kept["error"]["each"]) == kept["streams"]
@@ -135,7 +125,7 @@ def test_a_static_stream_is_drawn_for_each_seed_where_a_seed_draws_anything(
 def test_thresholds_of_one_half_are_judged_on_the_other_of_every_set_and_of_all(
     results: dict[str, Any],
 ) -> None:
-    for form in trust_static.FORMS:
+    for form in trust.FORMS:
         found = results["split"][form]
         assert list(found) == ["medical", "QQP", "Banking77", "all"]
         for bound in ("0.01", "0.02", "0.05", "0.1"):
@@ -168,7 +158,7 @@ def test_a_run_can_be_repeated_and_ends_in_its_tables(
 def test_a_missing_file_ends_the_run_by_its_text_and_keeps_the_results_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial, "untuned_of", lambda base: WordEmbedder())
+    monkeypatch.setattr(trust, "untuned_of", lambda base: WordEmbedder())
     out = tmp_path / "out.json"
     out.write_text("the ones before")
     with pytest.raises(SystemExit, match=r"banking77_train.csv cannot be read"):
@@ -190,40 +180,38 @@ ALL_RIGHT = decided((0.95, True, True), (0.5, False, True), (0.4, False, False))
 
 
 def test_a_promise_is_judged_stream_by_stream() -> None:
-    kept = trust_static.promise_kept([ONE_WRONG, ALL_RIGHT], [0.9, 0.9], 0.02)
+    kept = trust.promise_kept([ONE_WRONG, ALL_RIGHT], [0.9, 0.9], 0.02)
     assert (kept["streams"], kept["within"], kept["served"]) == (2, 1, [2, 1])
     assert kept["error"]["each"] == [1 / 2, 0]
     # of those answerable: 1 of 3, 1 of 2
     assert kept["rightly_served"]["each"] == [1 / 3, 1 / 2]
-    looser = trust_static.promise_kept([ONE_WRONG], [0.8], 0.1)
+    looser = trust.promise_kept([ONE_WRONG], [0.8], 0.1)
     assert looser["served"] == [3]
     assert looser["rightly_served"]["each"] == [2 / 3]
 
 
 def test_where_no_threshold_keeps_the_bound_nothing_is_served_and_nothing_broken() -> None:
-    kept = trust_static.promise_kept([ONE_WRONG], [None], 0.001)
+    kept = trust.promise_kept([ONE_WRONG], [None], 0.001)
     assert (kept["served"], kept["within"]) == ([0], 1)
     assert kept["error"] == {"mean": None, "lowest": None, "highest": None, "each": [None]}
     assert kept["rightly_served"]["mean"] == 0
 
 
 def test_an_error_at_the_bound_is_within_it() -> None:
-    assert trial.within([0.02, 0.0201, None, 0.0], 0.02) == 3
+    assert trust.within([0.02, 0.0201, None, 0.0], 0.02) == 3
 
 
 def test_a_spread_is_over_the_values_that_there_are() -> None:
-    found = trial.spread([0.1, None, 0.3])
+    found = runner.spread([0.1, None, 0.3])
     assert found == {"mean": 0.2, "lowest": 0.1, "highest": 0.3, "each": [0.1, None, 0.3]}
-    assert trial.shown_spread(found) == "20.00% (10.00% to 30.00%)"
-    assert trial.shown_spread(trial.spread([None])) == "-"
+    assert runner.shown_spread(found) == "20.00% (10.00% to 30.00%)"
+    assert runner.shown_spread(runner.spread([None])) == "-"
 
 
 def test_the_learner_draws_anew_in_every_order() -> None:
     bench: Any = SimpleNamespace(untuned=WordEmbedder(), served={})
     learners = [
-        one.arm.policy
-        for one in trust_arrivals.contenders(bench, 7)
-        if one.promised == "wrong_of_all"
+        one.arm.policy for one in trust.contenders(bench, 7) if one.promised == "wrong_of_all"
     ]
     assert [getattr(policy, "seed", None) for policy in learners] == [7, 7, 7]
 
@@ -231,4 +219,4 @@ def test_the_learner_draws_anew_in_every_order() -> None:
 def test_the_docstring_begins_with_what_it_is_and_gives_the_command() -> None:
     lines = (trust.__doc__ or "").splitlines()
     assert lines[0].endswith(".")
-    assert lines[2].startswith("python benchmarks/paper/trust.py")
+    assert lines[2].startswith("python studies/trust.py")

@@ -1,0 +1,90 @@
+"""A hit by meaning through another process's index, beside one through an own index."""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.fill import Layout, artefact_for_timing, fill, opened, stock
+from harness.results import Results, latency_table
+from harness.timing import Samples, What, timed
+from semcache_core import Request
+from semcache_core.search.remote import RemoteIndex
+
+SCOPE = "sharing"
+OWNER = """
+import sys
+from pathlib import Path
+from harness.fill import opened
+with opened(Path(sys.argv[1]), Path(sys.argv[2])) as cache:
+    print("open", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--entries", type=int, default=50_000)
+    parser.add_argument("--rounds", type=int, default=3)
+
+
+def measure(options: argparse.Namespace) -> Results:
+    samples = Samples()
+    with tempfile.TemporaryDirectory(prefix="semcache-bench-") as directory:
+        artefact = artefact_for_timing(Path(directory) / "artefact")
+        things = stock(options.seed, artefact)
+        path = Path(directory) / "cache"
+        fill(path, things, Layout(options.entries, (SCOPE,)), options.seed)
+        texts = [text for _, text in things.questions.paraphrases[:100]]
+        for _ in range(options.rounds):
+            ask(samples, "own index", path, artefact, texts)
+            with owned_elsewhere(path, artefact):
+                ask(samples, "another process's index", path, artefact, texts)
+    return {"rows": samples.rows()}
+
+
+@contextmanager
+def owned_elsewhere(path: Path, artefact: Path) -> Iterator[None]:
+    command = [sys.executable, "-c", OWNER, str(path), str(artefact)]
+    owner = subprocess.Popen(
+        command,
+        cwd=Path(__file__).parents[1],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert owner.stdout is not None
+    if owner.stdout.readline() != "open\n":
+        raise RuntimeError("the owner of the index did not start")
+    try:
+        yield
+    finally:
+        owner.communicate("")
+
+
+def ask(samples: Samples, whose: str, path: Path, artefact: Path, texts: list[str]) -> None:
+    """Each question twice: the second time its vector is known, so the model does not run."""
+    whole = What("semcache", f"semantic hit, {whose}")
+    rest = replace(whole, part="without forward pass")
+    with opened(path, artefact) as cache:
+        index: Any = cache._use().retriever.index
+        if index is None or isinstance(index, RemoteIndex) != (whose != "own index"):
+            raise RuntimeError(f"was to ask {whose}, and has {index}")
+
+        def lookup(text: str) -> None:
+            if cache.lookup(Request(text, SCOPE)) is None:
+                samples.missed(whole)
+
+        for text in texts[:10]:
+            lookup(text)
+        for text in texts[10:]:
+            for what in (whole, rest):
+                samples.add(what, timed(lookup, [text]))
+
+
+def table(results: Results) -> str:
+    return latency_table({"rows": [{**row, "subject": ""} for row in results["rows"]]})

@@ -1,0 +1,199 @@
+"""Fills a ledger in one go with rows as `update` writes them, and opens caches over it."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration
+from semcache_core import Request, SemanticCache
+from semcache_core.decision.calibration import Threshold, load_calibration
+from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, MODEL_FILE, TOKENIZER_FILE, OnnxEmbedder
+from semcache_core.request import key_of
+from semcache_core.storage.entries import NewEntry
+from semcache_core.storage.ledger import Ledger
+from semcache_core.storage.schema import entries, vectors
+
+from harness.corpus import Matrix, Questions, clustered, questions
+from langchain_semcache.serialization import dump_generations
+
+SERVED_COSINE = 0.7
+"""Paraphrases lie far above it, strangers far below: a benchmark times calls, not answers."""
+NAMESPACE = "default"
+ANSWER = dump_generations(
+    [
+        ChatGeneration(
+            message=AIMessage(
+                "Open Settings, choose Account, and follow the steps there. " * 6,
+                response_metadata={"model_name": "gpt-4o-mini", "finish_reason": "stop"},
+                usage_metadata={"input_tokens": 58, "output_tokens": 72, "total_tokens": 130},
+            )
+        )
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Stock:
+    """Questions with their vectors under the artefact that is measured."""
+
+    questions: Questions
+    fingerprint: str
+    stored: Matrix
+    centres: Matrix
+
+
+def stock(seed: int, artefact: Path) -> Stock:
+    embedder, made = OnnxEmbedder(artefact), questions(seed)
+    return Stock(
+        made, embedder.fingerprint, embedder.embed(made.stored), embedder.embed(made.centres)
+    )
+
+
+def artefact_for_timing(out: Path) -> Path:
+    """The shipped model that serves from a cosine of SERVED_COSINE on, and looks at nothing else.
+
+    The shipped threshold may refuse a paraphrase that is worded far off; the time of a call does
+    not depend on it.
+    """
+    lam = 0.05
+    shipped = load_calibration(DEFAULT_ARTEFACT)
+    found = replace(
+        shipped,
+        lam=lam,
+        c=SERVED_COSINE / lam,  # a probability of one half there
+        max_tokens=64,
+        thresholds=(Threshold(0.02, 0.5, 0.5, 1000, 0),),
+        calibrated_on="nothing: for timing only",
+        weights=None,
+        confidence=None,
+    )
+    return _artefact(out, found)
+
+
+def artefact_for_judging(out: Path) -> Path:
+    """The shipped model and weights with a threshold that nearly every candidate passes.
+
+    So a lookup does everything that a lookup does, and paraphrases end as hits.
+    """
+    rows = (Threshold(0.02, 0.05, 0.5, 1000, 0),)
+    return _artefact(out, replace(load_calibration(DEFAULT_ARTEFACT), thresholds=rows))
+
+
+def _artefact(out: Path, calibration: Any) -> Path:
+    out.mkdir()
+    for name in (MODEL_FILE, TOKENIZER_FILE):
+        (out / name).symlink_to((DEFAULT_ARTEFACT / name).resolve())
+    calibration.save(out)
+    return out
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`size` entries over `scopes`: question i of the stored ones is in scope i modulo."""
+
+    size: int
+    scopes: tuple[str, ...]
+
+    def scope(self, i: int) -> str:
+        return self.scopes[i % len(self.scopes)]
+
+
+CHUNK = 20_000
+"""Rows in one transaction, and vectors in memory at once."""
+
+
+def fill(path: Path, stock: Stock, layout: Layout, seed: int) -> None:
+    """A new ledger: the stored questions at random places among clustered vectors.
+
+    The order matters to Chroma: when one dense topic is stored first and other topics after it, its
+    HNSW graph (default settings) does not find a third of the first ones again.
+    """
+    rng = np.random.default_rng(seed)
+    places = rng.choice(layout.size, len(stock.stored), replace=False)
+    ledger = Ledger.open(path, None)
+    for start in range(0, layout.size, CHUNK):
+        n = min(CHUNK, layout.size - start)
+        matrix = clustered(stock.centres, n, seed + 1 + start)
+        requests = [Request(f"filler {i}", layout.scope(i)) for i in range(start, start + n)]
+        for number in np.flatnonzero((places >= start) & (places < start + n)).tolist():
+            at = int(places[number]) - start
+            matrix[at] = stock.stored[number]
+            requests[at] = Request(stock.questions.stored[number], layout.scope(number))
+        add_rows(ledger, requests, matrix, stock.fingerprint, after=start)
+    ledger.close()
+
+
+def add_rows(
+    ledger: Ledger, requests: list[Request], matrix: Matrix, fingerprint: str, after: int = 0
+) -> None:
+    """Entries with ids from `after` + 1 on, all in one transaction."""
+    now = time.time()
+    entry_rows, vector_rows = [], []
+    for entry_id, (request, vector) in enumerate(zip(requests, matrix, strict=True), after + 1):
+        key = key_of(request, NAMESPACE)
+        entry_rows.append(
+            {
+                "id": entry_id,
+                "exact": key.exact,
+                "partition": key.partition,
+                "namespace": NAMESPACE,
+                "scope": request.scope,
+                "exact_only": False,
+                "created": now,
+                "used": now,
+                "hits": 0,
+                "question": request.question,
+                "response": ANSWER,
+            }
+        )
+        vector_rows.append(
+            {
+                "entry_id": entry_id,
+                "partition": key.partition,
+                "fingerprint": fingerprint,
+                "vector": vector.tobytes(),
+            }
+        )
+    with ledger.write() as connection:
+        connection.execute(sa.insert(entries), entry_rows)
+        connection.execute(sa.insert(vectors), vector_rows)
+
+
+def entry(
+    question: str, vector: Any, fingerprint: str, kind: type[NewEntry] = NewEntry, **more: Any
+) -> Any:
+    """An entry for a ledger that is asked without a cache; `more` are fields of NewEntry."""
+    key = key_of(Request(question), NAMESPACE)
+    fields = {
+        "exact": key.exact,
+        "partition": key.partition,
+        "namespace": NAMESPACE,
+        "scope": "",
+        "exact_only": False,
+        "question": question,
+        "response": ANSWER,
+        "created": time.time(),
+        "expires": None,
+        "cost": None,
+        "tags": (),
+        "fingerprint": fingerprint,
+        "vector": vector,
+    }
+    return kind(**{**fields, **more})
+
+
+@contextmanager
+def opened(path: Path, artefact: Path, embedder: object | None = None) -> Iterator[SemanticCache]:
+    """The cache under `path`; its index has caught up with the ledger."""
+    cache = SemanticCache(path=path, artefact=artefact, embedder=embedder)
+    try:
+        cache._use().background.round()
+        yield cache
+    finally:
+        cache.close()

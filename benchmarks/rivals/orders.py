@@ -1,0 +1,220 @@
+"""The orders that `field.py` gives to a cache, ours or another, in a process of its own.
+
+Standard library alone: a subject imports what it needs in `load`, which is part of its cold start.
+"""
+
+import asyncio
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from harness.pipe import serve
+
+TICK = 0.001
+
+
+class Rival(ABC):
+    """A cache under test, asked with text and answering with text unless it says otherwise.
+
+    `setting` is its threshold in its own unit, None for its default. `packages` are those whose
+    versions are reported. `prepare` starts the servers that an app finds running. `know` embeds
+    questions beforehand, for `replay`, which is not timed. `asked` and `answered` make a question
+    and an answer as the app has them when it calls the cache.
+    """
+
+    packages: tuple[str, ...] = ()
+
+    @abstractmethod
+    def load(self) -> None: ...
+    @abstractmethod
+    def fill(self, directory: Path, size: int, seed: int, answer: str) -> None: ...
+    @abstractmethod
+    def open(self, directory: Path, setting: float | None) -> None: ...
+    @abstractmethod
+    def get(self, asked: Any) -> str | None: ...
+    @abstractmethod
+    async def aget(self, asked: Any) -> str | None: ...
+    @abstractmethod
+    def put(self, asked: Any, answered: Any) -> None: ...
+
+    def prepare(self, directory: Path) -> None:  # noqa: B027 - most caches need no server
+        pass
+
+    def know(self, texts: list[str]) -> None:  # noqa: B027
+        pass
+
+    def asked(self, text: str) -> Any:
+        return text
+
+    def answered(self, answer: str) -> Any:
+        return answer
+
+    def memory(self) -> dict[str, float]:
+        return {}
+
+    def close(self) -> None:  # noqa: B027
+        pass
+
+    def end(self) -> None:  # noqa: B027
+        pass
+
+
+class Orders:
+    """The orders of `field.py`; all times are in seconds."""
+
+    def __init__(self, subject: Rival) -> None:
+        self._subject = subject
+        self._loop = asyncio.new_event_loop()  # a client may be bound to the loop it was made in
+
+    def versions(self) -> dict[str, Any]:
+        return {package: version(package) for package in self._subject.packages}
+
+    def prepare(self, directory: str) -> dict[str, Any]:
+        self._subject.prepare(Path(directory))
+        return {}
+
+    def fill(self, directory: str, size: int, seed: int, answer: str) -> dict[str, Any]:
+        Path(directory).mkdir(exist_ok=True)
+        self._subject.fill(Path(directory), size, seed, answer)
+        return {}
+
+    def first(
+        self, directory: str, setting: float | None, text: str, patience: float = 0.0
+    ) -> dict[str, Any]:
+        """The cold start, from the import to the first answer.
+
+        A miss is asked again for `patience` seconds: an index may still be opening.
+        """
+        started = time.perf_counter()
+        self._subject.load()
+        loaded = time.perf_counter()
+        self._subject.open(Path(directory), setting)
+        opened = time.perf_counter()
+        asked, misses = self._subject.asked(text), 0
+        while not (found := self._subject.get(asked) is not None):
+            if time.perf_counter() - opened >= patience:
+                break
+            misses += 1
+            time.sleep(0.05)
+        ended = time.perf_counter()
+        stages = {"import": loaded - started, "open": opened - loaded, "lookup": ended - opened}
+        return {"seconds": ended - started, **stages, "served": found, "misses": misses}
+
+    def lookups(self, texts: list[str]) -> dict[str, Any]:
+        seconds, served = [], 0
+        for asked in map(self._subject.asked, texts):
+            started = time.perf_counter()
+            found = self._subject.get(asked)
+            seconds.append(time.perf_counter() - started)
+            served += found is not None
+        return {"seconds": seconds, "served": served}
+
+    def puts(self, texts: list[str], answer: str) -> dict[str, Any]:
+        seconds = []
+        for text in texts:
+            asked, answered = self._subject.asked(text), self._subject.answered(answer)
+            started = time.perf_counter()
+            self._subject.put(asked, answered)
+            seconds.append(time.perf_counter() - started)
+        return {"seconds": seconds}
+
+    def threads(self, texts: list[str], n: int) -> dict[str, Any]:
+        """All of `texts` by `n` threads; one that raises counts as failed, not as answered."""
+        with ThreadPoolExecutor(n) as pool:
+            for _ in pool.map(lambda _: time.sleep(0), range(n)):
+                pass
+            every = [self._subject.asked(text) for text in texts]
+            started = time.perf_counter()
+            ended = list(pool.map(lambda asked: _outcome(self._subject.get, asked), every))
+            return {**_counted(ended), "seconds": time.perf_counter() - started}
+
+    def tasks(self, texts: list[str], n: int) -> dict[str, Any]:
+        """All of `texts` by `n` tasks of one event loop, and how late its ticks were."""
+        return self._loop.run_until_complete(self._tasks(texts, n))
+
+    async def _tasks(self, texts: list[str], n: int) -> dict[str, Any]:
+        every = [self._subject.asked(text) for text in texts]
+        left, ended, late = iter(every), list[str](), list[float]()
+
+        async def work() -> None:
+            for asked in left:
+                try:
+                    ended.append("missed" if await self._subject.aget(asked) is None else "served")
+                except Exception as error:  # noqa: BLE001 - theirs may raise anything
+                    ended.append(f"failed: {type(error).__name__}")
+
+        async def ticker() -> None:
+            while True:
+                due = time.perf_counter() + TICK
+                await asyncio.sleep(TICK)
+                late.append(time.perf_counter() - due)
+
+        started = time.perf_counter()
+        ticking = asyncio.create_task(ticker())
+        await asyncio.sleep(0)
+        await asyncio.gather(*(work() for _ in range(n)))
+        taken = time.perf_counter() - started
+        await asyncio.sleep(2 * TICK)  # one that the tasks never let tick was late all the while
+        ticking.cancel()
+        return {**_counted(ended), "seconds": taken, "late": max(late)}
+
+    def memory(self) -> dict[str, Any]:
+        return {"rss_mib": rss_mib(os.getpid()), **self._subject.memory()}
+
+    def replay(
+        self, directory: str, setting: float | None, items: list[tuple[str, str]]
+    ) -> dict[str, Any]:
+        """Each question in turn to a cache that begins empty: its answer, else it is stored."""
+        self._subject.load()
+        Path(directory).mkdir(exist_ok=True)
+        self._subject.open(Path(directory), setting)
+        served = []
+        for question, answer in items:
+            asked = self._subject.asked(question)
+            served.append(self._subject.get(asked))
+            if served[-1] is None:
+                self._subject.put(asked, self._subject.answered(answer))
+        self._subject.close()
+        return {"served": served}
+
+    def know(self, texts: list[str]) -> dict[str, Any]:
+        self._subject.load()
+        self._subject.know(texts)
+        return {}
+
+
+def _outcome(get: Callable[[Any], str | None], asked: Any) -> str:
+    try:
+        return "missed" if get(asked) is None else "served"
+    except Exception as error:  # noqa: BLE001 - theirs may raise anything
+        return f"failed: {type(error).__name__}"
+
+
+def _counted(ended: list[str]) -> dict[str, Any]:
+    failed = sorted({each for each in ended if each.startswith("failed")})
+    return {
+        "served": ended.count("served"),
+        "missed": ended.count("missed"),
+        "failed_with": failed,
+        "n": len(ended),
+    }
+
+
+def rss_mib(pid: int) -> float:
+    """Memory of a process in use now, shared pages included."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+
+
+def run(subject: Rival) -> None:
+    """Serve until the orders end. What a library does at a normal exit is not waited for."""
+    try:
+        serve(Orders(subject))
+    finally:
+        subject.end()
+        os._exit(0)

@@ -1,0 +1,193 @@
+"""The tables and the plot of `field.json`."""
+
+from pathlib import Path
+from typing import Any
+
+from harness.results import Results, markdown, short
+
+# Okabe and Ito's colours, told apart with any kind of colour vision
+COLOURS = {
+    "SemanticCache": "#0072b2",
+    "SemanticLLMCache": "#56b4e9",
+    "GPTCache": "#d55e00",
+    "RedisVL": "#009e73",
+    "InMemoryCache": "#8a8f98",
+}
+OPERATIONS = ("exact hit", "semantic hit", "miss", "put")
+
+
+def table(results: Results) -> str:
+    parts = [
+        latencies(results),
+        rates(results),
+        markdown(
+            ("cold start", "entries", "ms to first hit", "of it import", "open", "lookup", "n"),
+            [_first(row) for row in results["first_hit"]],
+        ),
+        markdown(
+            ("space", "entries", "disk bytes per entry", "process MiB", "server MiB"),
+            [_space(results, row) for row in results["memory"]],
+        ),
+        *(answers(stream) for stream in results["streams"]),
+        _made_on(results),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def latencies(results: Results) -> str:
+    """Medians with the 95th percentiles; what ended otherwise than expected is counted."""
+    rows = [
+        (
+            *(row["operation"], f"{row['entries']:,}", row["subject"]),
+            *(short(row["p50_ms"]), short(row["p95_ms"]), str(row["n"])),
+            str(row["unexpected"] or ""),
+        )
+        for row in sorted(
+            results["rows"],
+            key=lambda r: (OPERATIONS.index(r["operation"]), r["entries"], r["subject"]),
+        )
+    ]
+    head = ("operation", "entries", "what", "p50 ms", "p95 ms", "n", "otherwise than expected")
+    return markdown(head, rows)
+
+
+def rates(results: Results) -> str:
+    """Hits per second, and the longest that an event loop stood still."""
+    ways = list(dict.fromkeys(row["by"] for row in results["throughput"]))
+    ways.sort(key=lambda by: ("task" in by, int(by.split()[0])))
+    found = {(row["subject"], row["by"]): row for row in results["throughput"]}
+    rows = []
+    for name in dict.fromkeys(row["subject"] for row in results["throughput"]):
+        every = [found[name, by] for by in ways]
+        failed = sum(row["failed"] for row in every)
+        missed = sum(row["missed"] for row in every)
+        why = f" ({', '.join(sorted({e for row in every for e in row['failed_with']}))})"
+        rows.append(
+            (
+                name,
+                *(f"{row['per_second']:,.0f}" for row in every),
+                f"{max(row['late_ms'] for row in every):,.0f}",
+                str(missed or ""),
+                f"{failed}{why}" if failed else "",
+            )
+        )
+    head = ("hits per second by", *ways, "event loop late, ms", "missed", "failed")
+    return markdown(head, rows)
+
+
+def _first(row: dict[str, Any]) -> tuple[str, ...]:
+    stages = ("p50_ms", "import_p50_ms", "open_p50_ms", "lookup_p50_ms")
+    times = (f"{row[stage]:,.0f}" for stage in stages)
+    count = f"{row['n']}" + (f", {row['unexpected']} not served" if row["unexpected"] else "")
+    return (row["subject"], f"{row['entries']:,}", *times, count)
+
+
+def _space(results: Results, row: dict[str, Any]) -> tuple[str, ...]:
+    disk = {(each["subject"], each["entries"]): each["per_entry"] for each in results["disk"]}
+    server = ""
+    if "server_rss_mib" in row:
+        server = f"{row['server_rss_mib']:,.0f} ({row['server_used_mib']:,.0f} in use)"
+    taken = disk[row["subject"], row["entries"]]
+    return (
+        *(row["subject"], f"{row['entries']:,}", f"{taken:,}" if taken else "-"),
+        *(f"{row['rss_mib']:,.0f}", server),
+    )
+
+
+def answers(stream: dict[str, Any]) -> str:
+    head = (
+        f"{stream['name']}: {stream['n']:,} questions, {stream['answers']:,} answers",
+        *("setting", "right", "wrong", "missed", "new", "served", "wrong among served"),
+    )
+    rows = [
+        (
+            arm["subject"],
+            f"{_setting(arm)}{' (default)' if arm['default'] and arm['setting'] else ''}",
+            *(f"{arm[kind]:,}" for kind in ("right", "wrong", "missed", "new")),
+            f"{arm['served']:.1%}",
+            "-" if arm["error"] is None else f"{arm['error']:.1%}",
+        )
+        for arm in sorted(stream["arms"], key=_by_setting)
+    ]
+    return markdown(head, rows)
+
+
+def _by_setting(arm: dict[str, Any]) -> tuple[str, float]:
+    return arm["subject"], arm["setting"] or 0.0
+
+
+def _setting(arm: dict[str, Any]) -> str:
+    return "-" if arm["setting"] is None else f"{arm['setting']:g}"
+
+
+def _made_on(results: Results) -> str:
+    on, settings = results["hardware"], results["settings"]
+    packages = [
+        f"{name} {version}" if whose == "ours" else f"({whose}'s) {name} {version}"
+        for whose, those in results["versions"].items()
+        for name, version in those.items()
+    ]
+    note = f" {results['note']}" if results.get("note") else ""
+    return (
+        f"Measured on {on['cpu']}, {on['cores']} cores, {on['memory_gib']} GiB; seed "
+        f"{settings['seed']}, {settings['rounds']} rounds; a response of "
+        f"{settings['response_bytes']} bytes.{note} {', '.join(packages)}."
+    )
+
+
+def plot(results: Results, path: Path) -> None:
+    """Latency of each operation at the largest size, and served against wrong for each stream."""
+    import matplotlib
+    from matplotlib.figure import Figure
+    from semcache_core.evaluation.plots import STYLE
+
+    with matplotlib.rc_context(STYLE):
+        panels = 1 + len(results["streams"])
+        figure = Figure(figsize=(5.2 * panels, 4.2), layout="constrained")
+        axes = figure.subplots(1, panels, squeeze=False)[0]
+        draw_latencies(axes[0], results)
+        for axis, stream in zip(axes[1:], results["streams"], strict=True):
+            draw_curves(axis, stream)
+        shown = axes[0].get_legend_handles_labels()
+        figure.legend(*shown, loc="outside lower center", ncols=5, fontsize=8)
+        figure.savefig(path, metadata={"Date": None})
+
+
+def draw_latencies(axis: Any, results: Results) -> None:
+    size = max(row["entries"] for row in results["rows"])
+    names = list(dict.fromkeys(row["subject"] for row in results["memory"]))
+    width = 0.8 / len(names)
+    for i, name in enumerate(names):
+        rows = [r for r in results["rows"] if r["subject"] == name and r["entries"] == size]
+        places = [OPERATIONS.index(r["operation"]) + (i - len(names) / 2) * width for r in rows]
+        p50 = [r["p50_ms"] for r in rows]
+        above = [r["p95_ms"] - r["p50_ms"] for r in rows]
+        error = {"yerr": [[0.0] * len(rows), above], "ecolor": "#555555", "capsize": 1.5}
+        axis.bar(
+            places, p50, width, align="edge", color=COLOURS.get(name, "black"), label=name, **error
+        )
+    axis.set_yscale("log")
+    axis.set_xticks(range(len(OPERATIONS)), OPERATIONS)
+    axis.set_ylabel("ms, median and 95th percentile")
+    axis.set_title(f"Time of a call at {size:,} entries", fontsize=11)
+
+
+def draw_curves(axis: Any, stream: dict[str, Any]) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    for name in dict.fromkeys(arm["subject"] for arm in stream["arms"]):
+        arms = [a for a in stream["arms"] if a["subject"] == name and a["error"] is not None]
+        arms.sort(key=lambda arm: arm["served"])
+        at = [(arm["served"], arm["error"]) for arm in arms]
+        colour = COLOURS.get(name, "black")
+        # dashed, as with the same model and the same cosine it lies on the one before
+        line = "o--" if name == "RedisVL" else "o-"
+        axis.plot(*zip(*at, strict=True) if at else ([], []), line, ms=3, color=colour)
+        for arm in arms:
+            if arm["default"]:
+                axis.plot(arm["served"], arm["error"], "o", ms=9, mfc="none", color=colour)
+    axis.xaxis.set_major_formatter(PercentFormatter(1, 0))
+    axis.yaxis.set_major_formatter(PercentFormatter(1, 0))
+    axis.set_xlabel("served, of all questions")
+    axis.set_ylabel("wrong, of those served")
+    axis.set_title(f"{stream['name']}, arriving (ring: default)", fontsize=11)

@@ -1,0 +1,89 @@
+"""Does the time of a miss say that another tenant has, or has just asked, the question?
+
+python studies/miss_timing.py
+
+Two kinds of misses in turns, in random order within each pair: a question that another namespace
+holds and asked a moment ago, and a question that nobody ever asked. `auc` (Mann-Whitney) is how
+often a miss of the first kind takes longer than one of the second: .5 where time says nothing.
+TOLERANCE is how far from .5 it may lie.
+"""
+
+import math
+import random
+import statistics
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from runner import Results, at_least_one, conduct, markdown, parser, short
+from semcache_core import Request, SemanticCache
+
+TOLERANCE = 0.05
+WORDS = "card bank account fee limit transfer top up cash machine abroad refund".split()  # noqa: SIM905
+
+
+def questions(n: int, rng: random.Random) -> list[str]:
+    """All different, of the same length in words."""
+    return [f"what is the {' '.join(rng.sample(WORDS, 3))} of number {i:06d}" for i in range(n)]
+
+
+def auc(one: list[float], other: list[float]) -> float:
+    """P(a time of `one` is longer than one of `other`), half for equal ones."""
+    ranks = np.argsort(np.argsort(np.array(one + other), kind="stable")) + 1
+    n, m = len(one), len(other)
+    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def measured(cache: SemanticCache, n: int, seed: int) -> dict[str, list[float]]:
+    rng = random.Random(seed)
+    theirs, nobodys = questions(2 * n, rng)[:n], questions(2 * n, rng)[n:]
+    for own in range(20):
+        cache.update(Request(f"what is my own question {own}", namespace="me"), "mine")
+    times: dict[str, list[float]] = {"theirs": [], "nobody's": []}
+    for held, free in zip(theirs, nobodys, strict=True):
+        cache.update(Request(held, namespace="other"), "his")
+        cache.lookup(Request(held, namespace="other"))
+        cache.lookup(Request("what is my own question now", namespace="me"))
+        pair = [("theirs", held), ("nobody's", free)]
+        rng.shuffle(pair)
+        for kind, question in pair:
+            request = Request(question, namespace="me")
+            started = time.perf_counter()
+            hit = cache.lookup(request)
+            times[kind].append((time.perf_counter() - started) * 1e3)
+            assert hit is None or hit.response == "mine"
+    return times
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    made = parser(__doc__, "miss_timing")
+    made.add_argument("--n", type=at_least_one, default=1000, help="pairs of misses")
+    arguments = made.parse_args(argv)
+    conduct(lambda: study(arguments.n, arguments.seed), table, arguments)
+
+
+def study(n: int, seed: int) -> Results:
+    with SemanticCache(path=None) as cache:
+        measured(cache, min(n, 20), seed + 1)  # warm
+        times = measured(cache, n, seed)
+    found = auc(times["theirs"], times["nobody's"])
+    return {
+        "what": "time of a miss: question held and just asked by another namespace, or by nobody",
+        "n": n,
+        "median_ms": {kind: statistics.median(ms) for kind, ms in times.items()},
+        "auc": found,
+        "auc_half_width_95": 1.96 * math.sqrt((2 * n + 1) / (12 * n * n)),
+        "tolerance": TOLERANCE,
+        "within": abs(found - 0.5) <= TOLERANCE,
+    }
+
+
+def table(results: Results) -> str:
+    medians = [short(results["median_ms"][kind]) for kind in ("theirs", "nobody's")]
+    interval = f"{results['auc']:.3f} ± {results['auc_half_width_95']:.3f}"
+    head = ("misses of each kind", "held by another, median ms", "by nobody, median ms", "AUC")
+    return markdown(head, [(str(results["n"]), *medians, interval)])
+
+
+if __name__ == "__main__":
+    main()
