@@ -15,6 +15,7 @@ from conftest import Bench
 from fakes import Async, FailingEmbedder, ManualClock, Sync, WordEmbedder
 from semcache_core import Hit, Request, SemanticCache, SemcacheError
 from semcache_core.storage.ledger import Ledger
+from semcache_core.testing import engine_of, run_background_round
 
 Q, PARAPHRASE = "how to reset my password", "my password how to reset"
 
@@ -31,7 +32,7 @@ def at(cosine: str) -> Request:
 class Dial(WordEmbedder):
     """The question `at(x)` gets a vector of cosine x with that of `at("1")`."""
 
-    def _one(self, text: str) -> np.ndarray:
+    def embed_one(self, text: str) -> np.ndarray:
         vector = np.zeros(self.dimension, np.float32)
         vector[0] = float("1" if text == "probe" else text.translate(DIALLED))
         vector[1] = np.sqrt(1 - vector[0] ** 2)
@@ -485,7 +486,7 @@ class TestTelling:
         self, cache: SemanticCache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cache.update(Request(Q), "a")
-        monkeypatch.setattr(cache._use().retrieval, "nearest", lambda *_: [])
+        monkeypatch.setattr(engine_of(cache).retrieval, "nearest", lambda *_: [])
         assert "has expired" in cache.explain(Request(PARAPHRASE)).reason
 
     def test_explain_counts_nothing_and_changes_nothing(self, cache: SemanticCache) -> None:
@@ -493,7 +494,7 @@ class TestTelling:
         before = cache.stats()
         for question in (Q, PARAPHRASE, "else"):
             cache.explain(Request(question))
-        cache._use().upkeep.round()
+        run_background_round(cache)
         assert cache.stats() == before
         assert cache.sizes()["hits_ever"] == 0
 
@@ -521,8 +522,7 @@ class TestTelling:
     def test_no_text_of_a_user_is_in_a_file_name(self, bench: Bench) -> None:
         cache = bench.open(scan_limit=0)
         cache.update(Request("secretquestion", "secretscope", "secrettenant"), "secretanswer")
-        cache._use().retrieval.found_large.set()
-        cache._use().upkeep.round()
+        run_background_round(cache, index_all=True)
         assert cache.stats().indexed_scopes == 1
         assert not [f for f in bench.path.rglob("*") if "secret" in str(f.relative_to(bench.path))]
 
@@ -584,7 +584,7 @@ class TestFiles:
     def test_closing_leaves_no_file_open_and_no_log(self, cache: SemanticCache) -> None:
         cache.update(Request(Q), "a")
         cache.lookup(Request(PARAPHRASE))
-        file = cache._use().ledger.file
+        file = engine_of(cache).ledger.file
         assert file is not None
         cache.close()
         assert [f.name for f in file.parent.iterdir()] == ["ledger.sqlite3"]
@@ -835,7 +835,7 @@ async def test_a_server_starts_also_where_its_cache_cannot_be_warmed_up(bench: B
 @pytest.mark.usefixtures("still")
 def test_warming_up_waits_for_the_index_but_not_for_ever(bench: Bench) -> None:
     cache = bench.open()
-    settled = cache._use().retrieval.settled
+    settled = engine_of(cache).retrieval.settled
     cache.warm_up(index_seconds=0.0)
     assert not settled.is_set()
     opening = threading.Timer(0.05, settled.set)

@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 from semcache_core import Hit, Request, SemanticCache
 from semcache_core.pipeline.background import BackgroundWorker
 from semcache_core.quality.entry_trust import doubt
+from semcache_core.testing import run_background_round
 from state_machines import run_machine
 
 pytestmark = pytest.mark.slow
@@ -182,14 +183,14 @@ class CacheAsDict(RuleBasedStateMachine):
 
     @rule()
     def upkeep(self) -> None:
-        self.cache._use().upkeep.round()
+        run_background_round(self.cache)
         self.drop_expired()
 
     @precondition(lambda self: self.model)
     @rule()
     def index_all(self) -> None:
-        self.cache._use().retrieval.found_large.set()
-        self.upkeep()
+        run_background_round(self.cache, index_all=True)
+        self.drop_expired()
 
     @rule(namespace=namespace)
     def clear(self, namespace: str) -> None:

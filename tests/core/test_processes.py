@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 from conftest import Bench
+from large_scopes import settle
 from scripts_run import run_script
 from semcache_core import Request, SemanticCache
 from semcache_core.search.chroma import ChromaIndex
 from semcache_core.search.remote import RemoteIndex
+from semcache_core.testing import engine_of, run_background_round
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +30,7 @@ import json, logging, os, sys, time
 sys.path.insert(0, {TESTS!r})
 from pathlib import Path
 from fakes import WordEmbedder
+from large_scopes import settle
 from semcache_core import Request, SemanticCache
 
 def open_cache(scan_limit):
@@ -148,8 +151,8 @@ def test_fifty_killed_writers_lose_nothing_that_was_stored(
     cache = bench.open(scan_limit=20)
     for searched_through in ("scan", "chroma"):
         if searched_through == "chroma":
-            cache._use().upkeep.round()
-            cache._use().upkeep.round()
+            run_background_round(cache)
+            run_background_round(cache)
             assert cache.stats().indexed_scopes == 1
         for name, last in stored.items():
             for i in range(last + 1):
@@ -206,9 +209,7 @@ def test_writers_killed_while_they_index_lose_nothing(
     with bench.open() as scanning:
         assert found_by_meaning(scanning, last) == last + 1
     cache = bench.open(scan_limit=20)
-    for _ in range(3):
-        cache._use().retrieval.found_large.set()
-        cache._use().upkeep.round()
+    settle(cache)
     assert cache.stats().indexed_scopes == 1
     # HNSW is approximate: of these unclustered vectors it misses about one in a thousand
     assert found_by_meaning(cache, last) >= 0.99 * last
@@ -285,13 +286,7 @@ cache = open_cache(20)
 for i in range(120):
     cache.update(Request(ask("c", i)), f"answer {i}")
 
-def settle():
-    cache._use().retrieval.found_large.set()
-    for _ in range(3):
-        cache._use().upkeep._indexer._retry_at = 0.0
-        cache._use().upkeep.round()
-
-settle()
+settle(cache)
 say("indexed", cache.stats().indexed_scopes)
 for line in sys.stdin:
     if line.strip() == "close":
@@ -299,13 +294,6 @@ for line in sys.stdin:
         say("closed")
         break
 """
-
-
-def _settle(cache: SemanticCache) -> None:
-    cache._use().retrieval.found_large.set()
-    for _ in range(3):
-        cache._use().upkeep._indexer._retry_at = 0.0
-        cache._use().upkeep.round()
 
 
 @pytest.mark.usefixtures("still")
@@ -316,9 +304,9 @@ def test_a_second_process_asks_the_owner_until_that_ends_and_then_takes_over(
     owner = child(HOLDS)
     assert owner.line() == "indexed 1"
     cache = bench.open(scan_limit=20)
-    _settle(cache)
-    _settle(cache)
-    assert isinstance(cache._use().retrieval.index, RemoteIndex)
+    settle(cache)
+    settle(cache)
+    assert isinstance(engine_of(cache).retrieval.index, RemoteIndex)
     assert len(warnings_of("another process owns")) == 1
     for i in range(120):
         hit = cache.lookup(Request(permuted("c", i)))
@@ -333,8 +321,8 @@ def test_a_second_process_asks_the_owner_until_that_ends_and_then_takes_over(
     # before the upkeep has noticed: scanned
     hit = cache.lookup(Request(permuted("c", 7)))
     assert hit is not None and hit.response == "answer 7"
-    _settle(cache)
-    assert isinstance(cache._use().retrieval.index, ChromaIndex)
+    settle(cache)
+    assert isinstance(engine_of(cache).retrieval.index, ChromaIndex)
     assert cache.stats().indexed_scopes == 1
     for i in range(120):
         hit = cache.lookup(Request(permuted("c", i)))
@@ -382,12 +370,6 @@ def open_in(limit):
 def fill(cache, name, n):
     for i in range(n):
         cache.update(Request(ask(name, i)), f"answer {name} {i}")
-
-def settle(cache):
-    cache._use().retrieval.found_large.set()
-    for _ in range(3):
-        cache._use().upkeep._indexer._retry_at = 0.0
-        cache._use().upkeep.round()
 
 def finds(cache, name, n):
     for i in range(n):

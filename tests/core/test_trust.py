@@ -14,6 +14,7 @@ from semcache_core.decision.same_answer import answer_digest
 from semcache_core.errors import RequestError
 from semcache_core.quality.hubs import MIN_ASKED
 from semcache_core.quality.verdicts import Verdict
+from semcache_core.testing import engine_of, run_background_round
 from typer.testing import CliRunner
 
 Q, PARAPHRASE = "how to reset my password", "my password how to reset"
@@ -43,10 +44,6 @@ def placed(bench: Bench, *, margins: bool = False, **options: Any) -> SemanticCa
     if margins:
         calibrated(bench.artefact, weights=MARGINS)
     return bench.open(embedder=PlacedEmbedder(PLACES), **options)
-
-
-def round_of(cache: SemanticCache) -> None:
-    cache._use().upkeep.round()
 
 
 class TestOtherAnswersNearby:
@@ -143,7 +140,7 @@ class TestFeedback:
             assert "answered this question wrongly before" in explained.reason
         assert cache.lookup(Request(Q)) is not None
         for _ in range(50):  # not by any later praise either
-            cache._use().records.judge(
+            engine_of(cache).records.judge(
                 Verdict("default", entry_id, PARAPHRASE, Q, 1.0, 0.98, True, "feedback", 1.0),
                 cache._key(Request(PARAPHRASE)).exact,
             )
@@ -232,7 +229,7 @@ class TestFeedback:
         await one("lookup", Request(PARAPHRASE))
         with pytest.raises(RequestError):
             await other("feedback", entry_id, request=Request(PARAPHRASE))
-        round_of(one.cache)
+        run_background_round(one.cache)
         await other("feedback", entry_id, request=Request(PARAPHRASE))
         assert await one("lookup", Request(PARAPHRASE)) is None
 
@@ -332,7 +329,7 @@ class TestShadow:
             assert await call.get_or_create(Request(question), answer) == answer
         measured = call.cache.stats().measured
         assert (measured.n, measured.wrong, measured.error) == (2, 1, 0.5)
-        judged = call.cache._use().records.judged()
+        judged = engine_of(call.cache).records.judged()
         assert [(one.asked, one.stored, one.correct, one.source) for one in judged] == [
             ("close", "left", True, "shadow"),
             ("edge", "close", False, "shadow"),
@@ -533,7 +530,7 @@ class TestVerifier:
         audited = form(placed(bench, verifier=verifier, audit_rate=1.0))
         await audited("update", Request("right", scope="s"), "one")
         await audited.get_or_create(Request("hopeless", scope="s"), "one")
-        judged = audited.cache._use().records.judged(sources=("audit",))
+        judged = engine_of(audited.cache).records.judged(sources=("audit",))
         assert [(one.asked, one.correct) for one in judged] == [("hopeless", True)]
 
     def test_without_one_nothing_is_counted(self, bench: Bench) -> None:
@@ -602,8 +599,7 @@ class TestAdmission:
             await other("lookup", Request(asked), audits=True)
             await other("audited", Request(asked), f"really {SECRET}")
         for cache in bench.opened:
-            cache._use().retrieval.found_large.set()  # so that the index is written too
-            round_of(cache)
+            run_background_round(cache, index_all=True)  # so that the index is written too
         secrets = [SECRET.encode(), answer_digest(f"it: {SECRET}"), answer_digest(f"also {SECRET}")]
         assert _holds(bench.path, answer_digest("it: <PASSWORD>")) != []
         for secret in secrets:
@@ -705,7 +701,7 @@ class TestHubs:
         entry_id = await call("update", Request("left"), "answer")
         for name in NAMES[:MIN_ASKED]:
             assert await call("lookup", Request(name)) is not None
-        round_of(call.cache)
+        run_background_round(call.cache)
         assert len(warnings_of(f"entry {entry_id} answered {MIN_ASKED} questions")) == 1
         for name in (NAMES[0], NAMES[-1], "close"):
             assert await call("lookup", Request(name)) is None
@@ -723,7 +719,7 @@ class TestHubs:
         cache.update(Request("left"), "answer")
         for name in asked:
             assert cache.lookup(Request(name)) is not None
-        round_of(cache)
+        run_background_round(cache)
         assert cache.lookup(Request("close")) is not None
 
     def test_many_questions_on_one_matter_make_no_hub(self, bench: Bench) -> None:
@@ -732,7 +728,7 @@ class TestHubs:
         cache.update(Request("left"), "answer")
         for name in on_one_matter:
             assert cache.lookup(Request(name)) is not None
-        round_of(cache)
+        run_background_round(cache)
         assert cache.lookup(Request(NAMES[0])) is not None
 
     def test_questions_of_several_rounds_add_up(self, bench: Bench) -> None:
@@ -740,7 +736,7 @@ class TestHubs:
         cache.update(Request("left"), "answer")
         for name in NAMES[:MIN_ASKED]:
             assert cache.lookup(Request(name)) is not None
-            round_of(cache)
+            run_background_round(cache)
         assert cache.lookup(Request("close")) is None
 
     def test_a_hub_of_one_tenant_is_an_ordinary_entry_to_another(self, bench: Bench) -> None:
@@ -750,7 +746,7 @@ class TestHubs:
             cache.update(request, "answer")
         for name in NAMES[:MIN_ASKED]:
             assert cache.lookup(Request(name)) is not None
-        round_of(cache)
+        run_background_round(cache)
         assert cache.lookup(Request("close")) is None
         assert cache.lookup(Request("close", namespace="n")) is not None
         assert cache.lookup(Request("close", scope="s")) is not None
@@ -762,5 +758,5 @@ class TestHubs:
         cache.update(Request("left"), "answer")
         assert cache.lookup(Request("close")) is not None
         cache.clear()
-        round_of(cache)
+        run_background_round(cache)
         assert warnings_of() == []

@@ -16,6 +16,7 @@ from semcache_core.decision.decide import Decision, HitDecider, _answers
 from semcache_core.quality.verdicts import Verdict
 from semcache_core.search.retriever import CANDIDATES, Retrieved
 from semcache_core.storage.ledger import StoredEntry
+from semcache_core.testing import engine_of
 
 EVERYWHERE = [f"{a}{b}" for a in "abcde" for b in "abcde"]
 PLACES = {
@@ -48,7 +49,7 @@ def decide(
     **parts: Any,
 ) -> Decision:
     request = Request(question, writer=writer)
-    given = replace(cache._use(), **parts)
+    given = replace(engine_of(cache), **parts)
     vector = given.embedder.embed([question])[0]
     return HitDecider(given, confirmations).decide(
         request, cache._key(request), vector, cache._clock()
@@ -57,7 +58,7 @@ def decide(
 
 def judge(cache: SemanticCache, entry_id: int | None, asked: str, correct: bool = False) -> None:
     assert entry_id is not None
-    cache._use().records.judge(
+    engine_of(cache).records.judge(
         Verdict("default", entry_id, asked, "left", 0.95, 0.95, correct, "feedback", 1.0),
         cache._key(Request(asked)).exact,
     )
@@ -279,7 +280,7 @@ class TestVerifier:
         self, cache: SemanticCache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cache.update(Request("left"), "one")
-        monkeypatch.setattr(cache._use().ledger, "answer_text", lambda entry_id: None)
+        monkeypatch.setattr(engine_of(cache).ledger, "answer_text", lambda entry_id: None)
         verification = Agreeing(True)
         assert served(decide(cache, "uncertain", verification=verification)) is None
         assert verification.asked == []
@@ -303,7 +304,7 @@ class TestConfirmations:
         """Each is given the same answer to a question of its own."""
         for question, writer in zip(["left", *EVERYWHERE], writers, strict=False):
             entry_id = cache.update(Request(question, writer=writer), "one")
-            ledger = cache._use().ledger
+            ledger = engine_of(cache).ledger
             with ledger.write() as connection:
                 connection.exec_driver_sql(
                     "UPDATE semcache_entries SET answer = 1 WHERE id = ?", (entry_id,)
@@ -357,7 +358,7 @@ class TestConfirmations:
 class TestReasons:
     def test_what_is_found_by_its_own_question_alone(self, cache: SemanticCache) -> None:
         entry_id = cache.update(Request("left"), "one")
-        cache._use().ledger.serve_only_exactly(entry_id or 0, 1.0)
+        engine_of(cache).ledger.serve_only_exactly(entry_id or 0, 1.0)
         decision = decide(cache, "near left")
         assert served(decision) is None
         assert "served only exactly" in decision.reason
@@ -393,7 +394,7 @@ def test_what_went_between_finding_and_reading_it_is_looked_for_again(
 ) -> None:
     cache.update(Request("left"), "one")
     cache.update(Request("middle"), "one")
-    ledger = cache._use().ledger
+    ledger = engine_of(cache).ledger
     original, went = ledger.get, list[int]()
 
     def get(entry_id: int, partition: bytes, now: float) -> Any:

@@ -11,6 +11,7 @@ from fakes import ManualClock, WordEmbedder
 from semcache_core import Request, Saved
 from semcache_core.errors import LedgerError
 from semcache_core.pipeline.background import HitCounter
+from semcache_core.testing import engine_of, run_background_round
 
 
 class FakeLedger:
@@ -38,8 +39,8 @@ class TestRound:
         cache.update(Request("short"), "a", ttl=10)
         cache.update(Request("long"), "a", ttl=100)
         bench.clock.now += 10
-        cache._use().upkeep.round()
-        assert cache._use().ledger.count() == 1
+        run_background_round(cache)
+        assert engine_of(cache).ledger.count() == 1
 
     def test_writes_the_hits(self, bench: Bench) -> None:
         cache = bench.open()
@@ -47,7 +48,7 @@ class TestRound:
         for _ in range(3):
             assert cache.lookup(Request("q"))
         assert cache.sizes()["hits_ever"] == 0
-        cache._use().upkeep.round()
+        run_background_round(cache)
         assert cache.sizes()["hits_ever"] == 3
 
     @pytest.mark.parametrize("error", [LedgerError("disk full"), ZeroDivisionError("disk full")])
@@ -61,18 +62,18 @@ class TestRound:
         cache = bench.open()
         cache.update(Request("short"), "a", ttl=10)
         bench.clock.now += 10
-        upkeep = cache._use().upkeep
+        upkeep = engine_of(cache).upkeep
         with monkeypatch.context() as patched:
 
             def fail(now: float) -> int:
                 raise error
 
-            patched.setattr(cache._use().ledger, "delete_expired", fail)
+            patched.setattr(engine_of(cache).ledger, "delete_expired", fail)
             upkeep.round()
             upkeep.round()
         assert len(warnings_of("disk full")) == 1
         upkeep.round()
-        assert cache._use().ledger.count() == 0
+        assert engine_of(cache).ledger.count() == 0
 
     def test_hits_that_could_not_be_written_are_written_later(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch
@@ -85,10 +86,10 @@ class TestRound:
             def fail(used: Any) -> None:
                 raise LedgerError("locked")
 
-            patched.setattr(cache._use().ledger, "touch", fail)
-            cache._use().upkeep.round()
+            patched.setattr(engine_of(cache).ledger, "touch", fail)
+            run_background_round(cache)
         cache.lookup(Request("q"))
-        cache._use().upkeep.round()
+        run_background_round(cache)
         assert cache.sizes()["hits_ever"] == 2
 
     def test_closing_writes_the_last_hits(self, bench: Bench) -> None:
@@ -103,10 +104,10 @@ class TestRound:
         cache = bench.open()
         entry_id = cache.update(Request("one two three"), "a")
         assert cache.lookup(Request("three two one")) is not None
-        reader = bench.open()._use().records
+        reader = engine_of(bench.open()).records
         assert reader.last_served(entry_id or 0) is None
         if by == "a round":
-            cache._use().upkeep.round()
+            run_background_round(cache)
         else:
             cache.close()
         served = reader.last_served(entry_id or 0)
@@ -114,7 +115,7 @@ class TestRound:
 
     def test_one_entry_a_round_is_looked_at_for_what_it_answered(self, bench: Bench) -> None:
         cache = bench.open()
-        upkeep, looked_at = cache._use().upkeep, list[int]()
+        upkeep, looked_at = engine_of(cache).upkeep, list[int]()
         upkeep._look_for_hub = looked_at.append
         for words in (["one", "two"], ["red", "blue"]):
             cache.update(Request(" ".join(words)), "a")
@@ -134,11 +135,11 @@ class TestRound:
         def fail(entry_id: int) -> None:
             raise LedgerError("the embedder is down")
 
-        upkeep = cache._use().upkeep
+        upkeep = engine_of(cache).upkeep
         upkeep._look_for_hub = fail
         bench.clock.now += 10
         upkeep.round()
-        assert cache._use().ledger.count() == 0
+        assert engine_of(cache).ledger.count() == 0
         assert len(warnings_of("the embedder is down")) == 1
 
 
@@ -158,7 +159,7 @@ def test_the_thread_works_by_itself(bench: Bench) -> None:
     swept = threading.Event()
     cache = bench.open()
     cache.update(Request("q"), "a", ttl=10)
-    ledger = cache._use().ledger
+    ledger = engine_of(cache).ledger
     original = ledger.delete_expired
 
     def delete_expired(now: float) -> int:
@@ -203,7 +204,7 @@ def test_a_cache_may_be_collected_within_its_own_round(bench: Bench) -> None:
 
     armed: list[Any] = []
     cache = bench.open(clock=Clock(), embedder=WordEmbedder())
-    ledger = cache._use().ledger
+    ledger = engine_of(cache).ledger
     original = ledger.close
 
     def close() -> None:

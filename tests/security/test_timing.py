@@ -10,6 +10,7 @@ from semcache_core import Request, SemanticCache
 from semcache_core.decision import guard, scoring
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
 from semcache_core.storage.ledger import Ledger
+from semcache_core.testing import engine_of
 
 QUESTION = "where is the main office of this bank in Basel"
 SAME = "in Basel where is the main office of this bank"
@@ -105,7 +106,7 @@ def test_no_statement_of_a_lookup_walks_over_another_tenant_s_rows(bench: Bench)
     """Each is found by a key that holds the namespace: SQLite searches, and never scans."""
     cache = bench.open()
     cache.update(Request(QUESTION, namespace="me"), "mine")
-    database: Any = cache._use().ledger._database
+    database: Any = engine_of(cache).ledger._database
     cache.lookup(Request(SAME, namespace="me"))
     cache.lookup(Request("who pays", namespace="me"))
     plans = []

@@ -20,6 +20,7 @@ from semcache_core.storage.ledger import FILE_NAME, ImportedEntry, Ledger
 from semcache_core.storage.ledger import size_of as size_of_entry
 from semcache_core.storage.schema import ENTRY_BYTES, entries, space
 from semcache_core.storage.sqlite import KEPT_PAGES
+from semcache_core.testing import engine_of, run_background_round
 
 
 @pytest.fixture
@@ -194,9 +195,9 @@ def test_a_cache_with_another_policy_ranks_the_rest_in_its_upkeep(
         many = [new(f"q{i}", ImportedEntry, vector=None) for i in range(AT_ONCE + 5)]
         ledger.insert_newer(many, 100.0)
     cache = bench.open(eviction="lfu")
-    ledger = cache._use().ledger
+    ledger = engine_of(cache).ledger
     assert ledger.space().ranked_by == "lru"
-    cache._use().upkeep.round()
+    run_background_round(cache)
     assert ledger.space().ranked_by == "lfu"
     with_rank = sa.select(sa.func.count()).where(entries.c.priority == 1.0)
     assert ledger.read(with_rank, {})[0][0] == AT_ONCE + 5
@@ -242,8 +243,8 @@ def test_one_transaction_evicts_so_many_and_upkeep_the_rest(bench: Bench, still:
         assert ledger.count() == AT_ONCE + 6
     assert gone == {"space": AT_ONCE}
     cache = bench.open(max_entries=3)
-    cache._use().upkeep.round()
-    assert cache._use().ledger.count() == 3
+    run_background_round(cache)
+    assert engine_of(cache).ledger.count() == 3
 
 
 # -- in a cache ----------------------------------------------------------------------------------
@@ -302,7 +303,7 @@ def test_a_cache_holds_its_bytes_and_tells_them(bench: Bench, still: None) -> No
     stats = cache.stats()
     assert stats.max_bytes == 20_000
     assert stats.bytes is not None and 15_000 < stats.bytes <= 20_000
-    assert stats.bytes == counted_anew(cache._use().ledger)[1]
+    assert stats.bytes == counted_anew(engine_of(cache).ledger)[1]
 
 
 def test_a_hit_not_yet_written_counts_for_its_rank(bench: Bench, still: None) -> None:
@@ -344,7 +345,7 @@ def _stored(cache: SemanticCache, count: int) -> None:
 def test_the_file_shrinks_when_most_of_it_is_cleared(bench: Bench, still: None) -> None:
     cache = bench.open(scan_limit=10**6)
     _stored(cache, 1500)
-    ledger, file = cache._use().ledger, bench.path / FILE_NAME
+    ledger, file = engine_of(cache).ledger, bench.path / FILE_NAME
     ledger.read(sa.text("PRAGMA wal_checkpoint(TRUNCATE)"), {})
     before = file.stat().st_size
     cache.clear()
@@ -359,7 +360,7 @@ def test_the_file_shrinks_when_most_of_it_is_cleared(bench: Bench, still: None) 
 
 
 def _free_pages(cache: SemanticCache) -> int:
-    return int(cache._use().ledger.read(sa.text("PRAGMA freelist_count"), {})[0][0])
+    return int(engine_of(cache).ledger.read(sa.text("PRAGMA freelist_count"), {})[0][0])
 
 
 def test_upkeep_gives_room_back_while_more_is_free_than_is_kept(bench: Bench, still: None) -> None:
@@ -368,7 +369,7 @@ def test_upkeep_gives_room_back_while_more_is_free_than_is_kept(bench: Bench, st
     cache.clear()
     before = _free_pages(cache)
     for _ in range(3):
-        cache._use().upkeep.round()
+        run_background_round(cache)
     assert _free_pages(cache) == KEPT_PAGES < before
 
 
@@ -379,7 +380,7 @@ def test_a_file_that_was_not_made_for_it_stays_as_it_is(bench: Bench, still: Non
     cache = bench.open()
     _stored(cache, 1000)
     cache.clear()
-    assert cache._use().ledger.shrink() is False
+    assert engine_of(cache).ledger.shrink() is False
 
 
 def test_limits_without_a_number_change_nothing(ledger: Ledger) -> None:
@@ -421,9 +422,9 @@ def test_many_are_counted_by_upkeep_a_step_at_a_time(bench: Bench, still: None) 
     with closing(Ledger.open(bench.path, None)) as ledger, ledger.write() as connection:
         connection.execute(sa.update(space).values(entries=AT_ONCE + 1))
     cache = bench.open(eviction="cost")
-    ledger = cache._use().ledger
+    ledger = engine_of(cache).ledger
     assert ledger.space().bytes == 0
-    cache._use().upkeep.round()
+    run_background_round(cache)
     assert (ledger.space().entries, ledger.space().bytes) == (AT_ONCE + 1, taken)
     assert ledger.space().ranked_by == "cost"
     rows = ledger.read(sa.select(entries.c.worth).distinct(), {})
