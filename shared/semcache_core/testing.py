@@ -102,7 +102,7 @@ def run_background_round(cache: SemanticCache, *, index_all: bool = False) -> No
     """
     engine = engine_of(cache)
     if index_all:
-        engine.retrieval.found_large.set()
+        engine.retrieval.count_requested.set()
         engine.upkeep._indexer._retry_at = 0.0
     engine.upkeep.round()
 

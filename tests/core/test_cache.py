@@ -786,7 +786,7 @@ async def test_a_forked_worker_opens_its_cache_off_the_event_loop(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened_by: list[threading.Thread] = []
-    original = cache_module.open_engine
+    original = process_module.open_engine
 
     def noted(*arguments: Any) -> Any:
         opened_by.append(threading.current_thread())
@@ -804,8 +804,8 @@ async def test_a_forked_worker_opens_its_cache_off_the_event_loop(
     ):
         cache = bench.open()
         cache.close()
-        cache._closed = False
-        cache._forget_process()
+        cache._process._closed = False
+        cache._process.forget()
         opened_by.clear()
         await call(cache)
         assert len(opened_by) == 1
@@ -835,7 +835,7 @@ async def test_a_server_starts_also_where_its_cache_cannot_be_warmed_up(bench: B
 @pytest.mark.usefixtures("still")
 def test_warming_up_waits_for_the_index_but_not_for_ever(bench: Bench) -> None:
     cache = bench.open()
-    settled = engine_of(cache).retrieval.settled
+    settled = engine_of(cache).retrieval.index_checked
     cache.warm_up(index_seconds=0.0)
     assert not settled.is_set()
     opening = threading.Timer(0.05, settled.set)

@@ -142,7 +142,7 @@ class TestFeedback:
         for _ in range(50):  # not by any later praise either
             engine_of(cache).records.judge(
                 Verdict("default", entry_id, PARAPHRASE, Q, 1.0, 0.98, True, "feedback", 1.0),
-                cache._key(Request(PARAPHRASE)).exact,
+                key_of(Request(PARAPHRASE), cache.settings.namespace).exact,
             )
         assert await call("lookup", Request(PARAPHRASE)) is None
 

@@ -17,8 +17,8 @@ from langchain_core.messages import AIMessage
 from scripted_llms import ScriptedLLM, user
 from scripted_models import Chat
 from semcache_core import Request, SemanticCache, SemcacheError
-from semcache_core.cache import RETRY_SECONDS
 from semcache_core.errors import LedgerError
+from semcache_core.pipeline.process import RETRY_SECONDS
 from semcache_core.storage import ledger
 from semcache_core.storage.ledger import FILE_NAME
 from semcache_core.testing import engine_of, run_background_round
@@ -283,7 +283,7 @@ def test_a_ledger_that_cannot_be_opened_again_is_not_tried_at_every_call(
     assert len(tries) == 1
     remove(bench.path)
     assert RETRY_SECONDS > 1
-    cache._retry_at = 0.0  # the time has come
+    cache._process.retry_at = 0.0  # the time has come
     assert ask(cache) == "in Basel"
     assert held(cache) == "in Basel"
 

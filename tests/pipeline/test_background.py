@@ -144,7 +144,7 @@ class TestRound:
 
 
 def _upkeep_threads() -> set[threading.Thread]:
-    return {t for t in threading.enumerate() if t.name == "semcache-upkeep"}
+    return {t for t in threading.enumerate() if t.name == "semcache-background"}
 
 
 def test_the_thread_starts_with_the_first_use_and_ends_with_close(bench: Bench) -> None:
@@ -196,7 +196,7 @@ def test_a_cache_may_be_collected_within_its_own_round(bench: Bench) -> None:
 
     class Clock(ManualClock):
         def __call__(self) -> float:
-            if threading.current_thread().name == "semcache-upkeep" and armed:
+            if threading.current_thread().name == "semcache-background" and armed:
                 close = armed.pop()
                 close()
                 dropped.set()
@@ -212,7 +212,7 @@ def test_a_cache_may_be_collected_within_its_own_round(bench: Bench) -> None:
         finished.set()
 
     ledger.close = close  # type: ignore[method-assign]
-    assert cache._finalizer is not None
-    armed.append(cache._finalizer)
+    assert cache._process.finalizer is not None
+    armed.append(cache._process.finalizer)
     assert dropped.wait(30)
     assert finished.wait(30)

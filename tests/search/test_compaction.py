@@ -51,7 +51,7 @@ def worn_cache_copied_slowly(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> S
 
 
 def live(cache: SemanticCache) -> Generation:
-    (one,) = engine_of(cache).ledger.generations(MODEL).all().values()
+    (one,) = engine_of(cache).ledger.index_state(MODEL).all().values()
     return one
 
 
@@ -176,7 +176,7 @@ def test_the_index_of_a_ledger_of_version_4_is_made_anew_and_what_it_left_is_dro
     connection.close()
     again = bench.open(scan_limit=LIMIT)
     ledger = engine_of(again).ledger
-    assert (ledger.generations(MODEL).all(), ledger.take_removed()) == ({}, {})
+    assert (ledger.index_state(MODEL).all(), ledger.take_removed()) == ({}, {})
     assert_finds(again, 0, 120)
     rounds(again)
     assert_finds(again, 0, 120)
@@ -281,8 +281,8 @@ class TestOnAServer:
         monkeypatch.setattr(compaction, "BATCHES_A_ROUND", 1)
         rounds(one, 1)
         rounds(two, 1)
-        assert engine_of(one).upkeep._indexer._renewal._copy is not None
-        assert engine_of(two).upkeep._indexer._renewal._copy is None
+        assert engine_of(one).upkeep._indexer._compaction._copy is not None
+        assert engine_of(two).upkeep._indexer._compaction._copy is None
         one.close()  # in the middle: another takes the copy over, from the beginning
         rounds(two, 12)
         assert live(two).number == 1
@@ -309,10 +309,10 @@ def test_new_vectors_under_old_ids_begin_a_new_generation(bench: Bench) -> None:
     rounds(cache)
     ledger = engine_of(cache).ledger
     vector = WordEmbedder().embed(["quite other"])[0]
-    ledger.replace_vectors([(7, MODEL, vector)])
+    ledger.entries.replace_vectors([(7, MODEL, vector)])
     assert live(cache) == Generation(1)
     retrieval = engine_of(cache).retrieval
-    retrieval.renewed()
+    retrieval.forget_vectors()
     rounds(cache)
     ((partition, _),) = retrieval.indexed.items()
     assert retrieval.nearest(partition, vector, 0.0)[0].entry.id == 7

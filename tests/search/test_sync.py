@@ -312,7 +312,7 @@ def test_rebuild_makes_the_index_anew_and_counts_what_it_embedded(bench: Bench) 
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
     settle(cache)
-    embedder: Any = cache._embedder
+    embedder: Any = cache._use().embedder
     embedder.calls.clear()
     assert cache.rebuild() == 0
     assert embedder.calls == []
@@ -412,12 +412,12 @@ def test_scan_limit_zero_indexes_everything(bench: Bench) -> None:
 def test_a_scope_that_was_cleared_no_longer_counts_as_indexed(bench: Bench) -> None:
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
-    engine_of(cache).retrieval.found_large.set()
+    engine_of(cache).retrieval.count_requested.set()
     engine_of(cache).upkeep._indexer._large = engine_of(cache).ledger.large_partitions(
         WordEmbedder.fingerprint, LIMIT
     )
     cache.clear()
-    engine_of(cache).retrieval.found_large.clear()
+    engine_of(cache).retrieval.count_requested.clear()
     engine_of(cache).upkeep._indexer._last_count = 10**6
     run_background_round(cache)
     assert cache.stats().indexed_scopes == 0

@@ -57,7 +57,7 @@ def connect(chroma_server: int) -> Any:
 
 def positions(cache: SemanticCache) -> dict[bytes, Generation]:
     """Of what is in an index."""
-    known = engine_of(cache).ledger.generations(FINGERPRINT).all()
+    known = engine_of(cache).ledger.index_state(FINGERPRINT).all()
     return {partition: one for partition, one in known.items() if one.through}
 
 
@@ -126,7 +126,7 @@ def test_a_process_elsewhere_that_indexes_at_the_same_time_loses_nothing(
     for start in (0, 1000):
         assert_finds_all(cache, start, start + 250)
     (position,) = positions(cache).values()
-    partition = cache._key(Request("")).partition
+    partition = key_of(Request(""), cache.settings.namespace).partition
     index = engine_of(cache).retrieval.index
     held = engine_of(cache).ledger.count_vectors(partition, FINGERPRINT, position.through)
     assert index is not None and index.count(partition, position) >= held > 100
@@ -309,7 +309,7 @@ def test_two_hosts_that_make_a_shared_collection_anew_lose_nothing_and_leave_one
     assert live.number == 1 or (live.number > 1 and not claimed)
     assert live.added < 2 * 120 + 100
     assert len(collections(pair[0], connect())) == 1
-    assert not any(engine_of(cache).upkeep._indexer._renewal._claim._value() for cache in pair)
+    assert not any(engine_of(cache).upkeep._indexer._compaction._lease._value() for cache in pair)
 
 
 def _rounds(cache: SemanticCache) -> None:
@@ -338,7 +338,7 @@ def test_a_host_that_dies_while_it_makes_a_collection_anew_is_followed_by_anothe
 def test_the_levels_of_a_shared_ledger_name_it_without_its_password(hosts: Any) -> None:
     cache = hosts.open(ledger_url=hosts.url.replace("semcache@", "semcache:s3cret@"))
     cache.update(Request("q"), "a")
-    levels = cache._levels()
+    levels = cache._process.levels()
     assert levels is not None and levels.entries == 1 and levels.disk > 0
     assert levels.ledger.startswith("postgresql://") and levels.ledger.endswith("/postgres")
     for shown in (repr(cache.settings), str(cache.settings), repr(cache.stats()), repr(levels)):
