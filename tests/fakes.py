@@ -1,6 +1,5 @@
 """Small stand-ins that behave like the real thing, with nothing random and nothing slow."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,37 +12,10 @@ from semcache_core.decision.calibration import Calibration, Threshold
 from semcache_core.decision.guard import RULES
 from semcache_core.decision.scoring import VETO, Weights
 from semcache_core.request import key_of
+from semcache_core.testing import ManualClock as ManualClock
+from semcache_core.testing import WordEmbedder
 
-WORDS = 64
-
-
-class WordEmbedder:
-    """Each word of the text adds its own fixed direction: same words, same vector.
-
-    "reset my password" and "my password reset" are equal, unrelated texts are nearly orthogonal.
-    """
-
-    fingerprint = hashlib.sha256(b"word embedder").hexdigest()
-    dimension = WORDS
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-
-    def embed(self, texts: list[str]) -> np.ndarray:
-        self.calls.extend(texts)
-        return np.stack([self._one(text) for text in texts])
-
-    def reads(self, text: str, max_tokens: int) -> bool:
-        return len(text.split()) <= max_tokens
-
-    def _one(self, text: str) -> np.ndarray:
-        total = np.full(WORDS, 1e-3)
-        for word in text.lower().replace("?", "").split():
-            seed = int.from_bytes(
-                hashlib.sha256(word.encode("utf-8", "replace")).digest()[:4], "big"
-            )
-            total += np.random.default_rng(seed).normal(size=WORDS)
-        return (total / np.linalg.norm(total)).astype(np.float32)
+WORDS = WordEmbedder.dimension
 
 
 class PlacedEmbedder(WordEmbedder):
@@ -55,23 +27,13 @@ class PlacedEmbedder(WordEmbedder):
         super().__init__()
         self._places = places
 
-    def _one(self, text: str) -> np.ndarray:
+    def embed_one(self, text: str) -> np.ndarray:
         if (place := self._places.get(text)) is None:
-            return super()._one(text)
+            return super().embed_one(text)
         degrees, axis = place if isinstance(place, tuple) else (place, 1)
         vector = np.zeros(WORDS, np.float32)
         vector[0], vector[axis] = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
         return vector
-
-
-@dataclass
-class ManualClock:
-    """Time that stands still until a test moves it."""
-
-    now: float = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass

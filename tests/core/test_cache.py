@@ -15,6 +15,7 @@ from conftest import Bench
 from fakes import Async, FailingEmbedder, ManualClock, Sync, WordEmbedder
 from semcache_core import Hit, Request, SemanticCache, SemcacheError
 from semcache_core.storage.ledger import Ledger
+from semcache_core.testing import engine_of, run_background_round
 
 Q, PARAPHRASE = "how to reset my password", "my password how to reset"
 
@@ -31,7 +32,7 @@ def at(cosine: str) -> Request:
 class Dial(WordEmbedder):
     """The question `at(x)` gets a vector of cosine x with that of `at("1")`."""
 
-    def _one(self, text: str) -> np.ndarray:
+    def embed_one(self, text: str) -> np.ndarray:
         vector = np.zeros(self.dimension, np.float32)
         vector[0] = float("1" if text == "probe" else text.translate(DIALLED))
         vector[1] = np.sqrt(1 - vector[0] ** 2)
@@ -584,7 +585,7 @@ class TestFiles:
     def test_closing_leaves_no_file_open_and_no_log(self, cache: SemanticCache) -> None:
         cache.update(Request(Q), "a")
         cache.lookup(Request(PARAPHRASE))
-        file = cache._use().ledger.file
+        file = engine_of(cache).ledger.file
         assert file is not None
         cache.close()
         assert [f.name for f in file.parent.iterdir()] == ["ledger.sqlite3"]

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core import Prices, Request, Saved, SemanticCache, SemcacheError, Usage
 from semcache_core.storage.ledger import Ledger
+from semcache_core.testing import engine_of
 from semcache_core.types import MOST_TOKENS
 
 PRICES = Prices({"small-*": (1.0, 4.0), "*": (10.0, 40.0)})
@@ -200,7 +201,7 @@ def test_sums_beyond_a_databases_integers_can_be_read(bench: Bench) -> None:
     assert entry_id is not None
     cache._use().ledger.entries.touch({entry_id: (10**8, 0.0)})
     cache.update(Request("two"), "a", usage=Usage(tokens_in=MOST_TOKENS))
-    assert cache._use().ledger.saved().tokens_in == MOST_TOKENS * 10**8
+    assert engine_of(cache).ledger.saved().tokens_in == MOST_TOKENS * 10**8
 
 
 def test_what_hits_saved_is_counted_though_the_ledger_failed_meanwhile(

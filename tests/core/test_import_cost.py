@@ -1,31 +1,66 @@
-"""Importing is cheap: heavy libraries are loaded on use."""
+"""Importing is cheap: heavy libraries are loaded at first use, and only if they are needed."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 
-HEAVY = ("torch", "sentence_transformers", "transformers", "chromadb", "onnxruntime", "tokenizers")
+HEAVY = {
+    "torch", "sentence_transformers", "transformers", "chromadb", "onnxruntime", "tokenizers",
+    "onnx", "sklearn", "matplotlib",
+}  # fmt: skip
+USE = "a cache of few entries, filled and asked"
+IMPORTED = [
+    "semcache_core",
+    "semcache_core.adapters",
+    "langchain_semcache",
+    "llamaindex_semcache",
+    "llamaindex_semcache.kvstore",
+    "llamaindex_semcache.docstore",
+    "semcache_core.testing",
+    "semcache_core.training",
+]
+"""In this order, in one interpreter. LlamaIndex itself loads Pillow, fsspec and others."""
+
 SCRIPT = f"""
-import sys
-import MODULE
-print(*[name for name in {HEAVY!r} if name in sys.modules])
+import importlib, json, sys
+
+found = {{}}
+
+def note(step):
+    found[step] = sorted({HEAVY!r} & set(sys.modules))
+
+for name in {IMPORTED!r}:
+    importlib.import_module(name)
+    note(name)
+
+from semcache_core import Request
+from semcache_core.testing import open_word_cache, run_background_round
+
+with open_word_cache(path=sys.argv[1]) as cache:
+    cache.update(Request("one two three"), "a")
+    assert cache.lookup(Request("three two one"))
+    run_background_round(cache)
+note({USE!r})
+
+import semcache_core.evaluation.evaluate, semcache_core.evaluation.metrics
+from semcache_core.training import calibrate
+from semcache_core.evaluation import Evaluation, evaluate, slices_of
+assert callable(calibrate), calibrate
+assert callable(evaluate), evaluate  # the function, not the module of that name
+note("the functions of training and evaluation")
+print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize(
-    "module",
-    ["semcache_core", "semcache_core.adapters", "langchain_semcache", "llamaindex_semcache"],
-)
-def test_importing_loads_nothing_heavy(module: str) -> None:
-    """LlamaIndex itself loads SQLAlchemy, Pillow and fsspec, which are its own affair."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.replace("MODULE", module)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split() == []
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """After each step, the heavy libraries that the interpreter holds."""
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path_factory.mktemp("used") / "cache")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 
 USES = """
@@ -46,11 +81,8 @@ print("chromadb" in sys.modules)
 """
 
 
-def test_a_cache_with_few_entries_never_loads_chroma() -> None:
-    from pathlib import Path
-
-    tests = str(Path(__file__).parents[1])
-    done = subprocess.run(
-        [sys.executable, "-c", USES, tests], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "False"
+def test_functions_of_training_and_evaluation_load_neither_torch_nor_matplotlib(
+    loaded: dict[str, list[str]],
+) -> None:
+    found = loaded["the functions of training and evaluation"]
+    assert not {"torch", "matplotlib", "onnx"} & set(found)

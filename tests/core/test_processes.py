@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 from conftest import Bench
+from large_scopes import settle
 from scripts_run import run_script
 from semcache_core import Request, SemanticCache
 from semcache_core.search.chroma import ChromaIndex
 from semcache_core.search.remote import RemoteIndex
+from semcache_core.testing import engine_of, run_background_round
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +30,7 @@ import json, logging, os, sys, time
 sys.path.insert(0, {TESTS!r})
 from pathlib import Path
 from fakes import WordEmbedder
+from large_scopes import settle
 from semcache_core import Request, SemanticCache
 
 def open_cache(scan_limit):

@@ -233,7 +233,7 @@ class TestFeedback:
         await one("lookup", Request(PARAPHRASE))
         with pytest.raises(RequestError):
             await other("feedback", entry_id, request=Request(PARAPHRASE))
-        round_of(one.cache)
+        run_background_round(one.cache)
         await other("feedback", entry_id, request=Request(PARAPHRASE))
         assert await one("lookup", Request(PARAPHRASE)) is None
 
@@ -706,7 +706,7 @@ class TestHubs:
         entry_id = await call("update", Request("left"), "answer")
         for name in NAMES[:MIN_ASKED]:
             assert await call("lookup", Request(name)) is not None
-        round_of(call.cache)
+        run_background_round(call.cache)
         assert len(warnings_of(f"entry {entry_id} answered {MIN_ASKED} questions")) == 1
         for name in (NAMES[0], NAMES[-1], "close"):
             assert await call("lookup", Request(name)) is None
@@ -724,7 +724,7 @@ class TestHubs:
         cache.update(Request("left"), "answer")
         for name in asked:
             assert cache.lookup(Request(name)) is not None
-        round_of(cache)
+        run_background_round(cache)
         assert cache.lookup(Request("close")) is not None
 
     def test_many_questions_on_one_matter_make_no_hub(self, bench: Bench) -> None:
@@ -733,7 +733,7 @@ class TestHubs:
         cache.update(Request("left"), "answer")
         for name in on_one_matter:
             assert cache.lookup(Request(name)) is not None
-        round_of(cache)
+        run_background_round(cache)
         assert cache.lookup(Request(NAMES[0])) is not None
 
     def test_questions_of_several_rounds_add_up(self, bench: Bench) -> None:
@@ -741,7 +741,7 @@ class TestHubs:
         cache.update(Request("left"), "answer")
         for name in NAMES[:MIN_ASKED]:
             assert cache.lookup(Request(name)) is not None
-            round_of(cache)
+            run_background_round(cache)
         assert cache.lookup(Request("close")) is None
 
     def test_a_hub_of_one_tenant_is_an_ordinary_entry_to_another(self, bench: Bench) -> None:
@@ -751,7 +751,7 @@ class TestHubs:
             cache.update(request, "answer")
         for name in NAMES[:MIN_ASKED]:
             assert cache.lookup(Request(name)) is not None
-        round_of(cache)
+        run_background_round(cache)
         assert cache.lookup(Request("close")) is None
         assert cache.lookup(Request("close", namespace="n")) is not None
         assert cache.lookup(Request("close", scope="s")) is not None
@@ -763,5 +763,5 @@ class TestHubs:
         cache.update(Request("left"), "answer")
         assert cache.lookup(Request("close")) is not None
         cache.clear()
-        round_of(cache)
+        run_background_round(cache)
         assert warnings_of() == []

@@ -280,7 +280,7 @@ class TestVerifier:
         self, cache: SemanticCache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cache.update(Request("left"), "one")
-        monkeypatch.setattr(cache._use().ledger, "answer_text", lambda entry_id: None)
+        monkeypatch.setattr(engine_of(cache).ledger, "answer_text", lambda entry_id: None)
         verification = Agreeing(True)
         assert served(decide(cache, "uncertain", verification=verification)) is None
         assert verification.asked == []
@@ -304,7 +304,7 @@ class TestConfirmations:
         """Each is given the same answer to a question of its own."""
         for question, writer in zip(["left", *EVERYWHERE], writers, strict=False):
             entry_id = cache.update(Request(question, writer=writer), "one")
-            ledger = cache._use().ledger
+            ledger = engine_of(cache).ledger
             with ledger.write() as connection:
                 connection.exec_driver_sql(
                     "UPDATE semcache_entries SET answer = 1 WHERE id = ?", (entry_id,)
@@ -394,7 +394,7 @@ def test_what_went_between_finding_and_reading_it_is_looked_for_again(
 ) -> None:
     cache.update(Request("left"), "one")
     cache.update(Request("middle"), "one")
-    ledger = cache._use().ledger
+    ledger = engine_of(cache).ledger
     original, went = ledger.get, list[int]()
 
     def get(entry_id: int, partition: bytes, now: float) -> Any:

@@ -11,6 +11,8 @@ from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from semcache_core.observability import gauges
 from semcache_core.observability import metrics as core_metrics
+from semcache_core.settings import CacheSettings
+from semcache_core.testing import engine_of
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "shared" / "semcache_core"
@@ -85,7 +87,7 @@ def test_every_line_of_the_table_is_in_the_source() -> None:
 def test_what_is_passed_on_in_a_variable_is_in_the_table(bench: Bench) -> None:
     rows = first_cells("log-lines.md")
     for options in ({"artefact": None}, {"max_error_rate": 0.001}):
-        why = bench.open(**options)._use().why_exact_only
+        why = engine_of(bench.open(**options)).why_exact_only
         pattern = "|".join(re.escape(row).replace("…", ".+") for row in rows)
         assert re.fullmatch(pattern, why), why
 

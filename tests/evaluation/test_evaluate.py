@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from functools import partial
 
 import numpy as np
@@ -333,18 +331,6 @@ def test_a_calibration_of_another_model_is_refused():
 
 
 # -- the package -------------------------------------------------------------------------------
-
-
-def test_the_name_evaluate_is_the_function_and_loads_neither_torch_nor_matplotlib():
-    code = (
-        "import sys, semcache_core.evaluation.metrics\n"
-        "import semcache_core.evaluation.evaluate\n"
-        "from semcache_core.evaluation import evaluate, slices_of, Evaluation\n"
-        "assert callable(evaluate), evaluate\n"
-        "print([name for name in ('torch', 'matplotlib') if name in sys.modules])\n"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == "[]"
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):

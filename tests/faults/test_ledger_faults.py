@@ -21,6 +21,7 @@ from semcache_core.errors import LedgerError
 from semcache_core.pipeline.process import RETRY_SECONDS
 from semcache_core.storage import ledger
 from semcache_core.storage.ledger import FILE_NAME
+from semcache_core.testing import engine_of, run_background_round
 
 from langchain_semcache import CachedChatModel
 from llamaindex_semcache import CachedLLM
@@ -117,6 +118,7 @@ from pathlib import Path
 from fakes import WordEmbedder
 from semcache_core import Request, SemanticCache
 from semcache_core.pipeline.background import BackgroundWorker
+from semcache_core.testing import run_background_round
 
 BackgroundWorker.start = lambda self: None
 base = Path(sys.argv[1])

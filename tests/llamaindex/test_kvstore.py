@@ -3,8 +3,6 @@
 import asyncio
 import pickle
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -427,13 +425,3 @@ class TestEmbeddings:
         vector = model.get_text_embedding("a")
         copy = pickle.loads(pickle.dumps(model))
         assert list(copy.embeddings_cache.get("a", collection="embeddings").values()) == [vector]
-
-
-def test_the_import_loads_no_model_and_no_index() -> None:
-    heavy = ["torch", "chromadb", "onnxruntime", "sentence_transformers", "tokenizers"]
-    code = (
-        "import sys, llamaindex_semcache.kvstore, llamaindex_semcache.docstore; "
-        f"print([name for name in {heavy} if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -23,6 +23,7 @@ from semcache_core.errors import LedgerError
 from semcache_core.observability.gauges import READ_EVERY_SECONDS, Gauges, Levels
 from semcache_core.request import key_of
 from semcache_core.storage.ledger import Ledger
+from semcache_core.testing import engine_of, run_background_round
 from semcache_core.types import EMPTY, Generation
 
 Metrics = Callable[[], dict[str, dict[Any, Any]]]
@@ -248,7 +249,7 @@ class TestGauges:
         found = recorded()
         file = str(bench.path / "ledger.sqlite3")
         assert _gauge(found, "entries") == {file: 1}
-        assert _gauge(found, "entries.size") == {file: cache._use().ledger.space().bytes}
+        assert _gauge(found, "entries.size") == {file: engine_of(cache).ledger.space().bytes}
         assert _gauge(found, "disk.size")[file] == cache.sizes()["bytes"] > 0
         assert _gauge(found, "index.lag") == {file: 0}
         wrong = _gauge(found, "wrong_hits")

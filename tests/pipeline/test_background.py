@@ -12,6 +12,7 @@ from fakes import ManualClock, WordEmbedder
 from semcache_core import Request, Saved
 from semcache_core.errors import LedgerError
 from semcache_core.pipeline.background import HitCounter
+from semcache_core.testing import engine_of, run_background_round
 
 
 class FakeLedger:
@@ -159,7 +160,7 @@ def test_the_thread_works_by_itself(bench: Bench) -> None:
     swept = threading.Event()
     cache = bench.open()
     cache.update(Request("q"), "a", ttl=10)
-    ledger = cache._use().ledger
+    ledger = engine_of(cache).ledger
     original = ledger.delete_expired
 
     def delete_expired(now: float) -> int:
@@ -204,7 +205,7 @@ def test_a_cache_may_be_collected_within_its_own_round(bench: Bench) -> None:
 
     armed: list[Any] = []
     cache = bench.open(clock=Clock(), embedder=WordEmbedder())
-    ledger = cache._use().ledger
+    ledger = engine_of(cache).ledger
     original = ledger.close
 
     def close() -> None:

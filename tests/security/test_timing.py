@@ -105,7 +105,7 @@ def test_no_statement_of_a_lookup_walks_over_another_tenant_s_rows(bench: Bench)
     """Each is found by a key that holds the namespace: SQLite searches, and never scans."""
     cache = bench.open()
     cache.update(Request(QUESTION, namespace="me"), "mine")
-    database: Any = cache._use().ledger._database
+    database: Any = engine_of(cache).ledger._database
     cache.lookup(Request(SAME, namespace="me"))
     cache.lookup(Request("who pays", namespace="me"))
     plans = []

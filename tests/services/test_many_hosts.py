@@ -17,6 +17,7 @@ from semcache_core.search import compaction
 from semcache_core.search.chroma import ChromaIndex
 from semcache_core.search.compaction import Lease
 from semcache_core.storage.ledger import Ledger
+from semcache_core.testing import engine_of, run_background_round
 from semcache_core.types import Generation
 
 pytestmark = pytest.mark.usefixtures("still")
@@ -156,7 +157,9 @@ def test_what_went_into_an_index_thrown_away_meanwhile_is_not_named_as_indexed(
     def rebuild_elsewhere() -> None:
         # as far as the index had been: the position in the ledger reads as if nothing had happened
         with monkeypatch.context() as short:
-            short.setattr(two._use().ledger, "vectors_after", lambda *a, f=two: _first_120(f, *a))
+            short.setattr(
+                engine_of(two).ledger, "vectors_after", lambda *a, f=two: _first_120(f, *a)
+            )
             two.rebuild()
             settle(two)
 
@@ -170,7 +173,7 @@ def test_what_went_into_an_index_thrown_away_meanwhile_is_not_named_as_indexed(
 
 
 def _first_120(cache: SemanticCache, *arguments: Any) -> Any:
-    ids, vectors = Ledger.vectors_after(cache._use().ledger, *arguments)
+    ids, vectors = Ledger.vectors_after(engine_of(cache).ledger, *arguments)
     return ids[ids <= 120], vectors[ids <= 120]
 
 
@@ -251,7 +254,7 @@ def test_a_collection_made_anew_under_its_name_is_not_taken_for_the_old_one(
     (name,) = (c.name for c in client.list_collections() if c.name.startswith(index._prefix))
     client.delete_collection(name)
     with pytest.raises(IndexUnavailableError):  # its id is gone, whatever its name leads to
-        index.nearest(partition, WordEmbedder()._one("q"), 1, live)
+        index.nearest(partition, WordEmbedder().embed_one("q"), 1, live)
     late = hosts.open(scan_limit=LIMIT, chroma_client=connect())
     for one in (late, cache):
         settle(one)

@@ -20,6 +20,7 @@ from semcache_core.storage.eviction import AT_ONCE, BEFOREHAND, Limits, Policy, 
 from semcache_core.storage.ledger import FILE_NAME, Ledger
 from semcache_core.storage.schema import ENTRY_BYTES, entries
 from semcache_core.storage.sqlite import KEPT_PAGES
+from semcache_core.testing import engine_of, run_background_round
 
 
 @pytest.fixture
@@ -198,7 +199,7 @@ def test_a_cache_with_another_policy_ranks_the_rest_in_its_upkeep(
         many = [new(f"q{i}", ImportedEntry, vector=None) for i in range(AT_ONCE + 5)]
         ledger.entries.insert_newer(many, 100.0)
     cache = bench.open(eviction="lfu")
-    ledger = cache._use().ledger
+    ledger = engine_of(cache).ledger
     assert ledger.space().ranked_by == "lru"
     cache._use().background.round()
     assert ledger.space().ranked_by == "lfu"
@@ -326,7 +327,7 @@ def test_a_cache_holds_its_bytes_and_tells_them(bench: Bench, still: None) -> No
     stats = cache.stats()
     assert stats.max_bytes == 20_000
     assert stats.bytes is not None and 15_000 < stats.bytes <= 20_000
-    assert stats.bytes == counted_anew(cache._use().ledger)[1]
+    assert stats.bytes == counted_anew(engine_of(cache).ledger)[1]
 
 
 def test_a_hit_not_yet_written_counts_for_its_rank(bench: Bench, still: None) -> None:
@@ -368,7 +369,7 @@ def _stored(cache: SemanticCache, count: int) -> None:
 def test_the_file_shrinks_when_most_of_it_is_cleared(bench: Bench, still: None) -> None:
     cache = bench.open(scan_limit=10**6)
     _stored(cache, 1500)
-    ledger, file = cache._use().ledger, bench.path / FILE_NAME
+    ledger, file = engine_of(cache).ledger, bench.path / FILE_NAME
     ledger.read(sa.text("PRAGMA wal_checkpoint(TRUNCATE)"), {})
     before = file.stat().st_size
     cache.clear()
@@ -383,7 +384,7 @@ def test_the_file_shrinks_when_most_of_it_is_cleared(bench: Bench, still: None) 
 
 
 def _free_pages(cache: SemanticCache) -> int:
-    return int(cache._use().ledger.read(sa.text("PRAGMA freelist_count"), {})[0][0])
+    return int(engine_of(cache).ledger.read(sa.text("PRAGMA freelist_count"), {})[0][0])
 
 
 def test_upkeep_gives_room_back_while_more_is_free_than_is_kept(bench: Bench, still: None) -> None:
@@ -404,7 +405,7 @@ def test_a_file_that_was_not_made_for_it_stays_as_it_is(bench: Bench, still: Non
     cache = bench.open()
     _stored(cache, 1000)
     cache.clear()
-    assert cache._use().ledger.shrink() is False
+    assert engine_of(cache).ledger.shrink() is False
 
 
 def test_limits_without_a_number_change_nothing(ledger: Ledger) -> None:

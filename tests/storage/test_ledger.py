@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from ledger_contract import FINGERPRINT, PARTITION, LedgerContract, new
 from semcache_core import Request, SemcacheError
 from semcache_core.storage.ledger import FILE_NAME, Ledger
+from semcache_core.testing import engine_of
 
 
 @pytest.fixture
@@ -149,7 +150,7 @@ def test_a_locked_ledger_is_a_semcache_error_that_says_so(
     monkeypatch.setattr("semcache_core.storage.database.BUSY_SECONDS", 0.05)
     cache, blocker = bench.open(), bench.open()
     with (
-        blocker._use().ledger.write(),
+        engine_of(blocker).ledger.write(),
         pytest.raises(SemcacheError, match="another process held it"),
     ):
         cache.update(Request("q"), "a")

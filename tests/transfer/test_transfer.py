@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core import Request, SemanticCache, SemcacheError
 from semcache_core.errors import EmbedderError, RequestError
+from semcache_core.testing import engine_of
 from semcache_core.transfer import jsonl, transfer
 from semcache_core.transfer.entries import Listed, Listing
 from semcache_core.transfer.transfer import Exported, Imported
@@ -54,7 +55,7 @@ def log(file: Path) -> Callable[..., Path]:
 
 
 def listed(cache: SemanticCache) -> list[Listed]:
-    return list(Listing(cache._use().ledger).oldest_first(0.0))
+    return list(Listing(engine_of(cache).ledger).oldest_first(0.0))
 
 
 def contents(cache: SemanticCache) -> list[tuple[Any, ...]]:
