@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 from semcache_core import Request
 from semcache_core.request import key_of
+from semcache_core.storage.entries import ImportedEntry, NewEntry
 from semcache_core.storage.eviction import UNLIMITED, Limits
-from semcache_core.storage.ledger import ImportedEntry, Ledger, NewEntry
+from semcache_core.storage.ledger import Ledger
 from timing import Samples, What, hardware, timed, versions
 
 RESULTS = Path(__file__).with_name("results")
@@ -91,7 +92,7 @@ def _subjects(directory: Path, size: int, seed: int) -> Iterator[tuple[str, Ledg
         ledger = Ledger.open(directory / name, None)
         through: int | None = 0
         while through is not None:
-            through = ledger.rank(limit.policy, through)
+            through = ledger.entries.rank(limit.policy, through)
         yield name, ledger, limit
 
 
@@ -100,7 +101,7 @@ def _fill(ledger: Ledger, size: int, seed: int) -> None:
     for start in range(0, size, AT_ONCE):
         numbers = range(start, min(start + AT_ONCE, size))
         seconds, used = drawn.gamma(2.0, 3.0, len(numbers)), drawn.random(len(numbers))
-        ledger.insert_newer(
+        ledger.entries.insert_newer(
             [
                 _entry(ImportedEntry, f"stored {n}", 1e6 + float(at), float(took))
                 for n, at, took in zip(numbers, used, seconds, strict=True)

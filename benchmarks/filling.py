@@ -155,7 +155,7 @@ def opened(path: Path, artefact: Path, embedder: object | None = None) -> Iterat
     """The cache under `path`, with its index level with the ledger before it is handed out."""
     cache = SemanticCache(path=path, artefact=artefact, embedder=embedder)
     try:
-        cache._use().upkeep.round()
+        cache._use().background.round()
         yield cache
     finally:
         cache.close()

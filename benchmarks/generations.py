@@ -14,7 +14,8 @@ from semcache_core.search import compaction
 from semcache_core.search.embedded import EmbeddedIndex
 from semcache_core.search.retriever import CANDIDATES, Retriever
 from semcache_core.search.sync import IndexSync
-from semcache_core.storage.ledger import ImportedEntry, Ledger
+from semcache_core.storage.entries import ImportedEntry
+from semcache_core.storage.ledger import Ledger
 from semcache_core.storage.schema import removed
 from semcache_core.types import Matrix
 from timing import hardware, summary, timed, versions
@@ -47,18 +48,18 @@ def measure(live: int, added: int, n: int, seed: int) -> dict[str, Any]:
         ledger = Ledger.open(path, None)
         retrieval = Retriever(ledger, MODEL, 0, 2**40)
         indexer = IndexSync(ledger, retrieval, 0, EmbeddedIndex(path), None)
-        indexer._renewal._look_at = float("inf")  # only when the old one has been measured
+        indexer._compaction._look_at = float("inf")  # only when the old one has been measured
         try:
             for start in range(0, added, BATCH):
                 rows = _unit(rng.normal(size=(BATCH, DIMENSION)))
-                ledger.insert_newer(_arrivals(start, rows), 0.0, max_entries=live)
+                ledger.entries.insert_newer(_arrivals(start, rows), 0.0, max_entries=live)
                 indexer.step(0, threading.Event())
             while ledger.read(_REMOVED, {}):
                 indexer.step(0, threading.Event())
             queries = _unit(rng.normal(size=(n, DIMENSION)))
             before = _state(path, retrieval, queries)
             started = time.perf_counter()
-            indexer.renew(threading.Event())
+            indexer.rebuild(threading.Event())
             seconds = time.perf_counter() - started
             compaction.RETIRE_SECONDS = 0.0
             indexer.step(0, threading.Event())

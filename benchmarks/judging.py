@@ -59,8 +59,8 @@ def measured(cache: SemanticCache, seed: int) -> tuple[list[float], int]:
     for question in asked:
         request, now = Request(question), time.time()
         key = key_of(request, cache.settings.namespace)
-        vector = parts.recent.embed(parts.embedder, question, "default")
-        near = parts.retrieval.nearest(key.partition, vector, now)
+        vector = parts.vector_cache.embed(parts.embedder, question, "default")
+        near = parts.retriever.nearest(key.partition, vector, now)
         started = time.perf_counter()
         decision = HitDecider(parts, 0)._among(near, request, key, now)
         if decision is not None and decision.served is not None:

@@ -18,7 +18,8 @@ import numpy as np
 import sqlalchemy as sa
 from corpus import clustered
 from semcache_core.request import key_of
-from semcache_core.storage.ledger import Ledger, NewEntry
+from semcache_core.storage.entries import NewEntry
+from semcache_core.storage.ledger import Ledger
 from semcache_core.storage.schema import metadata
 from semcache_core.types import Request
 from timing import hardware, summary, timed, versions
@@ -109,7 +110,7 @@ def entries(count: int, seed: int) -> list[NewEntry]:
 
 def fill(ledger: Ledger, new: list[NewEntry]) -> None:
     for one in new:
-        ledger.insert(one)
+        ledger.entries.insert(one)
 
 
 def measured(

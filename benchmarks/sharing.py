@@ -80,7 +80,7 @@ def owned_elsewhere(path: Path, artefact: Path) -> Iterator[None]:
 def measure(samples: Samples, whose: str, path: Path, artefact: Path, asked: list[str]) -> None:
     embedder = TimedEmbedder(OnnxEmbedder.load(artefact))
     with opened(path, artefact, embedder) as cache:
-        index: Any = cache._use().retrieval.index
+        index: Any = cache._use().retriever.index
         if index is None or isinstance(index, RemoteIndex) != (whose != "own index"):
             raise RuntimeError(f"was to ask {whose}, and has {index}")
 

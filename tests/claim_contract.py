@@ -18,7 +18,7 @@ class Seconds:
         return self.now
 
 
-class ClaimContract:
+class LeaseContract:
     """Subclasses give `reopen`: the same ledger once more, as another process has it."""
 
     @pytest.fixture
@@ -45,7 +45,7 @@ class ClaimContract:
         gone, other, third = (Lease(reopen(), "a") for _ in range(3))
         assert gone.hold()
         assert not other.hold()
-        seconds.now += compaction.SECONDS - 1
+        seconds.now += compaction.LEASE_SECONDS - 1
         assert not other.hold()
         seconds.now += 1
         assert not third.hold()  # it has only just seen it
@@ -61,7 +61,7 @@ class ClaimContract:
         for _ in range(5):
             assert one.hold()
             assert not other.hold()
-            seconds.now += compaction.SECONDS - 1
+            seconds.now += compaction.LEASE_SECONDS - 1
 
     @pytest.mark.usefixtures("seconds")
     def test_of_many_at_once_one_gets_it(self, reopen: Callable[[], Ledger]) -> None:

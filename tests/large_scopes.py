@@ -20,9 +20,9 @@ def rounds(cache: SemanticCache, n: int = 3) -> None:
     """Of upkeep, in each of which scopes are counted, and a broken index is tried again."""
     parts = cache._use()
     for _ in range(n):
-        parts.retrieval.found_large.set()
-        parts.upkeep._indexer._retry_at = 0.0
-        parts.upkeep.round()
+        parts.retriever.count_requested.set()
+        parts.background._index_sync._retry_at = 0.0
+        parts.background.round()
 
 
 def assert_finds(cache: SemanticCache, start: int = 0, stop: int = 120, step: int = 1) -> None:
@@ -34,7 +34,7 @@ def assert_finds(cache: SemanticCache, start: int = 0, stop: int = 120, step: in
 def settle(cache: SemanticCache) -> None:
     """Rounds until the index has what it should; a broken index is tried again at once."""
     parts = cache._use()
-    parts.retrieval.found_large.set()
+    parts.retriever.count_requested.set()
     for _ in range(3):
-        parts.upkeep._indexer._retry_at = 0.0
-        parts.upkeep.round()
+        parts.background._index_sync._retry_at = 0.0
+        parts.background.round()

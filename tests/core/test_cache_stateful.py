@@ -180,13 +180,13 @@ class CacheAsDict(RuleBasedStateMachine):
 
     @rule()
     def upkeep(self) -> None:
-        self.cache._use().upkeep.round()
+        self.cache._use().background.round()
         self.drop_expired()
 
     @precondition(lambda self: self.model)
     @rule()
     def index_all(self) -> None:
-        self.cache._use().retrieval.found_large.set()
+        self.cache._use().retriever.count_requested.set()
         self.upkeep()
 
     @rule(namespace=namespace)

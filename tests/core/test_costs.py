@@ -169,7 +169,7 @@ async def test_get_or_create_notes_how_long_the_answer_took(
     form: type[Sync], bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticks = iter(range(10**6))
-    monkeypatch.setattr("semcache_core.cache.time.perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
     cache = bench.open()
     asked = form(cache)
     for _ in range(2):
@@ -198,7 +198,7 @@ def test_sums_beyond_a_databases_integers_can_be_read(bench: Bench) -> None:
     cache = bench.open()
     entry_id = cache.update(Request("one"), "a", usage=Usage(tokens_in=MOST_TOKENS))
     assert entry_id is not None
-    cache._use().ledger.touch({entry_id: (10**8, 0.0)})
+    cache._use().ledger.entries.touch({entry_id: (10**8, 0.0)})
     cache.update(Request("two"), "a", usage=Usage(tokens_in=MOST_TOKENS))
     assert cache._use().ledger.saved().tokens_in == MOST_TOKENS * 10**8
 

@@ -40,7 +40,7 @@ cache = SemanticCache(
 )
 cache.update(Request("one two three"), "a")
 assert cache.lookup(Request("three two one"))
-cache._parts.upkeep.round()
+cache._process.engine.background.round()
 cache.close()
 print("chromadb" in sys.modules)
 """

@@ -146,8 +146,8 @@ def test_fifty_killed_writers_lose_nothing_that_was_stored(
     cache = bench.open(scan_limit=20)
     for searched_through in ("scan", "chroma"):
         if searched_through == "chroma":
-            cache._use().upkeep.round()
-            cache._use().upkeep.round()
+            cache._use().background.round()
+            cache._use().background.round()
             assert cache.stats().indexed_scopes == 1
         for name, last in stored.items():
             for i in range(last + 1):
@@ -205,8 +205,8 @@ def test_writers_killed_while_they_index_lose_nothing(
         assert found_by_meaning(scanning, last) == last + 1
     cache = bench.open(scan_limit=20)
     for _ in range(3):
-        cache._use().retrieval.found_large.set()
-        cache._use().upkeep.round()
+        cache._use().retriever.count_requested.set()
+        cache._use().background.round()
     assert cache.stats().indexed_scopes == 1
     # HNSW is approximate: of these unclustered vectors it misses about one in a thousand
     assert found_by_meaning(cache, last) >= 0.99 * last
@@ -284,10 +284,10 @@ for i in range(120):
     cache.update(Request(ask("c", i)), f"answer {i}")
 
 def settle():
-    cache._use().retrieval.found_large.set()
+    cache._use().retriever.count_requested.set()
     for _ in range(3):
-        cache._use().upkeep._indexer._retry_at = 0.0
-        cache._use().upkeep.round()
+        cache._use().background._index_sync._retry_at = 0.0
+        cache._use().background.round()
 
 settle()
 say("indexed", cache.stats().indexed_scopes)
@@ -300,10 +300,10 @@ for line in sys.stdin:
 
 
 def _settle(cache: SemanticCache) -> None:
-    cache._use().retrieval.found_large.set()
+    cache._use().retriever.count_requested.set()
     for _ in range(3):
-        cache._use().upkeep._indexer._retry_at = 0.0
-        cache._use().upkeep.round()
+        cache._use().background._index_sync._retry_at = 0.0
+        cache._use().background.round()
 
 
 @pytest.mark.usefixtures("still")
@@ -316,7 +316,7 @@ def test_a_second_process_asks_the_owner_until_that_ends_and_then_takes_over(
     cache = bench.open(scan_limit=20)
     _settle(cache)
     _settle(cache)
-    assert isinstance(cache._use().retrieval.index, RemoteIndex)
+    assert isinstance(cache._use().retriever.index, RemoteIndex)
     assert len(warnings_of("another process owns")) == 1
     for i in range(120):
         hit = cache.lookup(Request(permuted("c", i)))
@@ -332,7 +332,7 @@ def test_a_second_process_asks_the_owner_until_that_ends_and_then_takes_over(
     hit = cache.lookup(Request(permuted("c", 7)))
     assert hit is not None and hit.response == "answer 7"
     _settle(cache)
-    assert isinstance(cache._use().retrieval.index, ChromaIndex)
+    assert isinstance(cache._use().retriever.index, ChromaIndex)
     assert cache.stats().indexed_scopes == 1
     for i in range(120):
         hit = cache.lookup(Request(permuted("c", i)))
@@ -382,10 +382,10 @@ def fill(cache, name, n):
         cache.update(Request(ask(name, i)), f"answer {name} {i}")
 
 def settle(cache):
-    cache._use().retrieval.found_large.set()
+    cache._use().retriever.count_requested.set()
     for _ in range(3):
-        cache._use().upkeep._indexer._retry_at = 0.0
-        cache._use().upkeep.round()
+        cache._use().background._index_sync._retry_at = 0.0
+        cache._use().background.round()
 
 def finds(cache, name, n):
     for i in range(n):

@@ -46,7 +46,7 @@ def placed(bench: Bench, *, margins: bool = False, **options: Any) -> SemanticCa
 
 
 def round_of(cache: SemanticCache) -> None:
-    cache._use().upkeep.round()
+    cache._use().background.round()
 
 
 class TestOtherAnswersNearby:
@@ -143,9 +143,9 @@ class TestFeedback:
             assert "answered this question wrongly before" in explained.reason
         assert cache.lookup(Request(Q)) is not None
         for _ in range(50):  # not by any later praise either
-            cache._use().records.judge(
+            cache._use().verdicts.judge(
                 Verdict("default", entry_id, PARAPHRASE, Q, 1.0, 0.98, True, "feedback", 1.0),
-                cache._key(Request(PARAPHRASE)).exact,
+                key_of(Request(PARAPHRASE), cache.settings.namespace).exact,
             )
         assert await call("lookup", Request(PARAPHRASE)) is None
 
@@ -332,7 +332,7 @@ class TestShadow:
             assert await call.get_or_create(Request(question), answer) == answer
         measured = call.cache.stats().measured
         assert (measured.n, measured.wrong, measured.error) == (2, 1, 0.5)
-        judged = call.cache._use().records.judged()
+        judged = call.cache._use().verdicts.judged()
         assert [(one.asked, one.stored, one.correct, one.source) for one in judged] == [
             ("close", "left", True, "shadow"),
             ("edge", "close", False, "shadow"),
@@ -533,7 +533,7 @@ class TestVerifier:
         audited = form(placed(bench, verifier=verifier, audit_rate=1.0))
         await audited("update", Request("right", scope="s"), "one")
         await audited.get_or_create(Request("hopeless", scope="s"), "one")
-        judged = audited.cache._use().records.judged(sources=("audit",))
+        judged = audited.cache._use().verdicts.judged(sources=("audit",))
         assert [(one.asked, one.correct) for one in judged] == [("hopeless", True)]
 
     def test_without_one_nothing_is_counted(self, bench: Bench) -> None:
@@ -602,7 +602,7 @@ class TestAdmission:
             await other("lookup", Request(asked), audits=True)
             await other("audited", Request(asked), f"really {SECRET}")
         for cache in bench.opened:
-            cache._use().retrieval.found_large.set()  # so that the index is written too
+            cache._use().retriever.count_requested.set()  # so that the index is written too
             round_of(cache)
         secrets = [SECRET.encode(), answer_digest(f"it: {SECRET}"), answer_digest(f"also {SECRET}")]
         assert _holds(bench.path, answer_digest("it: <PASSWORD>")) != []

@@ -15,7 +15,7 @@ from semcache_core._utils.intervals import NOTHING
 from semcache_core.decision.decide import Decision, HitDecider, _answers
 from semcache_core.quality.verdicts import Verdict
 from semcache_core.search.retriever import CANDIDATES, Retrieved
-from semcache_core.storage.ledger import StoredEntry
+from semcache_core.storage.lookups import StoredEntry
 
 EVERYWHERE = [f"{a}{b}" for a in "abcde" for b in "abcde"]
 PLACES = {
@@ -51,15 +51,15 @@ def decide(
     given = replace(cache._use(), **parts)
     vector = given.embedder.embed([question])[0]
     return HitDecider(given, confirmations).decide(
-        request, cache._key(request), vector, cache._clock()
+        request, key_of(request, cache.settings.namespace), vector, cache._clock()
     )
 
 
 def judge(cache: SemanticCache, entry_id: int | None, asked: str, correct: bool = False) -> None:
     assert entry_id is not None
-    cache._use().records.judge(
+    cache._use().verdicts.judge(
         Verdict("default", entry_id, asked, "left", 0.95, 0.95, correct, "feedback", 1.0),
-        cache._key(Request(asked)).exact,
+        key_of(Request(asked), cache.settings.namespace).exact,
     )
 
 
@@ -357,7 +357,7 @@ class TestConfirmations:
 class TestReasons:
     def test_what_is_found_by_its_own_question_alone(self, cache: SemanticCache) -> None:
         entry_id = cache.update(Request("left"), "one")
-        cache._use().ledger.serve_only_exactly(entry_id or 0, 1.0)
+        cache._use().ledger.entries.serve_only_exactly(entry_id or 0, 1.0)
         decision = decide(cache, "near left")
         assert served(decision) is None
         assert "served only exactly" in decision.reason
@@ -399,7 +399,7 @@ def test_what_went_between_finding_and_reading_it_is_looked_for_again(
     def get(entry_id: int, partition: bytes, now: float) -> Any:
         if not went:
             went.append(entry_id)
-            ledger.delete(entry_id)
+            ledger.entries.delete(entry_id)
         return original(entry_id, partition, now)
 
     monkeypatch.setattr(ledger, "get", get)

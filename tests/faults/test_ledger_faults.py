@@ -17,8 +17,8 @@ from langchain_core.messages import AIMessage
 from scripted_llms import ScriptedLLM, user
 from scripted_models import Chat
 from semcache_core import Request, SemanticCache, SemcacheError
-from semcache_core.cache import RETRY_SECONDS
 from semcache_core.errors import LedgerError
+from semcache_core.pipeline.process import RETRY_SECONDS
 from semcache_core.storage import ledger
 from semcache_core.storage.ledger import FILE_NAME
 
@@ -79,11 +79,11 @@ def test_a_locked_ledger_is_read_and_what_cannot_be_written_is_counted(bench: Be
         assert held(cache, "who pays for lunch") is None
         with pytest.raises(LedgerError, match="another process held it"):
             cache.update(Request("a"), "b")
-        cache._use().upkeep.round()
+        cache._use().background.round()
         assert cache.stats().failures == {"update": 1}
     assert ask(cache, "who pays for lunch", "we do") == "we do"
     assert held(cache, "who pays for lunch") == "we do"
-    cache._use().upkeep.round()
+    cache._use().background.round()
     assert cache.sizes()["hits_ever"] >= 2  # those while it was locked too
 
 
@@ -139,11 +139,11 @@ told["during"] = all(ask(f"during {{n}} words{{n}}") for n in range(40))
 told["failures"] = cache.stats().failures
 told["stored"] = sum(found(f"during {{n}} words{{n}}") for n in range(40))
 told["read"] = found("before")
-cache._use().upkeep.round()
+cache._use().background.round()
 limit(resource.RLIM_INFINITY)
 told["after"] = ask("after all") and found("after all")
 told["kept"] = sum(found(f"during {{n}} words{{n}}") for n in range(40))
-cache._use().upkeep.round()
+cache._use().background.round()
 print(json.dumps(told))
 """
 
@@ -193,7 +193,7 @@ def test_the_upkeep_finds_that_the_ledger_is_gone(bench: Bench) -> None:
     ask(cache)
     held(cache)
     remove(bench.path)
-    cache._use().upkeep.round()
+    cache._use().background.round()
     assert held(cache) is None
     assert ask(cache, QUESTION, "anew") == "anew"
     assert held(cache) == "anew"
@@ -242,7 +242,7 @@ def test_a_ledger_damaged_while_open_costs_answers_and_no_more(
         for call in (cache.stats, lambda: held(cache, "word5 more5 other5")):
             with suppress(SemcacheError):
                 call()
-    cache._use().upkeep.round()
+    cache._use().background.round()
     # moved away, as the error says, it goes on without a restart
     (bench.path / FILE_NAME).rename(bench.path / "broken")
     remove(bench.path)
@@ -272,7 +272,7 @@ def test_a_ledger_that_cannot_be_opened_again_is_not_tried_at_every_call(
     ask(cache)
     remove(bench.path)
     garbage(bench.path / FILE_NAME)
-    cache._use().upkeep.round()
+    cache._use().background.round()
     tries: list[int] = []
     opened = ledger.Ledger.open
     monkeypatch.setattr(ledger.Ledger, "open", lambda *a: (tries.append(1), opened(*a))[1])
@@ -281,7 +281,7 @@ def test_a_ledger_that_cannot_be_opened_again_is_not_tried_at_every_call(
     assert len(tries) == 1
     remove(bench.path)
     assert RETRY_SECONDS > 1
-    cache._retry_at = 0.0  # the time has come
+    cache._process.retry_at = 0.0  # the time has come
     assert ask(cache) == "in Basel"
     assert held(cache) == "in Basel"
 
@@ -355,7 +355,7 @@ def test_a_clock_set_forward_expires_and_set_back_serves_again(bench: Bench, sti
     bench.clock.now -= 1_000
     assert held(cache) == "in Basel"
     bench.clock.now += 1_000
-    cache._use().upkeep.round()  # now they are gone for good
+    cache._use().background.round()  # now they are gone for good
     bench.clock.now -= 1_000
     assert held(cache) is None
 
@@ -403,14 +403,14 @@ def test_memory_does_not_grow_with_the_scopes_of_a_namespace(
 ) -> None:
     """Neither with those whose entries are gone."""
     cache = bench.open(scan_memory_mb=1, ttl=10.0)
-    memory = cache._use().retrieval._scan
+    memory = cache._use().retriever._scan
     monkeypatch.setattr(memory, "_max_bytes", 2**18)
     for number in range(400):
         cache.update(Request(QUESTION, scope=f"scope {number}"), "in Basel")
         assert cache.lookup(Request(SAME, scope=f"scope {number}")) is not None
     assert memory._held <= 2**18
     assert len(memory._partitions) < 2**18 / 1500
-    assert cache._use().retrieval.indexed == {}
+    assert cache._use().retriever.indexed == {}
     dead = len(memory._partitions)
     for name in list(memory._partitions):
         memory.forget(name, list(range(3000)))

@@ -366,7 +366,11 @@ def test_a_broken_store_costs_no_call(
     assert answers == ["answer 1", "answer 2", "answer 3"]
     logged = [record.message.split()[1] for record in caplog.records]
     assert (logged.count("lookup"), logged.count("update")) == (1, 1)
-    assert cache.cache._counts["failed lookup"] == cache.cache._counts["failed update"] == 3
+    assert (
+        cache.cache._process.counters.failures()["lookup"]
+        == cache.cache._process.counters.failures()["update"]
+        == 3
+    )
 
 
 async def test_a_broken_store_costs_no_async_call(open_cache: OpenCache, tmp_path: Path) -> None:
@@ -374,7 +378,11 @@ async def test_a_broken_store_costs_no_async_call(open_cache: OpenCache, tmp_pat
     model = Chat(cache=cache)
     break_ledger(tmp_path / "cache")
     assert [(await model.ainvoke("hi")).content for _ in range(2)] == ["answer 1", "answer 2"]
-    assert cache.cache._counts["failed lookup"] == cache.cache._counts["failed update"] == 2
+    assert (
+        cache.cache._process.counters.failures()["lookup"]
+        == cache.cache._process.counters.failures()["update"]
+        == 2
+    )
 
 
 async def test_an_embedder_that_raises_costs_no_call(

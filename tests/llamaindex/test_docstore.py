@@ -360,7 +360,7 @@ class TestFailingOpen:
         cache.close()
         await call(docstore, "delete_ref_doc", "a")
         assert docstore.get_ref_doc_info("a") is None
-        assert cache._counts["failed invalidate"] == 2
+        assert cache._process.counters.failures()["invalidate"] == 2
         assert len(warnings_of("invalidate failed")) == 1
 
     async def test_it_is_tried_again_when_documents_are_next_added(

@@ -250,7 +250,7 @@ class TestFailingOpen:
         kv.put("key", VALUE)
         kv.cache.close()
         assert [use(kv) for use in (*everything, everything[0])] == [None] * 5
-        assert kv.cache._counts["failed get"] == 2
+        assert kv.cache._process.counters.failures()["get"] == 2
         assert {"failed put", "failed delete", "failed get_all"} <= set(kv.cache._counts)
         assert len(warnings_of("get failed")) == 1
 

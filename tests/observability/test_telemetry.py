@@ -191,7 +191,7 @@ class TestCounters:
         cache.update(Request("two"), "a")
         for question in ("one", "one", "two"):
             cache.lookup(Request(question))
-        cache._use().upkeep.round()
+        cache._use().background.round()
         found = recorded()
         assert found["semcache.saved.tokens"] == {
             (("gen_ai.token.type", "input"),): 20,
@@ -209,7 +209,7 @@ class TestCounters:
             cache.update(Request(question), "a")
         cache.update(Request("short again"), "a", ttl=5)
         bench.clock.now += 10
-        cache._use().upkeep.round()
+        cache._use().background.round()
         assert recorded()["semcache.evictions"] == {
             (("semcache.reason", "expired"),): 2,
             (("semcache.reason", "space"),): 3,
@@ -284,22 +284,24 @@ class TestGauges:
             cache.update(Request(question), "a")
             cache.update(Request(question, "small scope"), "a")
         ledger, fingerprint = cache._use().ledger, cache._use().embedder.fingerprint
-        assert ledger.not_indexed(fingerprint, 3) == 0
+        assert ledger.index_state(fingerprint).not_indexed(3) == 0
         fourth = cache.update(Request("four"), "a")
         assert _gauge(recorded(), "index.lag") == {str(bench.path / "ledger.sqlite3"): 4}
         assert fourth is not None
-        partition = cache._key(Request("four")).partition
-        ledger.generations(fingerprint).advance(partition, EMPTY, Generation(0, fourth - 2, 2))
-        assert ledger.not_indexed(fingerprint, 3) == 1
-        assert ledger.not_indexed(fingerprint, 10) == 1  # what the index holds it must follow
-        assert ledger.not_indexed("another model", 0) == 0
+        partition = key_of(Request("four"), cache.settings.namespace).partition
+        ledger.index_state(fingerprint).advance(partition, EMPTY, Generation(0, fourth - 2, 2))
+        assert ledger.index_state(fingerprint).not_indexed(3) == 1
+        assert (
+            ledger.index_state(fingerprint).not_indexed(10) == 1
+        )  # what the index holds it must follow
+        assert ledger.index_state("another model").not_indexed(0) == 0
 
     def test_quick_collections_read_the_ledger_once(
         self, recorded: Metrics, bench: Bench, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cache = bench.open()
         now = [100.0]
-        monkeypatch.setattr(cache._telemetry._gauges, "_clock", lambda: now[0])
+        monkeypatch.setattr(cache._process.telemetry._gauges, "_clock", lambda: now[0])
         reads: list[float] = []
         count = Ledger.count
         monkeypatch.setattr(
@@ -439,7 +441,7 @@ class TestSpans:
     ) -> None:
         cache = bench.open()
         ticks = iter(range(0, 10**6, 2))
-        monkeypatch.setattr("semcache_core.cache.time.perf_counter", lambda: float(next(ticks)))
+        monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
         cache.lookup(Request("one"))
         exporter = InMemorySpanExporter()
         provider = _provider(exporter)
@@ -477,7 +479,7 @@ def test_a_prometheus_page_shows_them(bench: Bench, monkeypatch: pytest.MonkeyPa
     cache = bench.open()
     cache.update(Request("one"), "a", cost=5.0)
     cache.lookup(Request("one"))
-    cache._use().upkeep.round()
+    cache._use().background.round()
     page = generate_latest(REGISTRY).decode()
     provider.shutdown()  # and off the registry
     values = dict(line.rsplit(" ", 1) for line in page.splitlines() if line[0] != "#")

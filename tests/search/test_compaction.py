@@ -50,12 +50,12 @@ def worn_cache_copied_slowly(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> S
 
 
 def live(cache: SemanticCache) -> Generation:
-    (one,) = cache._use().ledger.generations(MODEL).all().values()
+    (one,) = cache._use().ledger.index_state(MODEL).all().values()
     return one
 
 
 def _index(cache: SemanticCache) -> Any:
-    return cache._use().retrieval.index
+    return cache._use().retriever.index
 
 
 def segment_directories(bench: Bench) -> list[Path]:
@@ -68,7 +68,7 @@ def test_a_collection_of_dead_entries_is_made_anew_and_leaves_no_file(bench: Ben
     assert_finds(cache, EVER - LIVE, EVER)
     assert live(cache).number > 0
     assert live(cache).added <= 2 * LIVE
-    index: Any = cache._use().retrieval.index
+    index: Any = cache._use().retriever.index
     assert len(index._client.list_collections()) == 1
     assert len(segment_directories(bench)) == 1
 
@@ -133,7 +133,7 @@ def test_rebuild_makes_a_new_generation_while_the_old_one_serves(
     fill(cache, 0, 120)
     rounds(cache)
     scanned: list[bytes] = []
-    retrieval: Any = cache._use().retrieval
+    retrieval: Any = cache._use().retriever
     monkeypatch.setattr(retrieval, "_scan_all", lambda p, *_: scanned.append(p) or [])
     add = ChromaIndex.add
 
@@ -156,7 +156,7 @@ def test_the_index_of_a_ledger_of_version_4_is_made_anew_and_what_it_left_is_dro
     cache = bench.open(scan_limit=LIMIT)
     fill(cache, 0, 120)
     rounds(cache)
-    retrieval: Any = cache._use().retrieval
+    retrieval: Any = cache._use().retriever
     prefix, ((partition, held),) = retrieval.index._prefix, retrieval.indexed.items()
     cache.close()
     path = str((bench.path / "chroma").resolve())
@@ -175,7 +175,7 @@ def test_the_index_of_a_ledger_of_version_4_is_made_anew_and_what_it_left_is_dro
     connection.close()
     again = bench.open(scan_limit=LIMIT)
     ledger = again._use().ledger
-    assert (ledger.generations(MODEL).all(), ledger.take_removed()) == ({}, {})
+    assert (ledger.index_state(MODEL).all(), ledger.take_removed()) == ({}, {})
     assert_finds(again, 0, 120)
     rounds(again)
     assert_finds(again, 0, 120)
@@ -231,7 +231,7 @@ class TestBeside:
     def test_what_is_too_large_to_scan_is_a_miss_until_it_is_told(
         self, owner: SemanticCache, beside: SemanticCache, warnings_of: Any
     ) -> None:
-        retrieval: Any = beside._use().retrieval
+        retrieval: Any = beside._use().retriever
         retrieval._scan_memory_bytes = 0
         assert_finds(beside, 0, 120)
         owner.invalidate(["last"])
@@ -280,8 +280,8 @@ class TestOnAServer:
         monkeypatch.setattr(compaction, "BATCHES_A_ROUND", 1)
         rounds(one, 1)
         rounds(two, 1)
-        assert one._use().upkeep._indexer._renewal._copy is not None
-        assert two._use().upkeep._indexer._renewal._copy is None
+        assert one._use().background._index_sync._compaction._copy is not None
+        assert two._use().background._index_sync._compaction._copy is None
         one.close()  # in the middle: another takes the copy over, from the beginning
         rounds(two, 12)
         assert live(two).number == 1
@@ -308,10 +308,10 @@ def test_new_vectors_under_old_ids_begin_a_new_generation(bench: Bench) -> None:
     rounds(cache)
     ledger = cache._use().ledger
     vector = WordEmbedder().embed(["quite other"])[0]
-    ledger.replace_vectors([(7, MODEL, vector)])
+    ledger.entries.replace_vectors([(7, MODEL, vector)])
     assert live(cache) == Generation(1)
-    retrieval = cache._use().retrieval
-    retrieval.renewed()
+    retrieval = cache._use().retriever
+    retrieval.forget_vectors()
     rounds(cache)
     ((partition, _),) = retrieval.indexed.items()
     assert retrieval.nearest(partition, vector, 0.0)[0].entry.id == 7

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from claim_contract import ClaimContract
+from lease_contract import LeaseContract
 from semcache_core.search.compaction import Lease
 from semcache_core.storage.ledger import Ledger
 
@@ -22,7 +22,7 @@ def reopen(tmp_path: Path) -> Iterator[Callable[[], Ledger]]:
         one.close()
 
 
-class TestClaimInSqlite(ClaimContract):
+class TestClaimInSqlite(LeaseContract):
     pass
 
 

@@ -16,7 +16,8 @@ from semcache_core.errors import (
 )
 from semcache_core.search.retriever import CANDIDATES, MOST_CANDIDATES, Retriever
 from semcache_core.search.scan import _ROWS_BYTES, ScanMemory
-from semcache_core.storage.ledger import Ledger, NewEntry
+from semcache_core.storage.entries import NewEntry
+from semcache_core.storage.ledger import Ledger
 from semcache_core.types import EMPTY, Generation, Matrix, Vector
 
 FINGERPRINT = "f" * 64
@@ -68,7 +69,7 @@ class Shelf:
 
     def put(self, angle: float, expires: float | None = None, partition: bytes = PARTITION) -> int:
         self.stored += 1
-        return self.ledger.insert(
+        return self.ledger.entries.insert(
             NewEntry(
                 exact=self.stored.to_bytes(32, "big"),
                 partition=partition,
@@ -87,7 +88,7 @@ class Shelf:
         )
 
     def index_all(self) -> None:
-        ids, vectors = self.ledger.vectors_after(PARTITION, FINGERPRINT, 0)
+        ids, vectors = self.ledger.lookups.vectors_after(PARTITION, FINGERPRINT, 0)
         self.index.add(PARTITION, [int(i) for i in ids], vectors)
         self.retrieval.index = self.index
         self.retrieval.indexed = {PARTITION: Generation(through=int(ids[-1]))}
@@ -152,7 +153,7 @@ def test_an_index_full_of_dead_entries_still_finds_the_live_one(
     live = shelf.put(5)
     shelf.index_all()
     if how == "deleted":
-        assert shelf.ledger.delete_expired(NOW) == len(gone)
+        assert shelf.ledger.entries.delete_expired(NOW) == len(gone)
     assert shelf.ids(0) == [live]
 
 
@@ -189,7 +190,7 @@ def test_an_entry_replaced_between_finding_it_and_reading_it_is_found_by_its_new
 
     def live(*args: Any) -> Any:
         if not new:
-            shelf.ledger.delete_expired(NOW)
+            shelf.ledger.entries.delete_expired(NOW)
             new.append(shelf.put(0))
         return original(*args)
 
@@ -308,7 +309,7 @@ def test_a_scan_beyond_the_limit_calls_the_indexer(shelf: Shelf) -> None:
     for n in range(1, 6):
         shelf.put(n)
         small.nearest(PARTITION, unit(0)[0], NOW)
-        assert small.found_large.is_set() == (n > 3)
+        assert small.count_requested.is_set() == (n > 3)
 
 
 class TestAScopeTooLargeToScan:
@@ -319,7 +320,7 @@ class TestAScopeTooLargeToScan:
         self.ids = [shelf.put(angle / 100) for angle in range(30)]
         few = 10 * unit(0.0).nbytes
         shelf.retrieval = Retriever(shelf.ledger, FINGERPRINT, 5, few)
-        shelf.retrieval.settled.set()
+        shelf.retrieval.index_checked.set()
         return shelf
 
     def test_is_left_to_the_index(self, large: Shelf) -> None:
@@ -330,7 +331,7 @@ class TestAScopeTooLargeToScan:
         for _ in range(2):
             with pytest.raises(IndexUnavailableError, match="too large to scan"):
                 large.retrieval.nearest(PARTITION, unit(0.0)[0], NOW)
-        assert large.retrieval.found_large.is_set()
+        assert large.retrieval.count_requested.is_set()
         assert len(warnings_of("too large to scan")) == 1
 
     @pytest.mark.parametrize(
@@ -365,7 +366,7 @@ class TestAScopeTooLargeToScan:
 
     def test_is_scanned_below_the_scan_limit_whatever_the_memory(self, large: Shelf) -> None:
         retrieval = Retriever(large.ledger, FINGERPRINT, 30, 1)
-        retrieval.settled.set()
+        retrieval.index_checked.set()
         assert retrieval.nearest(PARTITION, unit(0.0)[0], NOW)[0].entry.id == self.ids[0]
 
     def test_that_was_small_when_it_was_read_is_still_scanned(self, shelf: Shelf) -> None:
@@ -377,11 +378,11 @@ class TestAScopeTooLargeToScan:
         assert retrieval.nearest(PARTITION, unit(0.0)[0], NOW)[0].entry.id == first
 
     def test_waits_for_an_index_that_is_being_opened(self, large: Shelf) -> None:
-        large.retrieval.settled.clear()
+        large.retrieval.index_checked.clear()
 
         def open_index() -> None:
             large.index_all()
-            large.retrieval.settled.set()
+            large.retrieval.index_checked.set()
 
         opening = threading.Timer(0.05, open_index)
         opening.start()
@@ -393,8 +394,8 @@ class TestAScopeTooLargeToScan:
 def test_new_vectors_under_old_ids_are_seen_once_it_is_told(shelf: Shelf) -> None:
     entry_id, newer = shelf.put(80), shelf.put(50)
     assert shelf.ids(0) == [newer, entry_id]
-    shelf.ledger.replace_vectors([(entry_id, FINGERPRINT, unit(1)[0])])
-    shelf.retrieval.renewed()
+    shelf.ledger.entries.replace_vectors([(entry_id, FINGERPRINT, unit(1)[0])])
+    shelf.retrieval.forget_vectors()
     assert shelf.ids(0) == [entry_id, newer]
 
 

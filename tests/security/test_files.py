@@ -53,7 +53,7 @@ def test_no_file_under_the_path_is_open_to_others(bench: Bench, there: bool) -> 
         assert {"ledger.sqlite3", "ledger.sqlite3-wal", "ledger.sqlite3-shm"} <= kept
         assert {"index.lock", "index.open", "chroma", "export.jsonl"} <= kept
         assert reachable(bench.path) == []
-        with cache._use().upkeep.paused() as indexer:
+        with cache._use().background.paused() as indexer:
             indexer._abandon("the test says that it is broken")  # sets it aside
         assert (bench.path / "chroma.broken").exists()
         assert reachable(bench.path) == []

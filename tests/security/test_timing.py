@@ -24,7 +24,7 @@ class Steps:
 
     def of(self, request: Request, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         steps: list[Any] = []
-        read_bare, read, apart = Ledger.read_bare, Ledger.read, guard.read
+        read_fast, read, apart = Ledger.read_fast, Ledger.read, guard.read
 
         def noted(kind: str, original: Any) -> Any:
             def call(ledger: Ledger, query: Any, parameters: Any) -> Any:
@@ -40,7 +40,7 @@ class Steps:
 
         before = len(self._embedder.calls)
         with monkeypatch.context() as patched:
-            patched.setattr(Ledger, "read_bare", noted("bare", read_bare))
+            patched.setattr(Ledger, "read_fast", noted("bare", read_fast))
             patched.setattr(Ledger, "read", noted("typed", read))
             patched.setattr(scoring, "read", taken_apart)
             assert self._cache.lookup(request) is None

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from claim_contract import ClaimContract
+from lease_contract import LeaseContract
 from ledger_contract import FINGERPRINT, PARTITION, LedgerContract, new
 from postgres_server import PostgresServer
 from running_totals import RunningTotals, check_totals
@@ -22,8 +22,9 @@ from semcache_core import Request, SemcacheError
 from semcache_core.pipeline.background import CatchingUp
 from semcache_core.quality.verdicts import ServedHit, Verdict, VerdictLog
 from semcache_core.storage import postgres as pg
+from semcache_core.storage.entries import NewEntry
 from semcache_core.storage.eviction import Limits
-from semcache_core.storage.ledger import Ledger, NewEntry
+from semcache_core.storage.ledger import Ledger
 from semcache_core.storage.schema import MIGRATIONS, meta, quarantined
 from semcache_core.transfer.entries import Listing
 from services_hosts import wait_until
@@ -68,7 +69,7 @@ def test_the_totals_are_those_of_a_recount_whatever_is_done(postgres: PostgresSe
 def test_a_ledger_of_the_version_before_is_counted_anew(
     ledger: Ledger, reopen: Callable[[], Ledger]
 ) -> None:
-    ids = [ledger.insert(new(f"q{i}", tags=("t",))) for i in range(3)]
+    ids = [ledger.entries.insert(new(f"q{i}", tags=("t",))) for i in range(3)]
     before = ledger.space()
     with ledger.write() as connection:
         for table in ("space", "means"):
@@ -88,7 +89,7 @@ def test_a_ledger_of_the_version_before_is_counted_anew(
     assert again.get(ids[0], PARTITION, 100) is None
 
 
-class TestClaimInPostgres(ClaimContract):
+class TestClaimInPostgres(LeaseContract):
     pass
 
 
@@ -153,15 +154,15 @@ def test_readers_that_remember_where_they_were_meet_all_that_many_writers_store(
 
 
 def test_an_id_that_was_rolled_back_is_not_used_again(ledger: Ledger) -> None:
-    first = ledger.insert(new("q"))
+    first = ledger.entries.insert(new("q"))
     with pytest.raises(ZeroDivisionError), ledger.write() as connection:
         connection.execute(sa.text("SELECT nextval('semcache_entries_id_seq')"))
         raise ZeroDivisionError
-    assert ledger.insert(new("p")) == first + 2
+    assert ledger.entries.insert(new("p")) == first + 2
 
 
 def test_records_are_kept_as_in_a_file(ledger: Ledger) -> None:
-    records, entry_id = VerdictLog(ledger), ledger.insert(new("q", cost=0.5, tokens_in=3))
+    records, entry_id = VerdictLog(ledger), ledger.entries.insert(new("q", cost=0.5, tokens_in=3))
     for i in range(60):
         records.served(ServedHit(entry_id, f"asked {i}", b"k" * 32, 0.9, 0.75, float(i)))
     records.flush()
@@ -172,16 +173,16 @@ def test_records_are_kept_as_in_a_file(ledger: Ledger) -> None:
         records.judge(wrong, b"k" * 32)
     assert records.judged() == [wrong, wrong]
     assert len(ledger.read(sa.select(quarantined), {})) == 1
-    (live,) = ledger.live([entry_id], PARTITION, FINGERPRINT, 1.0, b"k" * 32)
+    (live,) = ledger.lookups.live([entry_id], PARTITION, FINGERPRINT, 1.0, b"k" * 32)
     assert live.doubt > 0 and live.known_wrong
-    assert ledger.touch({entry_id: (2, 5.0)}).cost == 1.0
+    assert ledger.entries.touch({entry_id: (2, 5.0)}).cost == 1.0
     saved = ledger.saved()
     assert (saved.tokens_in, saved.tokens_out, saved.cost) == (6, None, 1.0)
 
 
 def test_entries_are_listed_as_in_a_file(ledger: Ledger) -> None:
-    first = ledger.insert(new("q", tags=("a,b", "ü"), answer_digest=b"d" * 32))
-    second = ledger.insert(new("p", answer=first))
+    first = ledger.entries.insert(new("q", tags=("a,b", "ü"), answer_digest=b"d" * 32))
+    second = ledger.entries.insert(new("p", answer=first))
     with ledger.write() as connection:
         connection.execute(sa.insert(quarantined), {"asked_key": b"\x00,", "entry_id": first})
     one, other = Listing(ledger).oldest_first(100.0)
@@ -208,7 +209,8 @@ def test_a_newer_ledger_is_refused_and_left_as_it_is(
 
 OPENS = """
 import sys
-from semcache_core.storage.ledger import Ledger, NewEntry
+from semcache_core.storage.entries import NewEntry
+from semcache_core.storage.ledger import Ledger
 sys.stdin.readline()
 ledger = Ledger.open(None, sys.argv[1])
 print(ledger.id)
@@ -272,12 +274,12 @@ def test_without_the_driver_the_error_says_what_to_install() -> None:
 def uses(ledger: Ledger, entry: NewEntry) -> Iterator[Callable[[], object]]:
     """Ways to use a ledger, each given when all of them have worked."""
     for use in (
-        lambda: ledger.find(entry.exact, 100),
+        lambda: ledger.lookups.find(entry.exact, 100),
         lambda: ledger.count(),
-        lambda: ledger.insert(entry),
+        lambda: ledger.entries.insert(entry),
     ):
-        ledger.insert(entry)
-        assert ledger.find(entry.exact, 100) is not None
+        ledger.entries.insert(entry)
+        assert ledger.lookups.find(entry.exact, 100) is not None
         assert ledger.count() == 1
         yield use
 
@@ -289,10 +291,10 @@ def test_a_restarted_server_is_met_again_without_an_error(
     for use in uses(ledger, entry):
         postgres.stop()
         with pytest.raises(SemcacheError, match="see that the server is up"):
-            ledger.find(entry.exact, 100)
+            ledger.lookups.find(entry.exact, 100)
         postgres.start()
         assert use()
-    assert ledger.find(entry.exact, 100) is not None
+    assert ledger.lookups.find(entry.exact, 100) is not None
 
 
 def test_connections_that_the_server_ended_are_replaced_and_nobody_notices(
@@ -311,22 +313,25 @@ def test_a_server_that_hangs_is_given_up(
     monkeypatch.setattr(pg, "SILENT_SECONDS", 0.3)
     ledger._database._arguments["connect_timeout"] = 2  # type: ignore[attr-defined]
     entry = new("q")
-    ledger.insert(entry)
-    assert ledger.find(entry.exact, 100) is not None
+    ledger.entries.insert(entry)
+    assert ledger.lookups.find(entry.exact, 100) is not None
     postgres.pause(True)
     try:
-        for use in (lambda: ledger.find(entry.exact, 100), lambda: ledger.insert(entry)):
+        for use in (
+            lambda: ledger.lookups.find(entry.exact, 100),
+            lambda: ledger.entries.insert(entry),
+        ):
             with pytest.raises(SemcacheError, match=r"no answer within 0\.3 s"):
                 use()
         with pytest.raises(SemcacheError, match="timeout expired"):
-            ledger.find(entry.exact, 100)
+            ledger.lookups.find(entry.exact, 100)
         with pytest.raises(SemcacheError, match="is asked again 10 s later"):
-            ledger.find(entry.exact, 100)
+            ledger.lookups.find(entry.exact, 100)
     finally:
         postgres.pause(False)
     ledger._database._spared_until = 0.0  # type: ignore[attr-defined]
-    assert ledger.find(entry.exact, 100) is not None
-    assert ledger.insert(entry)
+    assert ledger.lookups.find(entry.exact, 100) is not None
+    assert ledger.entries.insert(entry)
 
 
 def test_a_writer_that_waits_too_long_says_for_whom(
@@ -347,7 +352,7 @@ def test_a_writer_that_was_stopped_in_the_middle_does_not_keep_the_others_waitin
     stopped = Ledger.open(None, url)
     with pytest.raises(SemcacheError), stopped.write() as connection:
         connection.execute(sa.text("DELETE FROM semcache_meta"))
-        assert ledger.insert(new("q"))  # after the server has ended that one
+        assert ledger.entries.insert(new("q"))  # after the server has ended that one
         connection.execute(sa.text("SELECT 1"))
     assert len(ledger.read(sa.select(meta), {})) == 2
     assert stopped.insert(new("p"))
@@ -356,13 +361,13 @@ def test_a_writer_that_was_stopped_in_the_middle_does_not_keep_the_others_waitin
 
 def test_more_threads_than_connections_read_at_once(ledger: Ledger) -> None:
     entry = new("q")
-    ledger.insert(entry)
+    ledger.entries.insert(entry)
     failed: list[BaseException] = []
 
     def look() -> None:
         try:
             for _ in range(20):
-                assert ledger.find(entry.exact, 100) is not None
+                assert ledger.lookups.find(entry.exact, 100) is not None
         except BaseException as error:
             failed.append(error)
 
@@ -381,10 +386,11 @@ WRITES = f"""
 import os, sys
 sys.path.insert(0, {TESTS!r})
 from ledger_contract import new
-from semcache_core.storage.ledger import Ledger, NewEntry
+from semcache_core.storage.entries import NewEntry
+from semcache_core.storage.ledger import Ledger
 ledger = Ledger.open(None, sys.argv[1])
 for i in range(10**6):
-    ledger.insert(new(f"{{sys.argv[2]}} {{i}}", tags=("t",)))
+    ledger.entries.insert(new(f"{{sys.argv[2]}} {{i}}", tags=("t",)))
     os.write(1, f"{{i}}\\n".encode())
 """
 
@@ -403,14 +409,14 @@ def test_killed_writers_lose_nothing_that_was_stored_and_block_nobody(
         os.kill(child.pid, signal.SIGKILL)
         rest = child.communicate()[0].split()
         stored[name] = int(rest[-1] if rest else line)
-        ledger.insert(new(f"after {name}"))
+        ledger.entries.insert(new(f"after {name}"))
     for name, last in stored.items():
         for i in range(last + 1):
-            assert ledger.find(new(f"{name} {i}").exact, 100) is not None
+            assert ledger.lookups.find(new(f"{name} {i}").exact, 100) is not None
     # an entry whose process died before it could say so is there whole, or not at all
     count = ledger.count()
-    assert len(ledger.vectors_after(PARTITION, FINGERPRINT, 0)[0]) == count
-    assert ledger.invalidate(["t"], None, None) == count - 3
+    assert len(ledger.lookups.vectors_after(PARTITION, FINGERPRINT, 0)[0]) == count
+    assert ledger.entries.invalidate(["t"], None, None) == count - 3
 
 
 @pytest.mark.parametrize("leave", ["os._exit", "sys.exit"])

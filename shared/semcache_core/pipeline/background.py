@@ -10,7 +10,8 @@ from semcache_core.errors import SemcacheError
 from semcache_core.quality.verdicts import VerdictLog
 from semcache_core.search.sync import IndexSync
 from semcache_core.storage.eviction import AT_ONCE, Limits, Policy
-from semcache_core.storage.ledger import ID_CHUNK, Ledger
+from semcache_core.storage.ledger import Ledger
+from semcache_core.storage.lookups import ID_CHUNK
 from semcache_core.types import Clock
 
 log = logging.getLogger("semcache")
@@ -42,7 +43,7 @@ class HitCounter:
         with self._lock:
             pending, self._pending = self._pending, {}
         try:
-            saved = ledger.touch(pending)
+            saved = ledger.entries.touch(pending)
         except SemcacheError:
             for entry_id, (count, last) in pending.items():
                 self.add(entry_id, last, count)
@@ -91,7 +92,7 @@ class BackgroundWorker:
             try:
                 if self._thread is None and not self.stopping.is_set():
                     self._thread = threading.Thread(
-                        target=self._run, name="semcache-upkeep", daemon=True
+                        target=self._run, name="semcache-background", daemon=True
                     )
                     self._thread.start()
             finally:
@@ -156,13 +157,13 @@ class BackgroundWorker:
     def _make_room(self) -> None:
         """What an update left: it evicts only so much at once. And what was never its to do."""
         ledger, limits, now = self._ledger, self._limits, self._clock()
-        if expired := ledger.delete_expired(now):
+        if expired := ledger.entries.delete_expired(now):
             limits.tell("expired", expired)
         for _ in range(STEPS):
             if not self._catching_up.step():
                 break
         for _ in range(STEPS):
-            if not limits.bounded or ledger.make_room(limits, now) < AT_ONCE:
+            if not limits.bounded or ledger.entries.make_room(limits, now) < AT_ONCE:
                 break
         for _ in range(STEPS):
             if not ledger.shrink():
@@ -208,5 +209,5 @@ class CatchingUp:
         elif self._measured_to is not None:
             self._measured_to = self._ledger.measure(self._measured_to)
         elif self._ranked_to is not None:  # last, as ranks by cost go by what entries take
-            self._ranked_to = self._ledger.rank(self._policy, self._ranked_to)
+            self._ranked_to = self._ledger.entries.rank(self._policy, self._ranked_to)
         return self._measured_to is not None or self._ranked_to is not None

@@ -82,7 +82,7 @@ LOOK_SECONDS = 60.0
 # upkeep has read the ledger again, which it does every second.
 RETIRE_SECONDS = 10.0
 BATCHES_A_ROUND = 5
-CLAIM_POLL_SECONDS = 1.0
+LEASE_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class Compaction:
 
     def _add_batch(self, index: ChromaIndex, copy: _Copy) -> None:
         partition, new = copy.partition, copy.new
-        ids, vectors = self._ledger.vectors_after(
+        ids, vectors = self._ledger.lookups.vectors_after(
             partition,
             self._retrieval.fingerprint,
             new.through,
@@ -227,7 +227,7 @@ class Compaction:
         """Whether it has all that it should: nothing that is not there may be named as indexed."""
         partition, new = copy.partition, copy.new
         model = self._retrieval.fingerprint
-        wanted = self._ledger.count_vectors(partition, model, new.through)
+        wanted = self._generations.count_vectors(partition, new.through)
         return index.count(partition, new) >= wanted
 
     def _drop_retired(self, index: ChromaIndex, wait: float) -> None:
@@ -252,9 +252,9 @@ class Compaction:
 
     def _wait_for_claim(self, stopping: threading.Event) -> bool:
         """As long as it takes to find out that a process which had it is gone."""
-        until = time.monotonic() + SECONDS + CLAIM_POLL_SECONDS
+        until = time.monotonic() + SECONDS + LEASE_POLL_SECONDS
         while not self._acquire():
-            if time.monotonic() > until or stopping.wait(CLAIM_POLL_SECONDS):
+            if time.monotonic() > until or stopping.wait(LEASE_POLL_SECONDS):
                 return False
         return True
 

@@ -11,7 +11,8 @@ from semcache_core.errors import (
     IndexUnavailableError,
 )
 from semcache_core.search.scan import PartitionRows, ScanMemory
-from semcache_core.storage.ledger import Ledger, StoredEntry
+from semcache_core.storage.ledger import Ledger
+from semcache_core.storage.lookups import StoredEntry
 from semcache_core.types import Generation, NearestIndex, Vector
 
 log = logging.getLogger("semcache")
@@ -56,7 +57,7 @@ class Retriever:
         self._scan_memory_bytes = scan_memory_bytes
         self._told_too_large = False
         self._scan = ScanMemory(ledger, fingerprint, scan_memory_bytes, dimension)
-        self.found_large = threading.Event()
+        self.count_requested = threading.Event()
         """Set when a scan met more entries than it should have to: the indexer then looks."""
         self.index: NearestIndex | None = None
         self.indexed: dict[bytes, Generation] = {}
@@ -89,7 +90,9 @@ class Retriever:
             proposed = [entry_id for source in sources for entry_id in source]
             live = [
                 entry
-                for entry in self._ledger.live(proposed, partition, self.fingerprint, now, asked)
+                for entry in self._ledger.lookups.live(
+                    proposed, partition, self.fingerprint, now, asked
+                )
                 if len(entry.vector) == len(vector)  # else it was planted
             ]
             dead = set(proposed) - {entry.id for entry in live}
@@ -152,20 +155,20 @@ class Retriever:
     def _too_large(self, partition: bytes, vector: Vector, start: int) -> bool:
         """Whether a scan would need more memory than it may have, and is not there already."""
         most = max(self._scan_limit, self._scan_memory_bytes // vector.nbytes)
-        return not self._scan.holds(partition, start) and self._ledger.has_more_vectors(
+        return not self._scan.holds(partition, start) and self._ledger.lookups.has_more_vectors(
             partition, self.fingerprint, most, start
         )
 
     def _scan_all(self, partition: bytes, vector: Vector, k: int) -> list[int]:
         rows = self._rows(partition, vector, 0)
         if len(rows.ids) > self._scan_limit:
-            self.found_large.set()
+            self.count_requested.set()
         return rows.nearest(vector, k)
 
     def _rows(self, partition: bytes, vector: Vector, start: int) -> PartitionRows:
         """Those above id `start`, if they fit."""
         if self._too_large(partition, vector, start):
-            self.found_large.set()
+            self.count_requested.set()
             self._tell_too_large()
             raise IndexUnavailableError(TOO_LARGE)
         return self._scan.rows(partition, start)

@@ -20,7 +20,7 @@ from semcache_core.storage import eviction
 from semcache_core.storage.database import Database, parsed_url, unsupported
 from semcache_core.storage.eviction import AT_ONCE, UNLIMITED, Limits, Policy, Space
 from semcache_core.storage.index_state import IndexState, reset
-from semcache_core.storage.rows import UNREADABLE, number_from, vector_from, vectors_from
+from semcache_core.storage.lookups import UNREADABLE, number_from, vector_from, vectors_from
 from semcache_core.storage.schema import (
     VERSION,
     entries,
@@ -181,13 +181,13 @@ class Ledger:
     def find(self, exact: bytes, now: float) -> Entry | None:
         """The live entry with this exact key."""
         with self._database.turn:
-            rows = self.read_bare(_FIND, {"exact": exact, "now": now})
+            rows = self.read_fast(_FIND, {"exact": exact, "now": now})
         return _entry(rows[0]) if rows else None
 
     def has_vectors(self, partition: bytes, fingerprint: str, now: float) -> bool:
         """Whether any live entry of this partition can be matched by meaning."""
         found = {"partition": partition, "fingerprint": fingerprint, "now": now}
-        return bool(self.read_bare(_HAS_VECTORS, found))
+        return bool(self.read_fast(_HAS_VECTORS, found))
 
     def vectors_after(
         self,
@@ -201,7 +201,7 @@ class Ledger:
 
         Zeros stand for what is no unit vector of `dimension` numbers (None: as many as the first).
         """
-        rows = self.read_bare(
+        rows = self.read_fast(
             _VECTORS_AFTER,
             {"partition": partition, "fingerprint": fingerprint, "after": after, "limit": limit},
         )
@@ -215,11 +215,11 @@ class Ledger:
         not.
         """
         found = {"partition": partition, "fingerprint": fingerprint, "than": than, "after": after}
-        return bool(self.read_bare(_HAS_MORE_VECTORS, found))
+        return bool(self.read_fast(_HAS_MORE_VECTORS, found))
 
     def get(self, entry_id: int, partition: bytes, now: float) -> Entry | None:
         """The entry with this id, if it is live and of this partition."""
-        rows = self.read_bare(_GET, {"id": entry_id, "partition": partition, "now": now})
+        rows = self.read_fast(_GET, {"id": entry_id, "partition": partition, "now": now})
         return _entry(rows[0]) if rows else None
 
     def entries_of(self, namespace: str, partition: bytes, now: float) -> list[Entry]:
@@ -239,7 +239,7 @@ class Ledger:
         of = {"partition": partition, "fingerprint": fingerprint, "now": now, "asked": asked}
         for start in range(0, len(ids), ID_CHUNK):
             chunk = {f"id{n}": int(i) for n, i in enumerate(ids[start : start + ID_CHUNK])}
-            for row in self.read_bare(_live(len(chunk)), {**chunk, **of}):
+            for row in self.read_fast(_live(len(chunk)), {**chunk, **of}):
                 try:
                     found.append(_stored(row))
                 except UNREADABLE as error:
@@ -348,7 +348,7 @@ class Ledger:
     def awaited(self, arrivals: Sequence[ImportedEntry], now: float) -> list[bool]:
         """Of each, whether `insert_newer` would store it if it came by itself."""
         return [
-            _is_newer(arrival, self.read_bare(_CREATED, {"exact": arrival.exact, "now": now}))
+            _is_newer(arrival, self.read_fast(_CREATED, {"exact": arrival.exact, "now": now}))
             for arrival in arrivals
         ]
 
@@ -556,9 +556,9 @@ class Ledger:
         """The rows of one statement, in SQLAlchemy's types."""
         return self._database.read(query, parameters)
 
-    def read_bare(self, query: "sa.Select[Any]", parameters: dict[str, Any]) -> Sequence[Any]:
+    def read_fast(self, query: "sa.Select[Any]", parameters: dict[str, Any]) -> Sequence[Any]:
         """The same for the queries of a lookup, in the driver's types; see `Database`."""
-        return self._database.read_bare(query, parameters)
+        return self._database.read_fast(query, parameters)
 
     def write(self) -> AbstractContextManager[sa.Connection]:
         """One transaction, alone in the ledger, durable when the block ends; an error undoes it."""

@@ -143,7 +143,7 @@ class PostgresDatabase:
         with self._as_ledger_error(), self._fork_gate:
             return self._again_if_lost(once)
 
-    def read_bare(self, query: "sa.Select[Any]", parameters: dict[str, Any]) -> Sequence[Any]:
+    def read_fast(self, query: "sa.Select[Any]", parameters: dict[str, Any]) -> Sequence[Any]:
         bare = self._compiled[query]
         values = {**bare.defaults, **parameters}
 

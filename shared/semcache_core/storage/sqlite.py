@@ -76,7 +76,7 @@ class SqliteDatabase:
         ):
             return connection.execute(query, parameters).all()
 
-    def read_bare(self, query: "sa.Select[Any]", parameters: dict[str, Any]) -> Sequence[Any]:
+    def read_fast(self, query: "sa.Select[Any]", parameters: dict[str, Any]) -> Sequence[Any]:
         bare = self._compiled[query]
         row = bare.row(parameters)
         with _as_ledger_error(self.file), self._fork_gate, self._readers.one() as connection:
