@@ -106,18 +106,18 @@ class Engine:
         with self.background.paused() as index_sync:
             index_sync.ownership.check()
             embedded = self._embed_missing(embed)
-            self.retriever.renewed()
-            index_sync.renew(self.background.stopping)
+            self.retriever.forget_vectors()
+            index_sync.rebuild(self.background.stopping)
         self.background.round()
         return embedded
 
     def _embed_missing(self, embed: Callable[[str], Vector | None]) -> int:
         embedded, after = 0, 0
         fingerprint = self.embedder.fingerprint
-        while batch := self.ledger.unembedded(fingerprint, after, _REBUILD_BATCH):
+        while batch := self.ledger.lookups.unembedded(fingerprint, after, _REBUILD_BATCH):
             after = batch[-1][0]
             rows = [(entry_id, embed(question)) for entry_id, question in batch]
-            self.ledger.replace_vectors(
+            self.ledger.entries.replace_vectors(
                 [(i, fingerprint, vector) for i, vector in rows if vector is not None]
             )
             embedded += sum(vector is not None for _, vector in rows)
