@@ -1,4 +1,4 @@
-"""What may be stored: the app's own hooks, asked before anything is written."""
+"""Decides what may be stored, by the app's own hooks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ Admit: TypeAlias = Callable[[Request, str], bool]
 """Whether this response may be stored as the answer to this request."""
 
 Redact: TypeAlias = Callable[[str], str]
-"""A text with everything personal replaced; a text that holds nothing personal, as it is."""
+"""The text with everything personal replaced; a text without any is returned unchanged."""
 
 
 @dataclass(frozen=True)
 class Admitted:
-    """What is to be stored."""
+    """The texts to store."""
 
     question: str
     response: str
@@ -50,10 +50,10 @@ class Admission:
                 )
 
     def admitted(self, request: Request, response: str) -> Admitted | None:
-        """What to store as the answer to `request`, or None: nothing of it may be stored.
+        """The texts to store as the answer to `request`; None when nothing may be stored.
 
-        Raises SemcacheError where a hook fails or gives something of another type: what was to
-        be checked must not be stored unchecked.
+        Raises SemcacheError where a hook fails or returns another type: nothing is stored
+        unchecked.
         """
         if self.admit is not None and not _asked("admit", self.admit, bool, request, response):
             return None
@@ -62,19 +62,19 @@ class Admission:
         return Admitted(request.question, self.text(response))
 
     def storable(self, question: str) -> bool:
-        """Whether a question may be written at all, to a log of hits too: redaction leaves it be.
+        """Whether a question may be written anywhere: `redact` leaves it unchanged.
 
         Raises SemcacheError as `admitted` does.
         """
         return self.text(question) == question
 
     def text(self, text: str) -> str:
-        """A text as it may be stored. Raises SemcacheError as `admitted` does."""
+        """The text as it may be stored. Raises SemcacheError as `admitted` does."""
         return text if self.redact is None else _asked("redact", self.redact, str, text)
 
 
 def _asked(name: str, hook: Callable[..., T], kind: type[T], *arguments: object) -> T:
-    """The hook's own answer. The errors name types only: a log must not get the texts."""
+    """What the hook returns. Errors name types only, to keep the texts out of logs."""
     try:
         answer = hook(*arguments)
     except Exception as error:  # whatever the app's own code raises

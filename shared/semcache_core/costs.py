@@ -1,4 +1,4 @@
-"""What answers cost to make by a price table of the app's own, and what their hits save."""
+"""Costs of answers by the app's own price table, and what hits save."""
 
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
@@ -15,14 +15,14 @@ N = TypeVar("N", int, float)
 
 @dataclass(frozen=True)
 class Prices:
-    """What models charge: a pattern of the model's name -> (input, output) for a million tokens.
+    """Prices of models: a pattern of the model's name -> (input, output) per million tokens.
 
-    Patterns are as in a shell (`*` stands for anything) and take capitals for small letters; the
-    first that fits counts. The amounts are in a currency of your choice, the same for all.
+    Patterns are as in a shell (`*` stands for anything) and ignore case; the first match counts.
+    The amounts are in a currency of your choice, the same for all.
 
     There are no prices until the app gives some: list prices change, and differ by contract and
-    by region, and a wrong figure that looks right is worse than none. What a provider takes off
-    for its own prompt cache is not known here.
+    by region, and a wrong figure that looks right is worse than none. A provider's discount for
+    its own prompt cache is not considered.
 
     Raises SettingsError for a price that is not two amounts of 0 or more.
     """
@@ -34,13 +34,13 @@ class Prices:
             raise SettingsError(f"prices cannot be {self.per_million!r}; {_EXAMPLE}")
         for pattern, price in self.per_million.items():
             _check(pattern, price)
-        # a copy: prices that change while they are read would be a bill of both
+        # a copy, so that the prices cannot change while they are read
         object.__setattr__(self, "per_million", MappingProxyType(dict(self.per_million)))
 
     def cost(self, usage: Usage) -> float | None:
-        """What the answer cost; None where the model has no price, or a token count is missing.
+        """The cost of an answer; None where the model has no price, or a token count is missing.
 
-        Half a bill is none: without the output, the larger half, it would look like a bargain.
+        One count alone gives no cost: output is the larger part of most bills.
         """
         if usage.model is None or usage.tokens_in is None or usage.tokens_out is None:
             return None
@@ -55,7 +55,7 @@ class Prices:
 class Saved:
     """What hits saved: tokens, money in the unit of the prices, and seconds.
 
-    Of the entries where it is known; None where it is known of none.
+    Sums over the entries where it is known; None where it is known for none.
     """
 
     tokens_in: int | None = None
@@ -72,7 +72,7 @@ class Saved:
         )
 
     def times(self, hits: int) -> "Saved":
-        """What so many hits of an entry save, of which one saves this."""
+        """The savings of so many hits, if one saves this."""
         return Saved(*(None if one is None else hits * one for one in astuple(self)))
 
 

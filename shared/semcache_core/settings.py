@@ -4,14 +4,20 @@ import os
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+import platformdirs
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from semcache_core.errors import SettingsError
 
 
+def default_path() -> Path:
+    """The user's cache directory on this system: `~/.cache/semcache` on Linux."""
+    return Path(platformdirs.user_cache_dir("semcache", appauthor=False))
+
+
 class SharedOptions(TypedDict, total=False):
-    """Keyword arguments of every adapter as of `SemanticCache`, described in `CacheSettings`."""
+    """Keyword arguments of `SemanticCache` and every adapter, described in `CacheSettings`."""
 
     path: str | os.PathLike[str] | None
     max_error_rate: float
@@ -37,15 +43,15 @@ class CacheOptions(SharedOptions, total=False):
 
 
 class CacheSettings(BaseSettings):
-    """What a cache can be told. An argument wins over the environment, that over the default."""
+    """The settings of a cache. An argument wins over the environment, that over the default."""
 
     model_config = SettingsConfigDict(env_prefix="SEMCACHE_", extra="forbid", frozen=True)
 
-    path: Path | None = Path("~/.cache/semcache")
+    path: Path | None = Field(default_factory=default_path)
     """Directory of the ledger and the index; None keeps all in memory, gone with the process."""
 
     max_error_rate: float = Field(default=0.02, gt=0, lt=1)
-    """Of the answers served by meaning, at most this share may be wrong."""
+    """At most this share of the answers served by meaning may be wrong."""
 
     namespace: str = Field(default="default", min_length=1)
     """The tenant of requests that name none."""
@@ -54,18 +60,18 @@ class CacheSettings(BaseSettings):
     """Seconds an entry lives; None is for ever."""
 
     max_entries: int | None = Field(default=None, gt=0)
-    """More than these, and entries are evicted."""
+    """With more entries than this, some are evicted."""
 
     max_bytes: int | None = Field(default=None, gt=0)
-    """More than these in all entries, and some are evicted: in texts, vectors and tags, and 1 KiB
-    for each entry."""
+    """With more bytes than this in all entries, some are evicted. Texts, vectors and tags count,
+    and 1 KiB for each entry."""
 
     max_response_bytes: int | None = Field(default=8 * 2**20, gt=0)
     """A larger response is not stored, and no older one is kept in its place."""
 
     eviction: Literal["lru", "lfu", "cost"] = "lru"
-    """Which entries go first: the least recently used, those that are used least, or those that
-    save least for the room they take (see the docs)."""
+    """Which entries are evicted first: the least recently used, the least frequently used, or those
+    that save least for their size (see the docs)."""
 
     artefact: Path | None = None
     """A directory with model and calibration; None is the shipped one."""
@@ -75,14 +81,14 @@ class CacheSettings(BaseSettings):
     postgresql+psycopg://user@host/database for a ledger that many hosts share."""
 
     audit_rate: float = Field(default=0.0, ge=0, le=1)
-    """Share of the hits by meaning that the model is asked again, to measure how many are wrong."""
+    """Share of the hits by meaning for which the model is asked too, to measure the wrong ones."""
 
     shadow: bool = False
-    """Decide and record, but serve nothing by meaning: see what would have happened."""
+    """Decide and record, but serve nothing by meaning, to see what would have happened."""
 
     confirmations: int = Field(default=0, ge=0)
-    """An entry is served by meaning to others than its writer once so many other writers were given
-    the same answer; 0 is off. See `Request.writer`."""
+    """An entry is served by meaning to others than its writer once so many other writers stored the
+    same answer; 0 is off. See `Request.writer`."""
 
     scan_limit: int = Field(default=20_000, ge=0)
     """Scopes with more entries are searched through Chroma, others by scanning (see the docs)."""
@@ -91,8 +97,8 @@ class CacheSettings(BaseSettings):
     """Memory for the vectors of scanned scopes; the least recently used are dropped."""
 
     namespace_in_telemetry: bool = False
-    """Metrics and spans of lookups and updates name the tenant; off, as its name may be a person's,
-    and each name is a time series of its own."""
+    """Whether metrics and spans of lookups and updates name the tenant. Off by default: a name may
+    be a person's, and each makes a time series."""
 
     @field_validator("path", "artefact")
     @classmethod

@@ -1,4 +1,4 @@
-"""How wrong the answers served by meaning are, and serving fewer where that breaks the bound."""
+"""Wilson intervals of an error rate."""
 
 import math
 from dataclasses import dataclass

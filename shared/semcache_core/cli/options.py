@@ -8,6 +8,7 @@ import typer
 from semcache_core.decision.calibration import Calibration, load_calibration
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
 from semcache_core.errors import ArtefactError, SemcacheError
+from semcache_core.settings import default_path
 from semcache_core.storage.ledger import FILE_NAME
 
 PathOption = Annotated[
@@ -17,7 +18,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 ArtefactOption = Annotated[
     Path | None, typer.Option("--artefact", help="Its directory; without it, the shipped one.")
 ]
-DEFAULT_PATH = Path("~/.cache/semcache")
+DEFAULT_PATH = default_path()
 
 
 def is_cache(directory: Path) -> bool:

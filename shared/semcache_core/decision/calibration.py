@@ -1,4 +1,4 @@
-"""P(same answer) from a similarity, and the threshold that an error bound asks for."""
+"""The calibration of an artefact: weights, thresholds, and P(same answer) from a similarity."""
 
 import json
 import math
@@ -34,11 +34,11 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Calibration:
-    """From evidence to a probability, and the table of thresholds for what is served.
+    """The weights that give a probability, and the table of thresholds to serve at.
 
-    Of two questions alone, P(same answer) = sigmoid(similarity / lambda - c), arXiv 2402.01173;
-    `similarity` is a cosine. Among everything stored, `judged_by` has more to go by, and the
-    thresholds are on that probability. `confidence` is what the rows' `upper` holds with.
+    For two questions alone, P(same answer) = sigmoid(similarity / lambda - c), arXiv 2402.01173;
+    `similarity` is a cosine. For candidates among everything stored, `judged_by` has more evidence,
+    and the thresholds are on that probability. `confidence` is that of the rows' `upper`.
     `max_tokens` is the longest question that the calibration data covers; a longer one is never
     matched by meaning.
     """
@@ -59,7 +59,7 @@ class Calibration:
 
     @cached_property
     def judged_by(self) -> Weights:
-        """What a candidate is judged by: the fitted weights, else the similarity with a veto."""
+        """The weights that score a candidate: fitted ones, else similarity with a veto."""
         return self.weights or Weights.of_similarity(self.lam, self.c)
 
     def threshold(self, max_error_rate: float) -> float | None:

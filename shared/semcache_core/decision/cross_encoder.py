@@ -1,4 +1,4 @@
-"""A cross-encoder as verifier: it reads both questions at once, where an embedder reads one."""
+"""A verifier on a sentence-transformers cross-encoder, which reads both questions at once."""
 
 import math
 import os
@@ -40,9 +40,9 @@ class CrossEncoderVerifier:
             )
 
     def verify(self, asked: str, stored: str, response: str) -> float:
-        """The mean of both orders: the model was shown each pair in one of them, as it happened.
+        """The mean probability over both orders, as training showed each pair in one of them.
 
-        Raises SemcacheError for questions of which the model would see only the beginning.
+        Raises SemcacheError for questions that are longer than the model reads.
         """
         one, other = (text.encode("utf-8", "replace").decode() for text in (asked, stored))
         scores = self._scores(one, other)
@@ -65,7 +65,7 @@ class CrossEncoderVerifier:
             )
 
     def _probability(self, score: float) -> float:
-        """Most models give it; those that say they leave their score as it is give its logit."""
+        """The score as a probability. With activation Identity it is a logit."""
         activation = getattr(self._model, "activation_fn", None)
         if type(activation or self._model.default_activation_function).__name__ != "Identity":
             return score

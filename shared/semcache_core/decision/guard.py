@@ -1,4 +1,4 @@
-"""What decides an answer and hardly moves a similarity: numbers, names, units, negation."""
+"""Finds differences that change the answer and hardly the similarity: numbers, names, negation."""
 
 import re
 import unicodedata
@@ -28,8 +28,8 @@ _IDENTIFIER = re.compile(
 # a name inside a sentence; its first word is capitalised whatever it is
 _NAME = re.compile(r"(?:(?<=\w )|(?<=[,;] ))[A-ZÀ-Þ]\w+")
 
-# What looks like a Latin letter is read as one, and courtesies as nothing: "do nоt" with a Cyrillic
-# letter, or with a "please" behind it, is still a negation and nothing else.
+# A letter that looks Latin is read as Latin, and courtesies are left out: "do nоt" with a Cyrillic
+# letter, or followed by "please", is still a negation and nothing else.
 _LOOKALIKES = str.maketrans("асеіорѕхуԁһјԛԝ’", "aceiopsxydhjqw'")
 _COURTESY = re.compile(
     r"\b(?:please|kindly|hello|hi|hey|dear|cheers|regards"
@@ -60,14 +60,14 @@ RULES = (
     "question word",
     "name",
 )
-"""Every rule, by the name that an artefact gives its weight under."""
+"""The names of all rules, which are the keys of their weights in an artefact."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A question as the guard sees it; made once, compared with many.
+    """The features of a question that the guard compares.
 
-    `kinds` are the different ones among `words`, `negated` says that they are negated on the whole.
+    `kinds` are the distinct `words`; `negated` says that the number of negations is odd.
     """
 
     words: tuple[str, ...]
@@ -80,7 +80,7 @@ class Reading:
 
 
 def read(text: str) -> Reading:
-    """Take a question apart for `differences`."""
+    """Read the features of a question for `differences`."""
     if not text.isascii():
         # as the tokenizer does: accents off, other forms of a letter are the letter
         apart = unicodedata.normalize("NFKD", text)
@@ -100,7 +100,7 @@ def read(text: str) -> Reading:
 
 
 def differences(one: Reading, other: Reading) -> tuple[Difference, ...]:
-    """What speaks for these two questions asking for different answers, however alike they are.
+    """The signs that two questions ask for different answers, however similar they are.
 
     How much each rule counts is fitted and lies in the artefact (`Weights.rules`): people restate
     numbers and drop negations freely in some fields. What each is worth is measured by
@@ -136,7 +136,7 @@ def numbers(text: str) -> list[str]:
 
 
 def _other_number(one: Reading, other: Reading) -> str:
-    """Order 1234 and order 1235 are nearer, to an embedding, than most paraphrases."""
+    """Other digits: order 1234 and order 1235 have closer vectors than most paraphrases."""
     if one.numbers == other.numbers:
         return ""
     left, right = Counter(one.numbers), Counter(other.numbers)
@@ -146,7 +146,7 @@ def _other_number(one: Reading, other: Reading) -> str:
 def _other(
     left: frozenset[str], right: frozenset[str], one: Reading, other: Reading, what: str
 ) -> str:
-    """Each side names something that the other does not name anywhere."""
+    """Names on both sides that the other side does not contain."""
     only = [name for name in sorted(left) if name not in other.lowered]
     lacking = [name for name in sorted(right) if name not in one.lowered]
     if not only or not lacking:
@@ -160,7 +160,7 @@ def _listed(found: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class _Changed:
-    """Two questions, and the words that each has and the other has not."""
+    """Two questions, and the words that only one of them has."""
 
     readings: tuple[Reading, Reading]
     only: tuple[frozenset[str], frozenset[str]]
@@ -171,7 +171,7 @@ class _Changed:
 
     @property
     def little(self) -> bool:
-        """Where much is worded otherwise, an "out" for an "in" need not be what differs."""
+        """Whether few words differ. Else an "out" for an "in" need not be what decides."""
         return max(map(len, self.only)) <= _LITTLE
 
 
@@ -186,7 +186,7 @@ def _only_in(one: Reading, other: Reading) -> frozenset[str]:
 
 
 def _other_count(changed: _Changed) -> str:
-    """Numbers in words: two cards, three cards."""
+    """Other numbers in words: two cards, three cards."""
     left, right = ({NUMBERS[word] for word in only if word in NUMBERS} for only in changed.only)
     if not left or not right or left == right:
         return ""
@@ -194,7 +194,7 @@ def _other_count(changed: _Changed) -> str:
 
 
 def _other_unit(changed: _Changed) -> str:
-    """Days against hours, March against June; days against dollars say nothing."""
+    """Other units of one kind: days and hours, March and June; not days and dollars."""
     if not changed.little:
         return ""
     for word in sorted(changed.only[0] & UNITS.keys()):
@@ -231,7 +231,7 @@ def _turned_around(changed: _Changed) -> str:
 
 
 def _negated(changed: _Changed) -> str:
-    """A negation and nothing else: with other words too, it may be "not working" for "broken"."""
+    """A negation as the only difference. With other words it may be "not working" for "broken"."""
     one, other = changed.readings
     if one.negated == other.negated:
         return ""
@@ -245,7 +245,7 @@ def _is_negation(word: str) -> bool:
 
 
 def _asked_otherwise(changed: _Changed) -> str:
-    """Why for when, how long for how much, and nothing else; "which" may stand for "what"."""
+    """Another question word as the only difference; "which" may stand for "what"."""
     if not all(changed.only) or not changed.all <= ASKING.keys() | MEASURES:
         return ""
     left, right = (_asked(each.words) for each in changed.readings)

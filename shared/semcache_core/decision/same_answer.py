@@ -11,14 +11,14 @@ from semcache_core.errors import SettingsError
 from semcache_core.types import Matrix
 
 LONGEST = 10_000
-"""Characters of an answer up to which meaning is compared: what the guard reads grows faster."""
+"""Longer answers, in characters, are compared by words only: the guard's time grows faster."""
 
 _EMBEDDED = 1_000  # characters; models read little more
 _DECISIVE = frozenset({"number", "identifier", "negation", "opposite"})
 
 _WITHIN_A_THOUSAND = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-# What lays a text out. Points and hyphens before a digit may be part of a number, "!" of a "!=";
-# a symbol, and whatever another script writes words with, is none of these and stays.
+# Layout and punctuation. Points and hyphens before a digit may be part of a number, "!" of "!=".
+# Symbols and characters of other scripts are not matched and stay.
 _LAYOUT = re.compile(
     r"[\"'()*;?\[\\\]_`{}~|&@\u00a1\u00a7\u00ab\u00b6\u00b7\u00bb\u00bf\u2010-\u2027"
     r"\u2030-\u205e\u3001-\u3003\u3008-\u3011\uff01\uff0c\uff1a\uff1b\uff1f]+"
@@ -27,7 +27,7 @@ _LAYOUT = re.compile(
 
 
 class SameAnswer(Protocol):
-    """Judges two responses: would either do for whoever was given the other?
+    """Compares two responses: would either do for a user who was given the other?
 
     It runs beside lookups, never within one, and may take its time: a call of a model is fine.
     """
@@ -47,14 +47,14 @@ def answer_digest(text: str) -> bytes:
     >>> answer_digest("-5 degrees") == answer_digest("5 degrees")
     False
     """
-    # composed first: an accent by itself would be neither here nor there
+    # composed first, so that an accent belongs to its letter
     folded = unicodedata.normalize("NFC", text).casefold()
     words = _LAYOUT.sub(" ", _WITHIN_A_THOUSAND.sub("", folded)).split()
     return hashlib.sha256(" ".join(words).encode("utf-8", "surrogatepass")).digest()
 
 
 def by_meaning(embed: Callable[[list[str]], Matrix], at_least: float = 0.92) -> SameAnswer:
-    """Answers are the same in the same words, or in others that mean about the same.
+    """A `SameAnswer` that compares words first, then meaning.
 
     In other words: the cosine of the unit vectors that `embed` gives of the first 1,000 characters
     is `at_least` or more, and the guard finds no other number, name in code, negation or opposite

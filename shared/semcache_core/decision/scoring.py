@@ -1,4 +1,4 @@
-"""What speaks for a stored answer being right for a question, and against it."""
+"""Scores candidates: P(the stored answer is right) from similarity, margin, guard and doubt."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,14 +9,14 @@ from typing import NamedTuple
 from semcache_core.decision.guard import RULES, Difference, Reading, differences, read
 
 VETO = -20.0
-"""A weight that nothing outweighs: that of every rule where none was fitted."""
+"""A weight that nothing outweighs; every rule has it where none was fitted."""
 
 
 class Neighbour(NamedTuple):
-    """A stored question near the one asked, nearest first in a list of them.
+    """A stored question near the one asked; lists of them are nearest first.
 
-    Equal `answer`s are the same answer. `doubt` is log-odds taken off by what is known of this
-    entry; one that is not `servable` still counts as a stored question with another answer.
+    Equal `answer`s are the same answer. `doubt` is subtracted from the log-odds, by what is known
+    of this entry. One that is not `servable` still counts as a rival with another answer.
     """
 
     entry_id: int
@@ -46,7 +46,7 @@ class Weights:
 
     @classmethod
     def of_similarity(cls, lam: float, c: float) -> "Weights":
-        """The paper's equation alone; whatever the guard sees is then a veto."""
+        """The paper's equation alone; each difference that the guard finds is then a veto."""
         return cls(-c, 1 / lam, (), dict.fromkeys(RULES, VETO))
 
     @property
@@ -65,13 +65,13 @@ class Weights:
         return (log_odds - self.intercept - by_margin) / self.similarity
 
     def against(self, found: Sequence[Difference]) -> float:
-        """What the differences found take off, at most 0."""
+        """The sum of the weights of the differences found, at most 0."""
         return sum(self.rules.get(difference.rule, 0.0) for difference in found)
 
 
 @dataclass(frozen=True)
 class ScoredCandidate:
-    """A neighbour with the evidence about it; `probability` is P(its answer is right)."""
+    """A neighbour with its scores; `probability` is P(its answer is right)."""
 
     neighbour: Neighbour
     margin: float
@@ -80,10 +80,10 @@ class ScoredCandidate:
 
 
 class CandidateScores:
-    """The neighbours of one question, judged when asked for: the guard costs more than the rest.
+    """The neighbours of one question, each scored on demand: the guard costs more than the rest.
 
-    `complete` says that nothing else is stored; else the last neighbour stands for whatever lies
-    beyond it.
+    `complete` says that nothing else is stored; else further entries are taken to be as near as
+    the last neighbour.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class CandidateScores:
         return (self._judged(index) for index in range(len(self._neighbours)))
 
     def best(self, threshold: float) -> ScoredCandidate | None:
-        """The likeliest servable one, if its probability is `threshold` or more.
+        """The most probable servable one, if its probability is `threshold` or more.
 
         Not the first that is likely enough: thresholds are certified for the likeliest.
         """
@@ -122,11 +122,11 @@ class CandidateScores:
         return ScoredCandidate(neighbour, margin, found, sigmoid(log_odds))
 
     def _margin(self, index: int) -> float:
-        """How far this one stands above the nearest with another answer, up to the widest knot.
+        """How far its similarity is above that of the nearest rival, at most the widest knot.
 
-        One that asks for something else by the guard's rules is no rival: what its rules weigh
-        is taken off its similarity. Without a rival in sight the last neighbour is the nearest
-        that one could be.
+        A rival is a neighbour with another answer. The weights of the guard's differences are
+        subtracted from a rival's similarity. Without a rival among the neighbours, one is assumed
+        to be as near as the last neighbour.
         """
         own = self._neighbours[index]
         margin = self._weights.widest
@@ -157,8 +157,8 @@ class CandidateScores:
 
 @lru_cache(maxsize=4096)  # what is near one question is near the next one too
 def _stored_reading(_entry_id: int, question: str) -> Reading:
-    """By the entry as well: kept by its text alone, a question that is stored for another tenant
-    too would be judged faster, and that tells of it.
+    """Keyed by the entry as well as the text: else a question that another tenant has stored too
+    would be scored faster, and so reveal that it is stored.
     """
     return read(question)
 

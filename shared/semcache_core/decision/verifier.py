@@ -1,4 +1,4 @@
-"""A second opinion on an answer, and the limits within which a lookup asks for it."""
+"""Asks a verifier about uncertain candidates, within a time limit."""
 
 import inspect
 import logging
@@ -19,9 +19,9 @@ from semcache_core.types import Clock
 log = logging.getLogger("semcache")
 
 ACCEPT = 0.9
-"""Not one half: of answers that a calibrated verifier gives .5, every second one is wrong. Of those
-it gives .9 one in ten is, of what it accepts in all far fewer. A needless miss costs a call of the
-model, a wrong answer the trust in every other.
+"""The probability from which on an answer is accepted. It is not .5: of the answers to which a
+calibrated verifier gives .5, every second one is wrong. Of those at .9 one in ten is, of all that
+it accepts far fewer. A needless miss costs a call of the model, a wrong answer the users' trust.
 """
 
 _Outcome: TypeAlias = Literal["accepted", "refused", "failed", "timed_out", "busy"]
@@ -29,7 +29,7 @@ _Outcome: TypeAlias = Literal["accepted", "refused", "failed", "timed_out", "bus
 
 @runtime_checkable
 class Verifier(Protocol):
-    """Judges what a similarity leaves open."""
+    """Gives a second opinion where the similarity does not decide."""
 
     def verify(self, asked: str, stored: str, response: str) -> float:
         """The probability, 0 to 1, that `response`, made for the question `stored`, also answers
@@ -42,7 +42,7 @@ class Verifier(Protocol):
 
 @dataclass(frozen=True)
 class VerificationCounts:
-    """What became of the opinions asked for, in this process.
+    """How the requests to the verifier ended, in this process.
 
     `asked` is the sum of the five after it. `calls` of the verifier may be fewer, as verdicts are
     remembered.
@@ -68,7 +68,7 @@ class _Call:
 
 
 class _Process:
-    """What only the process that made it may use: a forked child has none of its threads."""
+    """The state of one process. A forked child needs its own: it has none of these threads."""
 
     def __init__(self, concurrency: int) -> None:
         self.pid = os.getpid()
@@ -80,15 +80,15 @@ class _Process:
 
 
 class Verification:
-    """Asks a verifier on a lookup's behalf. Whatever that one does, the lookup goes on.
+    """Asks a verifier for a lookup, which goes on whatever the verifier does.
 
-    A verdict of `accept` or more lets an answer be served. It is waited for at most `timeout_s`
-    seconds; the call itself cannot be stopped and goes on behind. With `concurrency` calls under
-    way, further ones are not made. The last `remembered` verdicts are known without asking again,
-    those that came too late included; who asks what is being asked joins that call, until its
-    time is up.
+    An answer is served if the verdict is `accept` or more. A lookup waits at most `timeout_s`
+    seconds for it; the call itself cannot be stopped and goes on in its thread. While `concurrency`
+    calls are under way, no further one is made. The last `remembered` verdicts are kept, late ones
+    included. A lookup that asks the same as a call under way waits for that call, until its time
+    is up.
 
-    Raises SettingsError for a verifier without the method, and for a limit that is none.
+    Raises SettingsError for a verifier without the method, and for an impossible limit.
     """
 
     def __init__(
@@ -116,10 +116,10 @@ class Verification:
         self._process = _Process(concurrency)
 
     def agrees(self, asked: str, stored: str, response: str) -> bool | None:
-        """Whether the answer to `stored` may be served to who `asked`; None means: no opinion.
+        """Whether the answer to `stored` may be served for `asked`; None means: no opinion.
 
-        That is when the verifier failed, gave no number from 0 to 1, took too long, or has too
-        much to do already. Never raises on the verifier's account.
+        There is none when the verifier failed, returned no number from 0 to 1, took too long, or
+        is busy. An error of the verifier is never raised.
         """
         process = self._here()
         outcome = self._outcome(process, (asked, stored, response))
@@ -144,7 +144,9 @@ class Verification:
         )
 
     def _here(self) -> _Process:
-        """Begun anew in a forked child: a lock may be held, and a call awaited, by no thread."""
+        """The state of this process, a new one in a forked child: there no thread would ever
+        release a held lock or end a call.
+        """
         process = self._process
         if process.pid != os.getpid():
             process = self._process = _Process(self._concurrency)
@@ -166,7 +168,7 @@ class Verification:
         return "accepted" if verdict >= self._accept else "refused"
 
     def _call(self, process: _Process, question: tuple[str, str, str]) -> _Call | None:
-        """The call that asks this, or has asked it; None when there is no room for a new one."""
+        """The call for this question, under way, ended or new; None when no new one may start."""
         key = digest(question)
         with process.lock:
             if key in process.calls:
@@ -176,9 +178,10 @@ class Verification:
                 return None
             call = process.calls[key] = _Call(key, self._clock() + self._timeout_s)
             process.counts["calls"] += 1
-        # A thread for each call: it takes a tenth of a millisecond, a verifier many. One that hangs
-        # is then nobody else's, and as a daemon not even the interpreter's end waits for it, as it
-        # would for an executor's. In a forked child torch hangs on threads that it has used before.
+        # A thread for each call: it takes a tenth of a millisecond, a verifier many. A call that
+        # hangs then blocks no other, and as the thread is a daemon the interpreter's end does not
+        # wait for it, as it would for an executor's. In a forked child torch hangs on threads that
+        # it has used before.
         try:
             threading.Thread(target=self._run, args=(process, call, question), daemon=True).start()
         except RuntimeError as error:  # no more threads to be had
@@ -202,7 +205,7 @@ class Verification:
                     del process.calls[call.key]
             elif len(process.calls) > self._remembered:
                 process.calls.popitem(last=False)
-        # before anybody hears of the verdict: who then asks the next question finds room
+        # before the verdict is set: a lookup that then asks the next question finds room
         process.free.release()
         call.verdict = verdict
         call.ended.set()

@@ -1,8 +1,7 @@
 """Text to unit vector.
 
-- `onnx`: the artefact's int8 model on ONNX Runtime, the default
+- `onnx`: the artefact's int8 model on ONNX Runtime, the default; finds characters it cannot read
 - `wrappers`: sentence-transformers models, LangChain and LlamaIndex embeddings as embedders
 - `batching`: joins concurrent calls into batches, keeps recent vectors, checks what a model returns
-- `text_checks`: finds characters that a tokenizer would drop
 - `cpu`: how many cores a process may use, also in a container
 """

@@ -1,4 +1,4 @@
-"""What a cache sees: each question against a store, the nearest stored one served or not."""
+"""Embeds texts: batches concurrent calls, caches recent vectors, checks what a model returns."""
 
 import threading
 from collections import OrderedDict
@@ -23,9 +23,8 @@ def embed_texts(embedder: Embedder, texts: Sequence[str], batch: int = 256) -> M
 class Batcher:
     """Joins calls that arrive while a batch is being computed into the next batch.
 
-    A lone call starts at once; nobody ever waits for company, only for the batch before. That is
-    the gain of batching without a timer. If a batch fails, each of its calls is tried alone, so
-    one bad text does not fail its neighbours.
+    A lone call starts at once; a call waits only for the batch before it, so there is no timer. If
+    a batch fails, each of its calls is tried alone, so one bad text does not fail the others.
     """
 
     def __init__(self, encode: Any, max_batch: int = 64) -> None:
@@ -87,11 +86,11 @@ class _BatchCall:
 
 
 class VectorCache:
-    """The last questions' vectors: a miss is looked up, answered and then stored, and the second
-    embedding of the same text would double what a miss costs.
+    """The vectors of the last questions. A miss is looked up, answered and then stored; embedding
+    the same text twice would double what a miss costs.
 
-    Each namespace has its own: were they shared, a question that another tenant has just asked
-    would be answered by the time of an embedding sooner, and that tells of it.
+    Namespaces share no vectors: a question that another tenant has just asked would be answered
+    faster, and so reveal that it was asked.
     """
 
     def __init__(self, size: int = 256) -> None:

@@ -20,11 +20,11 @@ def usable_cores(cpu_max: Path = CPU_MAX) -> int:
 
 
 def _quota(cpu_max: Path) -> int | None:
-    """What a container is limited to. Affinity does not show it: with 2 of a host's 64 cores each
-    worker would else start 66 threads that fight for these two.
+    """The limit of a container, in cores. Affinity does not show it: with 2 of a host's 64 cores
+    each worker would else start 66 threads that compete for these two.
     """
     try:
         quota, period = cpu_max.read_text(encoding="ascii").split()
         return None if quota == "max" else math.ceil(int(quota) / int(period))
-    except (OSError, ValueError, ZeroDivisionError):  # no cgroup v2, or nothing we know
+    except (OSError, ValueError, ZeroDivisionError):  # no cgroup v2, or another format
         return None

@@ -1,14 +1,16 @@
-"""Embedders: ONNX Runtime by default, or a model the user brings. Heavy imports happen on use."""
+"""The default embedder: an artefact's int8 model on ONNX Runtime, which is imported on use."""
 
 import hashlib
 import threading
+import unicodedata
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from semcache_core.embedding.cpu import usable_cores
-from semcache_core.embedding.text_checks import hides_characters, without_surrogates
 from semcache_core.errors import ArtefactError
 from semcache_core.types import Matrix
 
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 DEFAULT_ARTEFACT = Path(__file__).parents[1] / "artefacts" / "default"
+
+_UNPRINTED = frozenset(("Cc", "Cf", "Cn", "Co"))
+_MARKS = frozenset(("Mn", "Me"))
+_MODEL_REACH = 256
+"""Tokens that the model reads."""
 
 
 def fingerprint_files(directory: Path) -> str:
@@ -40,7 +47,7 @@ class OnnxEmbedder:
     """The artefact's int8 model on ONNX Runtime, one intra-op thread, one question at a time.
 
     On a CPU the int8 model is faster one question at a time than in padded batches, and callers on
-    several threads run side by side, so nothing is coalesced here. No more of them run at once
+    several threads run side by side, so calls are not batched here. No more of them run at once
     than there are cores: more would only fight for the interpreter's lock, which halved the
     throughput of 32 threads and stalled the event loop. The session is opened at the first
     question; a cache that only sees exact repeats never pays for it.
@@ -61,8 +68,9 @@ class OnnxEmbedder:
         embedder._open()
         return embedder
 
-    @property
+    @cached_property
     def dimension(self) -> int:
+        """Numbers in a vector."""
         return int(self._open()[0].get_outputs()[0].shape[-1])
 
     def embed(self, texts: list[str]) -> Matrix:
@@ -77,8 +85,9 @@ class OnnxEmbedder:
         return len(self._open()[1].encode(without_surrogates(text)).ids)
 
     def reads(self, text: str, max_tokens: int) -> bool:
+        """Whether the model sees all of `text`, see `Embedder.reads`."""
         _, tokenizer, unknown = self._open()
-        self._last_tokens = None, []  # whoever asked the same before may be another tenant
+        self._last_tokens = None, []  # the last question may be another tenant's
         # every token takes at least one character: no need to tokenize a book to refuse it
         if text != without_surrogates(text) or len(text) > 64 * max_tokens:
             return False
@@ -88,8 +97,8 @@ class OnnxEmbedder:
         return not hides_characters(text, lambda part: list(tokenizer.encode(part).ids))
 
     def _tokens(self, tokenizer: Any, text: str) -> list[int]:
-        """The tokens of a readable text; those of the last one are at hand, as a cache asks
-        `reads` and then `embed` of the same question.
+        """The tokens of a readable text. Those of the last text are kept, as a cache calls `reads`
+        and then `embed` with the same question.
         """
         last, ids = self._last_tokens
         if last != text:
@@ -111,9 +120,6 @@ class OnnxEmbedder:
             with self._opening:
                 opened = self._opened = self._opened or _open_model(self._directory)
         return opened
-
-
-_MODEL_REACH = 256
 
 
 def _open_model(
@@ -142,7 +148,7 @@ def _open_model(
 
 
 def _check_outputs(session: Any, directory: Path) -> None:
-    """ArtefactError for a model of another kind, here and not in the middle of a lookup."""
+    """Raise ArtefactError for a model of another kind, here and not in the middle of a lookup."""
     takes = {one.name for one in session.get_inputs()}
     gives = {one.name: one.shape for one in session.get_outputs()}
     shape = gives.get("embedding") or [None]
@@ -151,3 +157,39 @@ def _check_outputs(session: Any, directory: Path) -> None:
             f"{directory / MODEL_FILE} takes {sorted(takes)} and gives {gives}; a model for this "
             "takes input_ids and attention_mask and gives an embedding of known length; export it"
         )
+
+
+def unprinted_characters(text: str) -> set[str]:
+    """The characters in `text` that are not shown: controls, joiners, tags, private, unassigned."""
+    if text.isascii() and text.isprintable():
+        return set()
+    return {
+        one
+        for one in set(text)
+        if one not in "\t\n\r" and (unicodedata.category(one) in _UNPRINTED or one == "\ufffd")
+    }
+
+
+def hides_characters(text: str, tokens: Callable[[str], list[int]]) -> bool:
+    """Whether the tokenizer drops a character of `text`. A whole instruction can be written in
+    such characters, and the question would get the same vector without it.
+
+    Each character is tried by itself, as scripts that are written with marks and joiners have
+    tokens for them. An accent on a letter does not count: BERT's vocabulary has none, but without
+    it a word is rarely another one.
+    """
+    if text.isascii() and text.isprintable():
+        return False
+    composed = unicodedata.normalize("NFC", text)
+    suspects = unprinted_characters(composed) | {
+        c for c in composed if unicodedata.category(c) in _MARKS
+    }
+    if not suspects:  # nearly every question: it need not be tokenized again
+        return False
+    seen = tokens(composed)
+    return any(tokens(composed.replace(one, "")) == seen for one in suspects)
+
+
+def without_surrogates(text: str) -> str:
+    """`text` with lone surrogates replaced: the tokenizer takes only valid Unicode."""
+    return text.encode("utf-8", "replace").decode("utf-8")

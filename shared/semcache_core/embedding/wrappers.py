@@ -1,10 +1,10 @@
-"""Embedders: ONNX Runtime by default, or a model the user brings. Heavy imports happen on use."""
+"""Embedders on a model that the app brings."""
 
 import hashlib
 from typing import Any
 
 from semcache_core.embedding.batching import Batcher, checked_unit_rows
-from semcache_core.embedding.text_checks import (
+from semcache_core.embedding.onnx import (
     hides_characters,
     unprinted_characters,
     without_surrogates,
@@ -39,11 +39,11 @@ class CustomEmbedder:
     def reads(self, text: str, max_tokens: int) -> bool:
         if text != without_surrogates(text) or len(text) > 64 * max_tokens:
             return False
-        # nobody can tell whether the provider's model sees these; some scripts need joiners
+        # it is not known whether the provider's model sees these; some scripts need joiners
         if any(one not in "\u200c\u200d" for one in unprinted_characters(text)):
             return False
-        # The tokens are the provider's secret; a word is rarely more than two of them, and a long
-        # or non-Latin one (Chinese writes no spaces) than one for every three bytes.
+        # The provider's tokens are not known. A word is rarely more than two of them; a long or
+        # non-Latin one (Chinese writes no spaces) rarely more than one for every three bytes.
         return sum(max(2, len(w.encode()) // 3) for w in text.split()) <= max_tokens
 
     def _raw(self, texts: list[str]) -> list[Any]:
@@ -68,10 +68,10 @@ class SentenceTransformerEmbedder:
             hasher.update(tensor.detach().cpu().float().numpy().tobytes())
         self.fingerprint = hasher.hexdigest()
         self.dimension = int(self._encode(["probe"]).shape[1])
-        self._coalesced = Batcher(self._encode)
+        self._batcher = Batcher(self._encode)
 
     def embed(self, texts: list[str]) -> Matrix:
-        return self._coalesced(texts)
+        return self._batcher(texts)
 
     def reads(self, text: str, max_tokens: int) -> bool:
         if text != without_surrogates(text) or len(text) > 64 * max_tokens:
@@ -100,7 +100,7 @@ class SentenceTransformerEmbedder:
 
 
 def as_embedder(model: object) -> Embedder:
-    """Wrap what a user brings: a sentence-transformers name or model, LangChain or LlamaIndex
+    """Wrap what an app brings: a sentence-transformers name or model, LangChain or LlamaIndex
     embeddings, or any Embedder. EmbedderError says what was given when it is none of these.
     """
     if isinstance(model, str):

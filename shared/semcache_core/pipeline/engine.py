@@ -144,30 +144,25 @@ def open_engine(options: EngineOptions, telemetry: Telemetry, counters: Counters
 
     ledger = Ledger.open(settings.path, settings.ledger_url)
     limits = Limits(settings.max_entries, settings.max_bytes, settings.eviction, telemetry.evicted)
-    retriever = Retriever(
-        ledger,
-        model.fingerprint,
-        settings.scan_limit,
-        settings.scan_memory_mb * 2**20,
-        None if calibration is None else calibration.dimension,
-    )
+    dimension = None if calibration is None else calibration.dimension
+    memory = settings.scan_memory_mb * 2**20
+    retriever = Retriever(ledger, model.fingerprint, settings.scan_limit, memory, dimension)
     index_sync = _index_sync(options, ledger, retriever)
     verdicts, hit_counter = VerdictLog(ledger), HitCounter(telemetry.saved)
     monitor = _monitor(settings, threshold, verdicts)
     decider, hubs = None, None
     if calibration is not None and threshold is not None:
-        weights = calibration.judged_by
         decider = HitDecider(
             retriever=retriever,
             ledger=ledger,
-            weights=weights,
+            weights=calibration.judged_by,
             threshold=threshold,
             monitor=monitor,
             verification=verification,
             uncertain_from=calibration.threshold(UNCERTAIN),
             confirmations=settings.confirmations,
         )
-        hubs = HubFinder(ledger, verdicts, embed, weights, threshold, clock)
+        hubs = HubFinder(ledger, verdicts, embed, decider.weights, threshold, clock)
     background = BackgroundWorker(ledger, limits, hit_counter, verdicts, index_sync, clock, hubs)
     same_answer = options.same_answer or by_meaning(embed)
     return Engine(
@@ -182,9 +177,7 @@ def open_engine(options: EngineOptions, telemetry: Telemetry, counters: Counters
         max_tokens=0 if calibration is None else calibration.max_tokens,
         threshold=threshold,
         decider=decider,
-        why_exact_only=why_exact_only
-        or f"no measured threshold keeps the error within {settings.max_error_rate:.2%}: "
-        "only exact repeats are served; raise max_error_rate or calibrate on your own questions",
+        why_exact_only=why_exact_only or _no_threshold(settings),
         gate=_gate(options),
         ledger=ledger,
         limits=limits,
@@ -195,6 +188,13 @@ def open_engine(options: EngineOptions, telemetry: Telemetry, counters: Counters
         verification=verification,
         hit_counter=hit_counter,
         background=background,
+    )
+
+
+def _no_threshold(settings: CacheSettings) -> str:
+    return (
+        f"no measured threshold keeps the error within {settings.max_error_rate:.2%}: "
+        "only exact repeats are served; raise max_error_rate or calibrate on your own questions"
     )
 
 

@@ -1,4 +1,4 @@
-"""How far the judgements of one entry's answers take it from the calibration of them all."""
+"""How much the verdicts on one entry lower its probability, compared with the calibration."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How wrong the answers served by meaning are, and serving fewer where that breaks the bound."""
+"""Measures the error of hits by meaning, and raises the threshold where it breaks the bound."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""What is known of served answers: the log of hits by meaning, the judgements, the quarantine."""
+"""The log of hits by meaning, the verdicts on them, and the quarantine of wrong pairs."""
 
 import threading
 from collections import deque
@@ -20,10 +20,10 @@ KEPT_PER_ENTRY = 50
 KEPT = 20_000
 
 Source: TypeAlias = Literal["feedback", "audit", "shadow", "verifier"]
-"""Who judged: the app, a second call of the model, one for a hit that was not served, a model."""
+"""Who gave a verdict: the app, an audit, shadow mode, a verifier."""
 
 AUDITS: tuple[Source, ...] = ("audit", "shadow")
-"""The sources that judged beside a fresh answer of the model."""
+"""The sources that compared with a fresh answer of the model."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Verdict:
 
 
 class VerdictLog:
-    """What is kept of served answers in one ledger, by as many processes as share it.
+    """Hits by meaning and verdicts in one ledger, of all processes that share it.
 
     Every method but `served` raises LedgerError when the ledger fails.
     """
@@ -76,7 +76,7 @@ class VerdictLog:
     # -- the log of hits by meaning ------------------------------------------------------------
 
     def served(self, hit: ServedHit) -> None:
-        """Note a hit, in memory: a lookup never waits for a write.
+        """Log a hit, in memory: a lookup never waits for a write.
 
         While the ledger cannot be written the last BUFFERED hits are kept.
         """
@@ -84,10 +84,10 @@ class VerdictLog:
             self._buffer.append(hit)
 
     def flush(self) -> set[int]:
-        """Write what was noted; returns the entries it is about. What fails is kept for next time.
+        """Write the logged hits; returns their entries' ids. After an error they stay in memory.
 
-        Of each entry the last KEPT_PER_ENTRY hits stay, of all of them the last KEPT. A hit of an
-        entry that is gone goes with it.
+        The last KEPT_PER_ENTRY hits of each entry are kept, and the last KEPT of all. A hit of a
+        deleted entry is dropped.
         """
         with self._flushing:
             with self._lock:
@@ -111,7 +111,7 @@ class VerdictLog:
                 connection.execute(_DROP_OLDEST, {"surplus": surplus})
 
     def served_of(self, entry_id: int) -> list[ServedHit]:
-        """The hits of this entry that are still known, written or not, the last one last."""
+        """The hits of this entry that are kept, written or not, oldest first."""
         with self._flushing:  # else one on its way to the ledger would be seen twice, or not at all
             rows = self._ledger.read(_SERVED_OF, {"entry": entry_id})
             with self._lock:
@@ -133,15 +133,14 @@ class VerdictLog:
         count += len(noted)
         return float(((total or 0.0) + sum(noted)) / count) if count else None
 
-    # -- judgements ----------------------------------------------------------------------------
+    # -- verdicts ------------------------------------------------------------------------------
 
     def judge(self, judgement: Verdict, asked_key: bytes | None = None) -> None:
-        """Keep a judgement, and let its entry bear it. Durable when it returns.
+        """Keep a verdict, and update the doubt of its entry. Durable when it returns.
 
-        The entry's doubt is computed anew from all that was judged of it. If the answer was wrong
-        the entry is quarantined for the request with the exact key `asked_key`, where that is
-        known; a later right one does not lift it. Of an entry that is gone only the judgement is
-        kept.
+        The doubt is computed from all verdicts on the entry. If the answer was wrong, the entry is
+        quarantined for the request with the exact key `asked_key`, if given; a later right answer
+        does not lift that. For a deleted entry only the verdict is kept.
         """
         entry = {"entry": judgement.entry_id}
         with self._ledger.write() as connection:
@@ -161,7 +160,7 @@ class VerdictLog:
         sources: Collection[Source] | None = None,
         last: int | None = None,
     ) -> list[Verdict]:
-        """The judgements that meet every condition given, in the order they were written.
+        """The verdicts that meet every condition given, in the order they were written.
 
         `since` is in seconds since the epoch, and that moment belongs to it. With `last`, only so
         many of them, the newest.
@@ -176,12 +175,12 @@ class VerdictLog:
         return [Verdict(*row) for row in reversed(self._ledger.read(query, {}))]
 
     def measured(self, last: int) -> Measured:
-        """The error in the last judgements beside a fresh answer of the model, by any process."""
+        """The error in the last verdicts of audits and shadow mode, by any process."""
         judged = self.judged(sources=AUDITS, last=last)
         return Measured.of(len(judged), sum(not one.correct for one in judged))
 
     def stored(self, entry_id: int) -> tuple[str, str] | None:
-        """Namespace and question of an entry, which its judgement names; None when it is gone."""
+        """Namespace and question of an entry, for its verdict; None when it is gone."""
         rows = self._ledger.read(_STORED, {"entry": entry_id})
         return (rows[0].namespace, rows[0].question) if rows else None
 
@@ -237,7 +236,7 @@ _SET_DOUBT = (
 
 
 def _log(connection: sa.Connection, noted: Sequence[ServedHit]) -> None:
-    """Write hits of entries that are still there, and drop the oldest of these entries."""
+    """Write hits of entries that still exist, and drop the oldest hits of these entries."""
     ids = {hit.entry_id for hit in noted}
     here = sa.select(schema.entries.c.id).where(schema.entries.c.id.in_(ids))
     present = set(connection.execute(here).scalars())
