@@ -63,7 +63,7 @@ class IndexSync:
         self._scan_limit = scan_limit
         self._home = home
         self.ownership = Ownership(ledger, retriever, home, client)
-        self._state = ledger.generations(retriever.fingerprint)
+        self._state = ledger.index_state(retriever.fingerprint)
         self._filler = Filler(ledger, retriever.fingerprint, retriever.dimension)
         lease = None if client is None else Lease(ledger, "renewal")
         self._compaction = Compaction(self._filler, self._state, retriever, lease)
@@ -147,7 +147,7 @@ class IndexSync:
         ):
             self._last_count = written
             self._retriever.count_requested.clear()
-            self._large = self._ledger.large_partitions(self._fingerprint, self._scan_limit)
+            self._large = self._generations.large_partitions(self._scan_limit)
 
     # -- opened and closed ---------------------------------------------------------------------
 
@@ -266,7 +266,7 @@ class IndexSync:
             live = more
 
     def _remove_deleted(self) -> None:
-        for partition, gone in self._ledger.take_removed(MAX_BATCH).items():
+        for partition, gone in self._generations.take_removed(MAX_BATCH).items():
             if (live := self._retriever.indexed.get(partition)) is not None:
                 self._opened.remove(partition, gone, live)
 
