@@ -15,15 +15,14 @@ def write_whole(
     *,
     private: bool = False,
 ) -> None:
-    """Write `pieces` one after the other; at the end the file appears, or replaces an older one.
+    """Write `pieces` one after the other to `file`, which appears, or is replaced, at the end.
 
-    A failure leaves what was there. Directories that are missing are made. `private` files can be
-    read and written by their owner alone (mode 0600), others as the umask says. Raises `error` when
-    the file cannot be written, as on a full disk; what `pieces` raises passes through, unless it is
-    an OSError too.
+    A failure leaves an older file as it was. Missing directories are created. `private` files have
+    mode 0600, others the mode of the umask. Raises `error` when the file cannot be written, as on a
+    full disk; what `pieces` raises passes through, unless it is an OSError too.
     """
-    target = Path(os.path.realpath(file))  # a link stays one: the file it leads to is replaced
-    # a name nobody can guess, made anew: in a shared directory it could be another user's link
+    target = Path(os.path.realpath(file))  # a link stays: the file it leads to is replaced
+    # a new name that cannot be guessed: in a shared directory it could be another user's link
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.unfinished")
     mode = 0o600 if private else 0o666
     try:

@@ -279,8 +279,8 @@ class IndexSync:
 
     @contextmanager
     def _handling_failures(self) -> Iterator[None]:
-        """The one place that decides what a failure means: an index that does not answer is tried
-        again later; one that is broken is closed, and rebuilt.
+        """Decide what a failure means, here alone: an index that does not answer is tried again
+        later; one that is broken is closed, and rebuilt.
         """
         try:
             yield
