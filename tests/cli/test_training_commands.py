@@ -16,6 +16,7 @@ from semcache_core.errors import TrainingError
 from semcache_core.training.calibration import calibrate as calibration
 from semcache_core.training.data.records import read_mined, read_pairs
 from semcache_core.training.data.teacher import Teacher
+from semcache_core.training.trainer import FitOptions
 from typer.testing import CliRunner
 
 
@@ -241,12 +242,15 @@ def test_train_hands_on_what_it_is_told_and_reports_what_it_made(
     monkeypatch.setattr(pipeline, "train", train)
     monkeypatch.setattr(learn, "open_sentence_transformer", lambda name: f"model {name}")
     arguments = ["--loss", "sld", "--epochs", 3, "--seed", 5, "--base", "x", "--resume"]
-    arguments += ["--calibrate-on", labelled, "--lora-rank", 4, "--towards-tuned", 0.5]
+    arguments += ["--calibrate-on", labelled, "--lora-rank", 4, "--interpolation", 0.5]
     arguments += ["--composed", 0.25]
     with pytest.raises(TrainingError, match="enough"):
         run("train", labelled, "--out", tmp_path / "a", *arguments)
     options = seen["options"]
     assert (options.loss, options.epochs, options.seed) == ("sld", 3, 5)
-    assert (options.lora_rank, options.towards_tuned, options.composed) == (4, 0.5, 0.25)
+    assert (options.lora_rank, options.interpolation, options.composed) == (4, 0.5, 0.25)
     assert (seen["base"], seen["resume"], seen["out"]) == ("model x", True, tmp_path / "a")
     assert seen["pairs"] == seen["calibrate_on"] == read_pairs(labelled)
+    with pytest.raises(TrainingError, match="enough"):
+        run("train", labelled, "--out", tmp_path / "b", "--towards-tuned", 0.25, "--keep", 2)
+    assert seen["options"] == FitOptions(interpolation=0.25, distillation=2)
