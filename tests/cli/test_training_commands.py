@@ -8,7 +8,7 @@ from commands import refused, run
 from langchain_core.messages import AIMessage
 from scripted_models import Scripted
 from semcache_core import cli
-from semcache_core.cli import learn
+from semcache_core.cli import training
 from semcache_core.cli.demo import sample_questions
 from semcache_core.decision.calibration import load_calibration
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, MODEL_FILE, TOKENIZER_FILE
@@ -166,7 +166,9 @@ def test_labels_outside_0_to_1_and_of_one_class_are_refused(
     pairs = [{"prompt": f"a{i}", "other": f"b{i}", "same_answer": 1} for i in range(300)]
     one_class = write(tmp_path / "one.jsonl", pairs)
     outside = write(tmp_path / "outside.jsonl", [*pairs, {**pairs[0], "same_answer": 1.5}])
-    monkeypatch.setattr("semcache_core.cli.learn.open_sentence_transformer", lambda name: object())
+    monkeypatch.setattr(
+        "semcache_core.cli.training.open_sentence_transformer", lambda name: object()
+    )
     for file, said in ((one_class, "one class"), (outside, "line 301")):
         for command in (["evaluate", file], ["train", file, "--out", tmp_path / "x"]):
             shown = refused(capsys, monkeypatch, *command)
@@ -240,7 +242,7 @@ def test_train_hands_on_what_it_is_told_and_reports_what_it_made(
         raise TrainingError("enough")
 
     monkeypatch.setattr(pipeline, "train", train)
-    monkeypatch.setattr(learn, "open_sentence_transformer", lambda name: f"model {name}")
+    monkeypatch.setattr(training, "open_sentence_transformer", lambda name: f"model {name}")
     arguments = ["--loss", "sld", "--epochs", 3, "--seed", 5, "--base", "x", "--resume"]
     arguments += ["--calibrate-on", labelled, "--lora-rank", 4, "--interpolation", 0.5]
     arguments += ["--composed", 0.25]

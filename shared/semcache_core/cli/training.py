@@ -1,4 +1,4 @@
-"""From a log of questions to an artefact: mine, label, train, calibrate."""
+"""Commands from a log of questions to an artefact: mine, label, train, calibrate."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
