@@ -1,4 +1,4 @@
-"""Kinds of pairs that a similarity finds easy or hard, by plain rules in English."""
+"""Evaluates an artefact on labelled pairs, and on slices of them by plain rules in English."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -71,7 +71,7 @@ def slices_of(pairs: Sequence[Pair]) -> dict[str, NDArray[np.bool_]]:
 
 
 def _numbers(text: str) -> list[str]:
-    """Those written in digits, and those in words as digits: "two" is 2, "a dozen" 12."""
+    """All numbers of a text as digits: "two" is 2, "a dozen" 12."""
     words = [_NUMBER_WORDS[word] for word in _words(text) if word in _NUMBER_WORDS]
     return sorted(numbers(text) + words)
 
@@ -138,7 +138,10 @@ _BATCH = 512
 
 @dataclass(frozen=True)
 class PairFigures:
-    """What pairs alone tell. `hard_auc` is over the `hard_n` pairs matched on `hard_matched_on`."""
+    """Figures of the pairs alone.
+
+    `hard_auc` is over the `hard_n` pairs matched on `hard_matched_on`.
+    """
 
     auc: Figure
     average_precision: Figure
@@ -258,7 +261,7 @@ def evaluate(
     positives as negatives in each bin of a reference similarity: `base_similarities` [pairs], such
     as an untuned model's, else the artefact's own, on which its AUC is near .5 by construction.
 
-    Figures of streams (`meet`; each domain has its own store, then all are pooled under one
+    Figures of streams (`run_trials`; each domain has its own store, then all are pooled under one
     threshold), always with every question answerable and, in `seeds` streams, with half of the
     right answers missing: the share served at each error bound with the best threshold in
     hindsight, and what the calibration's own threshold serves and errs. Stored questions are judged

@@ -1,4 +1,4 @@
-"""One stream of questions, answered by a growing cache under several policies side by side."""
+"""Simulates a stream of questions under several policies side by side."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -52,7 +52,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Series:
-    """What had been reached after so many `requests`, about every hundredth of the stream."""
+    """Shares after so many `requests`, at about 100 points of the stream."""
 
     requests: tuple[int, ...]
     caching_efficiency: tuple[float, ...]
@@ -62,7 +62,7 @@ class Series:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """What became of the stream under one policy.
+    """Figures of the stream under one policy.
 
     `requests` = `exact_hits` + `semantic_hits` + `misses`. A hit is wrong when the answer it
     served has another `answer_id`: `wrong_hits`, of which `wrong_semantic_hits` by meaning.

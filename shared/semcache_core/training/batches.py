@@ -1,4 +1,4 @@
-"""Batches of pairs: which pairs go together, and their texts as rows to encode once each."""
+"""Batches of pairs for training; each text of a batch is encoded once."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _WINDOW = 32
 
 @dataclass(frozen=True)
 class LengthBatches:
-    """Seeded batches of indices into things of the given lengths, alike in length within a batch.
+    """Seeded batches of indices of items, similar in length within a batch.
 
     Each epoch shuffles everything, sorts it by length within windows of 32 batches, and shuffles
     the batches; only its shortest batch can have fewer than `batch_size`. Seed and epoch alone
@@ -51,7 +51,7 @@ class LengthBatches:
     def starting_at(self, step: int) -> Iterator[list[int]]:
         """Batch `step`, counted from 0 through all epochs, and those after it, without end.
 
-        Nothing at all when there are no things to batch.
+        Yields nothing when there are no items.
         """
         if not self.lengths:
             return

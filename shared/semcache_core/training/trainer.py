@@ -188,7 +188,7 @@ def fit(
 
 
 class _Run:
-    """The model in training, the untuned one beside it, and how far the optimiser has got."""
+    """State of a run: the model in training, the untuned model, the optimiser."""
 
     def __init__(
         self,
@@ -342,7 +342,7 @@ def _with_lora(transformer: Any, rank: int) -> Any:
 
 
 def _layers(auto_model: torch.nn.Module) -> Sequence[torch.nn.Module]:
-    """The layers of a transformer, the lowest first: whatever it calls them, a list of modules."""
+    """The layers of a transformer, the lowest first: its first list of modules."""
     lists = [m for m in auto_model.modules() if isinstance(m, torch.nn.ModuleList)]
     return list(lists[0]) if lists else []
 
@@ -374,7 +374,7 @@ def _made_with(
     model: SentenceTransformer,
     options: FitOptions,
 ) -> dict[str, Any]:
-    """What decides the steps of a run. `interpolation` applies only to where they led."""
+    """Everything that decides the steps of a run; `interpolation` applies after them."""
     shaping = dataclasses.asdict(options)
     del shaping["interpolation"], shaping["checkpoint_every"]
     rows = [(pair.prompt, pair.other, pair.same_answer) for pair in pairs]
