@@ -27,7 +27,7 @@ from semcache_core.evaluation.served import (
 )
 from semcache_core.training.calibration.calibrate import MISSING
 from semcache_core.training.data.mining import matched_subset
-from semcache_core.training.data.records import Pair, Progress
+from semcache_core.training.data.records import Pair, Progress, check_labels, texts_of
 from semcache_core.types import Embedder, Vector
 
 Predicate: TypeAlias = Callable[[Pair], bool]
@@ -370,7 +370,7 @@ def _slice(similarity: Floats, label: Floats, measure: Measure) -> Slice:
 
 def _embedded(model: Embedder, pairs: Sequence[Pair], tell: Progress) -> dict[str, Vector]:
     """The unit vector of every text."""
-    texts = list(dict.fromkeys(text for pair in pairs for text in (pair.prompt, pair.other)))
+    texts = texts_of(pairs)
     vectors: dict[str, Vector] = {}
     tell("embedding", 0, len(texts))
     for start in range(0, len(texts), _BATCH):
@@ -390,14 +390,8 @@ def _similarities(pairs: Sequence[Pair], vectors: dict[str, Vector]) -> Floats:
 def _checked_labels(pairs: Sequence[Pair]) -> Floats:
     if not pairs:
         raise TrainingError("there are no pairs to evaluate; give labelled ones, of both labels")
+    check_labels(pair.same_answer for pair in pairs)
     label = np.array([pair.same_answer for pair in pairs], np.float64)
-    outside = ~((label >= 0) & (label <= 1))  # written so that NaN, and None, are outside
-    if outside.any():
-        index = int(outside.argmax())
-        raise TrainingError(
-            f"same_answer of pair {index} is {pairs[index].same_answer!r}; give a number from 0 "
-            "(another answer) to 1 (the same)"
-        )
     positives = int((label > 0.5).sum())
     if positives in (0, len(label)):
         raise TrainingError(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from semcache_core.errors import TrainingError
 from semcache_core.training.data.augmentation import synthetic_pairs
-from semcache_core.training.data.records import Pair
+from semcache_core.training.data.records import Pair, check_labels
 from semcache_core.training.data.splits import answers_by_text
 
 # batches sorted by length together: more of them pad less, fewer mix better
@@ -161,12 +161,7 @@ def check_data(pairs: Sequence[Pair], questions: Sequence[str]) -> None:
         raise TrainingError("questions must be texts, none of them empty")
     if not pairs:
         raise TrainingError("there are no pairs to train on; give some of either kind")
-    for index, pair in enumerate(pairs):
-        if not 0 <= pair.same_answer <= 1:  # written so that NaN fails too
-            raise TrainingError(
-                f"same_answer of pair {index} is {pair.same_answer}; give a number from 0 "
-                "(another answer) to 1 (the same)"
-            )
+    check_labels(pair.same_answer for pair in pairs)
     positives = sum(pair.positive for pair in pairs)
     if positives in (0, len(pairs)):
         kind = "none" if not positives else "all"

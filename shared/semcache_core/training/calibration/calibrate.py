@@ -28,7 +28,7 @@ from semcache_core.training.calibration.streams import (
     similarities_of,
     split_asked,
 )
-from semcache_core.training.data.records import Pair, read_pairs
+from semcache_core.training.data.records import Pair, check_labels, read_pairs
 from semcache_core.types import Embedder, Matrix
 
 MIN_POSITIVES = 200
@@ -193,13 +193,7 @@ def _check_pairs(pairs: Sequence[Pair], source: str) -> None:
 
 
 def _check_labels(labels: NDArray[np.float64]) -> None:
-    outside = ~((labels >= 0) & (labels <= 1))  # written so that NaN is outside
-    if outside.any():
-        index = int(outside.argmax())
-        raise TrainingError(
-            f"same_answer of pair {index} is {labels[index]}; give a number from 0 (another "
-            "answer) to 1 (the same)"
-        )
+    check_labels(labels.tolist())
     if not (labels > 0).any() or not (labels < 1).any():
         seen = "there are none" if not len(labels) else f"all {len(labels)} are {labels[0]:g}"
         raise TrainingError(
