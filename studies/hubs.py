@@ -19,7 +19,7 @@ import numpy as np
 from runner import Results, conduct, markdown, parser
 from semcache_core.cli.demo import sample_questions
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
-from semcache_core.evaluation.simulation import wilson
+from semcache_core.evaluation.simulation import Rate
 from semcache_core.quality.hubs import MIN_ASKED, is_hub
 from semcache_core.types import Matrix, Vector
 
@@ -71,10 +71,10 @@ def measure(vectors: Matrix, intents: Any, served_at: float, seed: int) -> dict[
         "served_at": served_at,
         "ordinary": ordinary,
         "ordinary_flagged": ordinary_flagged,
-        "false_flags": vars(wilson(ordinary_flagged, ordinary)),
+        "false_flags": vars(Rate.of(ordinary_flagged, ordinary)),
         "hubs": hubs,
         "hubs_flagged": hubs_flagged,
-        "detected": vars(wilson(hubs_flagged, hubs)),
+        "detected": vars(Rate.of(hubs_flagged, hubs)),
         "most_intents_at_once": most,
     }
 

@@ -8,7 +8,7 @@ from commands import refused, run
 from langchain_core.messages import AIMessage
 from scripted_models import Scripted
 from semcache_core import cli
-from semcache_core.cli import learn
+from semcache_core.cli import training
 from semcache_core.cli.demo import sample_questions
 from semcache_core.decision.calibration import load_calibration
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, MODEL_FILE, TOKENIZER_FILE
@@ -16,6 +16,7 @@ from semcache_core.errors import TrainingError
 from semcache_core.training.calibration import calibrate as calibration
 from semcache_core.training.data.records import read_mined, read_pairs
 from semcache_core.training.data.teacher import Teacher
+from semcache_core.training.trainer import FitOptions
 from typer.testing import CliRunner
 
 
@@ -165,7 +166,9 @@ def test_labels_outside_0_to_1_and_of_one_class_are_refused(
     pairs = [{"prompt": f"a{i}", "other": f"b{i}", "same_answer": 1} for i in range(300)]
     one_class = write(tmp_path / "one.jsonl", pairs)
     outside = write(tmp_path / "outside.jsonl", [*pairs, {**pairs[0], "same_answer": 1.5}])
-    monkeypatch.setattr("semcache_core.cli.learn.open_sentence_transformer", lambda name: object())
+    monkeypatch.setattr(
+        "semcache_core.cli.training.open_sentence_transformer", lambda name: object()
+    )
     for file, said in ((one_class, "one class"), (outside, "line 301")):
         for command in (["evaluate", file], ["train", file, "--out", tmp_path / "x"]):
             shown = refused(capsys, monkeypatch, *command)
@@ -242,14 +245,17 @@ def test_train_hands_on_what_it_is_told_and_reports_what_it_made(
         raise TrainingError("enough")
 
     monkeypatch.setattr(pipeline, "train", train)
-    monkeypatch.setattr(learn, "open_sentence_transformer", lambda name: f"model {name}")
+    monkeypatch.setattr(training, "open_sentence_transformer", lambda name: f"model {name}")
     arguments = ["--loss", "sld", "--epochs", 3, "--seed", 5, "--base", "x", "--resume"]
-    arguments += ["--calibrate-on", labelled, "--lora-rank", 4, "--towards-tuned", 0.5]
+    arguments += ["--calibrate-on", labelled, "--lora-rank", 4, "--interpolation", 0.5]
     arguments += ["--composed", 0.25]
     with pytest.raises(TrainingError, match="enough"):
         run("train", labelled, "--out", tmp_path / "a", *arguments)
     options = seen["options"]
     assert (options.loss, options.epochs, options.seed) == ("sld", 3, 5)
-    assert (options.lora_rank, options.towards_tuned, options.composed) == (4, 0.5, 0.25)
+    assert (options.lora_rank, options.interpolation, options.composed) == (4, 0.5, 0.25)
     assert (seen["base"], seen["resume"], seen["out"]) == ("model x", True, tmp_path / "a")
     assert seen["pairs"] == seen["calibrate_on"] == read_pairs(labelled)
+    with pytest.raises(TrainingError, match="enough"):
+        run("train", labelled, "--out", tmp_path / "b", "--towards-tuned", 0.25, "--keep", 2)
+    assert seen["options"] == FitOptions(interpolation=0.25, distillation=2)

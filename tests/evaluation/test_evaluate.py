@@ -1,5 +1,6 @@
 """All figures of an artefact: against the metrics themselves, by hand, and what is refused."""
 
+import importlib
 import json
 import math
 from functools import partial
@@ -7,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 from fakes import WordEmbedder, calibration
+from semcache_core._utils import lazy
 from semcache_core.embedding.batching import embed_texts
 from semcache_core.errors import TrainingError
 from semcache_core.evaluation import Figure, Interval, evaluate, metrics
@@ -336,6 +338,6 @@ def test_a_calibration_of_another_model_is_refused():
 def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
     import semcache_core.evaluation as package
 
-    monkeypatch.setattr(package, "find_spec", lambda name: None if name == "matplotlib" else 1)
-    with pytest.raises(TrainingError, match=r'needs matplotlib; run: pip install "semcache-core'):
-        package._check_extra()
+    monkeypatch.setattr(lazy, "find_spec", lambda name: None if name == "jinja2" else 1)
+    with pytest.raises(TrainingError, match=r'needs jinja2; run: pip install "semcache-core'):
+        importlib.reload(package)

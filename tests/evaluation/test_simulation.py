@@ -14,7 +14,7 @@ from semcache_core import Request
 from semcache_core.errors import TrainingError
 from semcache_core.evaluation.policies import ExactOnly, FixedThreshold, InHindsight, MaxErrorRate
 from semcache_core.evaluation.replay import Arrival
-from semcache_core.evaluation.simulation import simulate, wilson
+from semcache_core.evaluation.simulation import Rate, simulate
 
 
 class ForbiddenEmbedder(WordEmbedder):
@@ -237,13 +237,13 @@ def test_of_equally_good_thresholds_the_strictest_is_kept():
     ],
 )
 def test_wilson_intervals(successes, n, low, high):
-    rate = wilson(successes, n)
+    rate = Rate.of(successes, n)
     assert rate.value == successes / n
     assert (rate.low, rate.high) == pytest.approx((low, high), abs=1e-4)
 
 
 def test_nothing_of_nothing_is_no_rate():
-    rate = wilson(0, 0)
+    rate = Rate.of(0, 0)
     assert (rate.value, rate.low, rate.high, rate.n) == (None, None, None, 0)
 
 

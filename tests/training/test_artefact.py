@@ -13,9 +13,9 @@ from semcache_core.training.trainer import FitOptions
 from sentence_transformers import SentenceTransformer
 from tiny_models import FILLERS, OTHERS, word_model
 
-pytestmark = pytest.mark.slow
-
-OPTIONS = FitOptions(batch_size=10, learning_rate=5e-3, ranking=0, keep=0, synthetic=0, epochs=4)
+OPTIONS = FitOptions(
+    batch_size=10, learning_rate=5e-3, ranking=0, distillation=0, synthetic=0, epochs=4
+)
 
 
 def overlapping_pairs(count: int, seed: int) -> list[Pair]:

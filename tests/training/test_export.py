@@ -1,6 +1,9 @@
 """Export: the graph, the tokenizer and the fingerprint, and what is refused."""
 
 import hashlib
+import importlib
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from semcache_core import training
+from semcache_core._utils import lazy
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
 from semcache_core.errors import TrainingError
 from semcache_core.training import onnx_export
@@ -271,12 +275,12 @@ def test_a_graph_the_runtime_could_not_use_is_refused_with_what_was_seen(tmp_pat
 
 
 def test_a_missing_extra_is_an_error_with_the_command_that_installs_it(monkeypatch):
-    found = training.find_spec
+    found = lazy.find_spec
     monkeypatch.setattr(
-        training, "find_spec", lambda name: None if name in ("torch", "sklearn") else found(name)
+        lazy, "find_spec", lambda name: None if name in ("torch", "sklearn") else found(name)
     )
-    with pytest.raises(TrainingError, match="needs torch, sklearn") as error:
-        training._check_extra()
+    with pytest.raises(TrainingError, match="training needs torch, sklearn") as error:
+        importlib.reload(training)
     assert 'pip install "semcache-core[train]"' in str(error.value)
 
 

@@ -22,7 +22,13 @@ from sklearn.metrics import roc_auc_score
 from tiny_models import OTHERS, toy_pairs, word_model
 
 PLAIN = FitOptions(
-    batch_size=16, learning_rate=5e-3, ranking=0, keep=0, synthetic=0, epochs=3, max_tokens=16
+    batch_size=16,
+    learning_rate=5e-3,
+    ranking=0,
+    distillation=0,
+    synthetic=0,
+    epochs=3,
+    max_tokens=16,
 )
 BRIEF = replace(PLAIN, max_steps=6)
 
@@ -157,7 +163,7 @@ def test_lora_changes_the_linear_layers_only_and_is_merged(model):
 
 
 def test_half_way_to_the_tuned_model_is_the_mean_of_the_weights(model, brief):
-    half = fit(TRAIN, model, replace(BRIEF, towards_tuned=0.5))
+    half = fit(TRAIN, model, replace(BRIEF, interpolation=0.5))
     base, full = weights(model), weights(brief.model)
     for name, weight in weights(half.model).items():
         torch.testing.assert_close(weight, (base[name] + full[name]) / 2)
@@ -193,7 +199,7 @@ def test_keeping_holds_the_cosines_of_unrelated_questions(model, tuned):
     def drift(result: FitResult) -> float:
         return float(np.abs(cosines(result.model, unrelated) - cosines(model, unrelated)).mean())
 
-    kept = fit(TRAIN, model, replace(PLAIN, keep=3.0))
+    kept = fit(TRAIN, model, replace(PLAIN, distillation=3.0))
     assert drift(kept) < 0.5 * drift(tuned)
     assert auc(kept.model) > auc(model) + 0.2
 
@@ -245,7 +251,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(model, bri
     assert torch.equal(torch.get_rng_state(), state)
 
 
-EVERYTHING = replace(PLAIN, epochs=1, max_steps=9, ranking=0.3, keep=1.0, synthetic=0.5)
+EVERYTHING = replace(PLAIN, epochs=1, max_steps=9, ranking=0.3, distillation=1.0, synthetic=0.5)
 
 
 @pytest.mark.parametrize("rank", [0, 2])
@@ -284,7 +290,7 @@ def test_a_finished_run_is_resumed_without_a_step_and_can_be_placed_elsewhere(
     fit(TRAIN, model, BRIEF, checkpoint_dir=tmp_path)
     again = fit(TRAIN, model, BRIEF, checkpoint_dir=tmp_path, resume=True, progress=never)
     assert equal(again.model, brief.model)
-    quarter = replace(BRIEF, towards_tuned=0.25, checkpoint_every=7)
+    quarter = replace(BRIEF, interpolation=0.25, checkpoint_every=7)
     placed = fit(TRAIN, model, quarter, checkpoint_dir=tmp_path, resume=True, progress=never)
     assert not equal(placed.model, brief.model)
 
@@ -463,12 +469,12 @@ def test_lora_without_peft_is_an_error_with_the_command_that_installs_it(model, 
         ("lora_rank", -1),
         ("ranking", -0.1),
         ("ranking", float("inf")),
-        ("keep", float("nan")),
-        ("keep", None),
+        ("distillation", float("nan")),
+        ("distillation", None),
         ("synthetic", "much"),
         ("composed", -1),
-        ("towards_tuned", 0),
-        ("towards_tuned", 1.01),
+        ("interpolation", 0),
+        ("interpolation", 1.01),
         ("max_tokens", 2),
         ("max_steps", 0),
         ("checkpoint_every", 0),
@@ -480,7 +486,22 @@ def test_an_option_out_of_range_is_refused_naming_it_and_its_value(name, value):
 
 
 def test_options_at_their_limits_are_taken():
-    FitOptions(batch_size=2, ranking=0, keep=0, synthetic=0, towards_tuned=1, max_steps=1, seed=0)
+    FitOptions(
+        batch_size=2, ranking=0, distillation=0, synthetic=0, interpolation=1, max_steps=1, seed=0
+    )
+
+
+def test_the_names_that_options_had_once_are_accepted():
+    old = FitOptions(keep=2, towards_tuned=0.5)
+    assert old == FitOptions(distillation=2, interpolation=0.5)
+    assert replace(old, keep=3, towards_tuned=0.25) == FitOptions(
+        distillation=3, interpolation=0.25
+    )
+
+
+def test_an_unknown_option_is_refused_with_those_there_are():
+    with pytest.raises(TrainingError, match="there is no option epoch; the options are loss, epo"):
+        FitOptions(epoch=3)
 
 
 def test_frozen_layers_stay_bit_for_bit_and_the_others_move(model: SentenceTransformer) -> None:

@@ -14,8 +14,8 @@ from semcache_core.training.losses import (
     PairPredictor,
     SquaredLogDifferenceLoss,
     TuningLoss,
+    distillation_loss,
     encode,
-    keep_loss,
     ranking_loss,
 )
 
@@ -148,16 +148,18 @@ def test_keeping_compares_the_cosines_that_the_mask_marks():
     reference = unit((1, 0, 0), (1, 0, 0), (0, 1, 0))
     # cosines of 0-1, 0-2, 1-2: 0, 1, 0 against 1, 0, 0
     mask = torch.tensor([[0, 1, 0], [0, 0, 1], [0, 0, 0]], dtype=torch.bool)
-    assert keep_loss(vectors, reference, mask).item() == pytest.approx(0.5)
+    assert distillation_loss(vectors, reference, mask).item() == pytest.approx(0.5)
     mask[1, 2] = False
-    assert keep_loss(vectors, reference, mask).item() == pytest.approx(1)
-    assert keep_loss(vectors, reference, torch.zeros_like(mask)).item() == 0
+    assert distillation_loss(vectors, reference, mask).item() == pytest.approx(1)
+    assert distillation_loss(vectors, reference, torch.zeros_like(mask)).item() == 0
 
 
 def test_a_rotation_of_all_vectors_is_nothing_to_keep_from():
     vectors, everything = unit((1, 2), (3, -1), (0.5, 1)), torch.ones(3, 3, dtype=torch.bool)
     turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
-    assert keep_loss(vectors @ turn, vectors, everything).item() == pytest.approx(0, abs=1e-24)
+    assert distillation_loss(vectors @ turn, vectors, everything).item() == pytest.approx(
+        0, abs=1e-24
+    )
 
 
 def test_gradients_of_ranking_and_keeping_agree_with_finite_differences():
@@ -167,7 +169,7 @@ def test_gradients_of_ranking_and_keeping_agree_with_finite_differences():
     mask = ~torch.eye(4, dtype=torch.bool)
     inputs = (left.requires_grad_(), right.requires_grad_())
     assert torch.autograd.gradcheck(lambda a, b: ranking_loss(a, b, wanted, 2, answers), inputs)
-    assert torch.autograd.gradcheck(lambda a: keep_loss(a, reference, mask), inputs[:1])
+    assert torch.autograd.gradcheck(lambda a: distillation_loss(a, reference, mask), inputs[:1])
 
 
 class Features(dict):
@@ -231,14 +233,16 @@ def bce(similarity: float, label: float) -> float:
     return -(label * math.log(p) + (1 - label) * math.log(1 - p))
 
 
-def tuning_loss(student=None, base=None, *, synthetic=0.0, ranking=0.0, keep=0.0) -> TuningLoss:
+def tuning_loss(
+    student=None, base=None, *, synthetic=0.0, ranking=0.0, distillation=0.0
+) -> TuningLoss:
     return TuningLoss(
         student or TableModel(**STUDENT),
         base or TableModel(**BASE),
         BinaryCrossEntropyLoss(PairPredictor(0.5, 1)),
         synthetic=synthetic,
         ranking=ranking,
-        keep=keep,
+        distillation=distillation,
         max_tokens=64,
     )
 
@@ -257,9 +261,9 @@ KEEP_LOSS = 100 * (0.2**2 + 0.2**2) / 4
         ({}, PAIRS_LOSS),
         ({"synthetic": 0.5}, PAIRS_LOSS + 0.5 * SYNTHETIC_LOSS),
         ({"ranking": 0.3}, PAIRS_LOSS + 0.3 * RANKING_LOSS),
-        ({"keep": 2.0}, PAIRS_LOSS + 2 * KEEP_LOSS),
+        ({"distillation": 2.0}, PAIRS_LOSS + 2 * KEEP_LOSS),
         (
-            {"synthetic": 1.0, "ranking": 1.0, "keep": 1.0},
+            {"synthetic": 1.0, "ranking": 1.0, "distillation": 1.0},
             PAIRS_LOSS + SYNTHETIC_LOSS + RANKING_LOSS + KEEP_LOSS,
         ),
     ],
@@ -272,12 +276,12 @@ def test_the_loss_of_a_batch_is_the_weighted_sum_worked_out_by_hand(weights, wan
 
 def test_each_text_is_encoded_once_and_the_untuned_model_sees_the_given_ones_only():
     student, base = TableModel(**STUDENT), TableModel(**BASE)
-    tuning_loss(student, base, synthetic=1, ranking=1, keep=1)(BATCH).backward()
+    tuning_loss(student, base, synthetic=1, ranking=1, distillation=1)(BATCH).backward()
     assert [sorted(part) for part in student.asked] == [["a", "b", "c", "d", "made"]]
     assert [sorted(part) for part in base.asked] == [["a", "b", "c", "d"]]
     assert student.table.grad is not None and student.table.grad.abs().sum() > 0
     assert base.table.grad is None
-    tuning_loss(student, base, keep=0)(BATCH)
+    tuning_loss(student, base, distillation=0)(BATCH)
     assert len(base.asked) == 1
 
 

@@ -1,4 +1,4 @@
-"""How far a long command has got: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of a long command: a bar on a terminal, a plain line now and then elsewhere."""
 
 from types import TracebackType
 
@@ -10,7 +10,7 @@ _LINES = 10
 
 
 class Steps:
-    """Shows what is being done, how much of it is done, and a note such as the loss.
+    """Shows the current step, how much of it is done, and a note such as the loss.
 
     Everything goes to standard error, so that output can be piped.
     """

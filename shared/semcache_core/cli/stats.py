@@ -1,7 +1,7 @@
-"""What a cache holds, what its hits saved, and how wrong they may be: once, or again and again.
+"""The command `stats`: entries, savings and error rate of a cache, once or repeatedly.
 
-The ledger alone is opened, and no cache: a look every second must not keep the vector index from
-the app that owns it, and needs no model.
+It opens the ledger only: a look every second must not keep the vector index from the app that owns
+it, and needs no model.
 """
 
 import json
@@ -29,7 +29,7 @@ EVERY_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Figures:
-    """One look at a ledger, over all namespaces and all processes; `at` is in seconds since the
+    """Figures of a ledger, over all namespaces and all processes; `at` is in seconds since the
     epoch. `bytes` are those on disk; `max_bytes`, of the environment, is about `entries_bytes`.
     `saved` is by the hits of entries that are still here.
     """
@@ -100,7 +100,7 @@ def _looks(ledger: Ledger, settings: CacheSettings, seconds: float) -> Iterator[
 
 
 def _show_each(looks: Iterator[Figures], as_json: bool) -> None:
-    """A table that changes on a terminal; a line each where another program reads, or a log."""
+    """A table that is updated on a terminal; elsewhere, a line for each look."""
     console = Console()
     if as_json:
         for found in looks:

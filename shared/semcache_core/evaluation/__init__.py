@@ -1,9 +1,17 @@
-"""Measure a similarity on labelled pairs, and write it up. Needs the extra `train`."""
+"""Measures a similarity on labelled pairs, and policies on streams. Needs the extra `train`.
 
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+- `metrics`: ranking, calibration and served shares of arrays of scores
+- `served`: figures of streams
+- `evaluate`: all figures of an artefact on labelled pairs, and on slices of them
+- `policies`: when to serve a stored answer
+- `replay`: streams of questions, answered by the growing cache of a policy
+- `simulation`: several policies side by side on one stream
+- `plots`, `report`: the HTML pages
+"""
 
-from semcache_core.errors import TrainingError
+from typing import TYPE_CHECKING
+
+from semcache_core._utils.lazy import check_extra, lazy_names
 
 if TYPE_CHECKING:
     from semcache_core.evaluation.evaluate import Evaluation, slices_of
@@ -21,38 +29,22 @@ __all__ = [
     "write_report",
 ]
 
-_HOME = {
-    "Evaluation": "evaluate",
-    "Figure": "metrics",
-    "Interval": "metrics",
-    "bootstrap": "metrics",
-    "report_directory": "report",
-    "slices_of": "evaluate",
-    "write_report": "report",
-}
+check_extra(__name__, ("sklearn", "matplotlib", "jinja2"))
 
-
-def _check_extra() -> None:
-    """Raise TrainingError naming what is missing and the command that installs it."""
-    missing = [name for name in ("sklearn", "matplotlib", "jinja2") if find_spec(name) is None]
-    if missing:
-        raise TrainingError(
-            f"semcache_core.evaluation needs {', '.join(missing)}; "
-            'run: pip install "semcache-core[train]"'
-        )
-
-
-_check_extra()
-
-# Not lazy: loading the module `evaluate` puts it in this package under its own name, which is the
-# function's too; bound here, once and for all, the name means the function whatever is loaded when.
+# Not lazy: loading the module `evaluate` would set it as an attribute of this package, in place of
+# the function of that name.
 from semcache_core.evaluation.evaluate import evaluate  # noqa: E402
 
-
-def __getattr__(name: str) -> Any:
-    # figures alone must not cost the time that matplotlib takes to load
-    from importlib import import_module
-
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+# lazy: figures alone must not cost the time that matplotlib takes to load
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Evaluation": "evaluate",
+        "Figure": "metrics",
+        "Interval": "metrics",
+        "bootstrap": "metrics",
+        "report_directory": "report",
+        "slices_of": "evaluate",
+        "write_report": "report",
+    },
+)

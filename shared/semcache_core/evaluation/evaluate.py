@@ -1,4 +1,4 @@
-"""Kinds of pairs that a similarity finds easy or hard, by plain rules in English."""
+"""Evaluates an artefact on labelled pairs, and on slices of them by plain rules in English."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ from semcache_core.evaluation.served import (
 )
 from semcache_core.training.calibration.calibrate import MISSING
 from semcache_core.training.data.mining import matched_subset
-from semcache_core.training.data.records import Pair, Progress
+from semcache_core.training.data.records import Pair, Progress, check_labels, texts_of
 from semcache_core.types import Embedder, Vector
 
 Predicate: TypeAlias = Callable[[Pair], bool]
@@ -71,7 +71,7 @@ def slices_of(pairs: Sequence[Pair]) -> dict[str, NDArray[np.bool_]]:
 
 
 def _numbers(text: str) -> list[str]:
-    """Those written in digits, and those in words as digits: "two" is 2, "a dozen" 12."""
+    """All numbers of a text as digits: "two" is 2, "a dozen" 12."""
     words = [_NUMBER_WORDS[word] for word in _words(text) if word in _NUMBER_WORDS]
     return sorted(numbers(text) + words)
 
@@ -138,7 +138,10 @@ _BATCH = 512
 
 @dataclass(frozen=True)
 class PairFigures:
-    """What pairs alone tell. `hard_auc` is over the `hard_n` pairs matched on `hard_matched_on`."""
+    """Figures of the pairs alone.
+
+    `hard_auc` is over the `hard_n` pairs matched on `hard_matched_on`.
+    """
 
     auc: Figure
     average_precision: Figure
@@ -258,7 +261,7 @@ def evaluate(
     positives as negatives in each bin of a reference similarity: `base_similarities` [pairs], such
     as an untuned model's, else the artefact's own, on which its AUC is near .5 by construction.
 
-    Figures of streams (`meet`; each domain has its own store, then all are pooled under one
+    Figures of streams (`run_trials`; each domain has its own store, then all are pooled under one
     threshold), always with every question answerable and, in `seeds` streams, with half of the
     right answers missing: the share served at each error bound with the best threshold in
     hindsight, and what the calibration's own threshold serves and errs. Stored questions are judged
@@ -367,7 +370,7 @@ def _slice(similarity: Floats, label: Floats, measure: Measure) -> Slice:
 
 def _embedded(model: Embedder, pairs: Sequence[Pair], tell: Progress) -> dict[str, Vector]:
     """The unit vector of every text."""
-    texts = list(dict.fromkeys(text for pair in pairs for text in (pair.prompt, pair.other)))
+    texts = texts_of(pairs)
     vectors: dict[str, Vector] = {}
     tell("embedding", 0, len(texts))
     for start in range(0, len(texts), _BATCH):
@@ -387,14 +390,8 @@ def _similarities(pairs: Sequence[Pair], vectors: dict[str, Vector]) -> Floats:
 def _checked_labels(pairs: Sequence[Pair]) -> Floats:
     if not pairs:
         raise TrainingError("there are no pairs to evaluate; give labelled ones, of both labels")
+    check_labels(pair.same_answer for pair in pairs)
     label = np.array([pair.same_answer for pair in pairs], np.float64)
-    outside = ~((label >= 0) & (label <= 1))  # written so that NaN, and None, are outside
-    if outside.any():
-        index = int(outside.argmax())
-        raise TrainingError(
-            f"same_answer of pair {index} is {pairs[index].same_answer!r}; give a number from 0 "
-            "(another answer) to 1 (the same)"
-        )
     positives = int((label > 0.5).sum())
     if positives in (0, len(label)):
         raise TrainingError(

@@ -1,4 +1,4 @@
-"""How well a score ranks, how well a probability is calibrated, and how much may be served.
+"""Metrics of ranking, calibration and served share.
 
 Numpy arrays of one value per pair (or per question of a stream) go in, floats come out. A label is
 1, 0 or between when judges disagreed: what ranks takes above .5 as positive, what is calibrated
@@ -19,13 +19,13 @@ Bools: TypeAlias = NDArray[np.bool_]
 Rows: TypeAlias = NDArray[np.int64]
 
 BINS = 15
-"""Equal-mass bins of the expected calibration error, unless told otherwise."""
+"""Equal-mass bins of the expected calibration error by default."""
 LEVEL = 0.95
-"""Share of the bootstrap draws that an interval holds, unless told otherwise."""
+"""Share of the bootstrap draws that an interval holds by default."""
 
 
 class Interval(NamedTuple):
-    """What a figure would plausibly be on other data of the kind."""
+    """Plausible range of a figure on other data of the same kind."""
 
     low: float
     high: float

@@ -1,4 +1,4 @@
-"""When to serve a stored answer: what the arms of a simulation differ in."""
+"""Policies of a simulation: when to serve a stored answer."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -119,7 +119,7 @@ _BLOCK = 256
 
 @dataclass(frozen=True)
 class NumberedStream:
-    """The stream in numbers: of the text and of the answer at each arrival, by first appearance."""
+    """A stream as numbers: text and answer of each arrival, numbered by first appearance."""
 
     texts: list[str]
     text: list[int]
@@ -138,7 +138,7 @@ def number_stream(stream: Sequence[Arrival]) -> NumberedStream:
 
 
 class Store:
-    """Numbers of the stored texts, the next to be evicted first."""
+    """A bounded store of text numbers with LRU or FIFO eviction."""
 
     def __init__(self, capacity: int, eviction: Eviction) -> None:
         self._slots: OrderedDict[int, int] = OrderedDict()
@@ -173,7 +173,7 @@ class Store:
 
 
 class Replay:
-    """One policy's cache, and what it made of the arrivals so far; arrays are [arrivals]."""
+    """The cache of one policy and its outcomes so far; arrays are [arrivals]."""
 
     def __init__(
         self, policy: Policy, stream: NumberedStream, capacity: int, eviction: Eviction

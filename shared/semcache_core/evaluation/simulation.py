@@ -1,4 +1,4 @@
-"""One stream of questions, answered by a growing cache under several policies side by side."""
+"""Simulates a stream of questions under several policies side by side."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semcache_core._utils.intervals import Measured
 from semcache_core.errors import TrainingError
 from semcache_core.evaluation.policies import Arm, ExactOnly, InHindsight, MaxErrorRate, Policy
 from semcache_core.evaluation.replay import Arrival, Eviction, Progress, Replay, number_stream, run
@@ -14,7 +15,6 @@ from semcache_core.types import Embedder
 
 _POINTS = 100
 _RESAMPLES = 2000
-_Z = 1.959964  # of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,13 @@ class Rate:
     low: float | None
     high: float | None
     n: int
+
+    @classmethod
+    def of(cls, successes: int, n: int) -> "Rate":
+        if not n:
+            return cls(None, None, None, 0)
+        share = Measured.of(n, successes)
+        return cls(share.error, share.low, share.high, n)
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Series:
-    """What had been reached after so many `requests`, about every hundredth of the stream."""
+    """Shares after so many `requests`, at about 100 points of the stream."""
 
     requests: tuple[int, ...]
     caching_efficiency: tuple[float, ...]
@@ -55,7 +62,7 @@ class Series:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """What became of the stream under one policy.
+    """Figures of the stream under one policy.
 
     `requests` = `exact_hits` + `semantic_hits` + `misses`. A hit is wrong when the answer it
     served has another `answer_id`: `wrong_hits`, of which `wrong_semantic_hits` by meaning.
@@ -224,10 +231,10 @@ def _result(
         wrong_hits=hits - right,
         wrong_semantic_hits=replay.wrong_semantic,
         evictions=replay.store.evictions,
-        caching_efficiency=wilson(right, n),
-        hit_rate=wilson(hits, n),
-        false_hit_rate=wilson(replay.wrong_semantic, int(replay.semantic.sum())),
-        wrong_rate=wilson(hits - right, n),
+        caching_efficiency=Rate.of(right, n),
+        hit_rate=Rate.of(hits, n),
+        false_hit_rate=Rate.of(replay.wrong_semantic, int(replay.semantic.sum())),
+        wrong_rate=Rate.of(hits - right, n),
         gain=_gain(replay.right, first, seed),
         cost_saved=saved,
         cost_saved_share=saved / (n * costs.call),
@@ -238,18 +245,6 @@ def _result(
 
 def _setting(policy: Policy | InHindsight, kept: Policy) -> str:
     return policy.setting_of(kept) if isinstance(policy, InHindsight) else kept.setting
-
-
-def wilson(successes: int, n: int) -> Rate:
-    """`successes` of `n` with the 95 % score interval of Wilson (1927)."""
-    if not n:
-        return Rate(None, None, None, 0)
-    share, z2 = successes / n, _Z * _Z / n
-    centre = (share + z2 / 2) / (1 + z2)
-    half = _Z * np.sqrt(share * (1 - share) / n + z2 / (4 * n)) / (1 + z2)
-    # at 0 and at n the bound is 0 and 1 but for rounding
-    low = 0.0 if successes == 0 else float(centre - half)
-    return Rate(share, low, 1.0 if successes == n else float(centre + half), n)
 
 
 def _gain(right: NDArray[np.bool_], first: NDArray[np.bool_], seed: int) -> Gain:

@@ -1,9 +1,15 @@
-"""From a log of questions to an artefact. Needs the extra `train`."""
+"""From a log of questions to an artefact. Needs the extra `train`.
 
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+- `data`: labelled pairs: mined, labelled, split, augmented
+- `batches`, `losses`, `trainer`, `checkpoint`: fine-tune an embedding model on them
+- `onnx_export`: the int8 ONNX model of an artefact
+- `calibration`: probabilities and thresholds
+- `pipeline`: all of it, one after the other
+"""
 
-from semcache_core.errors import TrainingError
+from typing import TYPE_CHECKING
+
+from semcache_core._utils.lazy import check_extra, lazy_names
 
 if TYPE_CHECKING:
     from semcache_core.training.calibration.calibrate import calibrate, fit_probability
@@ -53,49 +59,32 @@ __all__ = [
     "write_pairs",
 ]
 
-_HOME = {
-    "Domain": "calibration.streams",
-    "FitOptions": "trainer",
-    "Pair": "data.records",
-    "Question": "data.records",
-    "Teacher": "data.teacher",
-    "calibrate": "calibration.calibrate",
-    "domain_from_labels": "calibration.streams",
-    "domain_from_pairs": "calibration.streams",
-    "export_onnx": "onnx_export",
-    "fit_probability": "calibration.calibrate",
-    "hard_subset": "data.mining",
-    "label_by_answers": "data.labelling",
-    "label_with_teacher": "data.labelling",
-    "mine": "data.mining",
-    "read_pairs": "data.records",
-    "read_questions": "data.records",
-    "split_pairs": "data.splits",
-    "synthetic_pairs": "data.augmentation",
-    "threshold_table": "calibration.risk_control",
-    "train": "pipeline",
-    "write_pairs": "data.records",
-}
+check_extra(__name__, ("torch", "sentence_transformers", "onnx", "onnxscript", "sklearn"))
 
-
-def _check_extra() -> None:
-    """Raise TrainingError naming what is missing and the command that installs it."""
-    wanted = ("torch", "sentence_transformers", "onnx", "onnxscript", "sklearn")
-    missing = [name for name in wanted if find_spec(name) is None]
-    if missing:
-        raise TrainingError(
-            f"semcache_core.training needs {', '.join(missing)}; "
-            'run: pip install "semcache-core[train]"'
-        )
-
-
-_check_extra()
-
-
-def __getattr__(name: str) -> Any:
-    # calibrating an embedder that is no torch model must not cost the seconds torch takes to load
-    from importlib import import_module
-
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+# lazy: calibrating an embedder that is no torch model must not cost the seconds torch takes to load
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Domain": "calibration.streams",
+        "FitOptions": "trainer",
+        "Pair": "data.records",
+        "Question": "data.records",
+        "Teacher": "data.teacher",
+        "calibrate": "calibration.calibrate",
+        "domain_from_labels": "calibration.streams",
+        "domain_from_pairs": "calibration.streams",
+        "export_onnx": "onnx_export",
+        "fit_probability": "calibration.calibrate",
+        "hard_subset": "data.mining",
+        "label_by_answers": "data.labelling",
+        "label_with_teacher": "data.labelling",
+        "mine": "data.mining",
+        "read_pairs": "data.records",
+        "read_questions": "data.records",
+        "split_pairs": "data.splits",
+        "synthetic_pairs": "data.augmentation",
+        "threshold_table": "calibration.risk_control",
+        "train": "pipeline",
+        "write_pairs": "data.records",
+    },
+)

@@ -1,4 +1,4 @@
-"""Batches of pairs: which pairs go together, and their texts as rows to encode once each."""
+"""Batches of pairs for training; each text of a batch is encoded once."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from semcache_core.errors import TrainingError
 from semcache_core.training.data.augmentation import synthetic_pairs
-from semcache_core.training.data.records import Pair
+from semcache_core.training.data.records import Pair, check_labels
 from semcache_core.training.data.splits import answers_by_text
 
 # batches sorted by length together: more of them pad less, fewer mix better
@@ -18,7 +18,7 @@ _WINDOW = 32
 
 @dataclass(frozen=True)
 class LengthBatches:
-    """Seeded batches of indices into things of the given lengths, alike in length within a batch.
+    """Seeded batches of indices of items, similar in length within a batch.
 
     Each epoch shuffles everything, sorts it by length within windows of 32 batches, and shuffles
     the batches; only its shortest batch can have fewer than `batch_size`. Seed and epoch alone
@@ -51,7 +51,7 @@ class LengthBatches:
     def starting_at(self, step: int) -> Iterator[list[int]]:
         """Batch `step`, counted from 0 through all epochs, and those after it, without end.
 
-        Nothing at all when there are no things to batch.
+        Yields nothing when there are no items.
         """
         if not self.lengths:
             return
@@ -161,12 +161,7 @@ def check_data(pairs: Sequence[Pair], questions: Sequence[str]) -> None:
         raise TrainingError("questions must be texts, none of them empty")
     if not pairs:
         raise TrainingError("there are no pairs to train on; give some of either kind")
-    for index, pair in enumerate(pairs):
-        if not 0 <= pair.same_answer <= 1:  # written so that NaN fails too
-            raise TrainingError(
-                f"same_answer of pair {index} is {pair.same_answer}; give a number from 0 "
-                "(another answer) to 1 (the same)"
-            )
+    check_labels(pair.same_answer for pair in pairs)
     positives = sum(pair.positive for pair in pairs)
     if positives in (0, len(pairs)):
         kind = "none" if not positives else "all"

@@ -1,4 +1,4 @@
-"""What an interrupted training run goes on from: one file, replaced in one step."""
+"""Checkpoints of a training run: one file, replaced in one step."""
 
 import hashlib
 import io
@@ -18,8 +18,8 @@ FILE_NAME = "checkpoint.pt"
 class Checkpoint:
     """The file `checkpoint.pt` in a directory, which is made if need be.
 
-    `made_with` says what a run is made of (plain values, digests of what is large); a checkpoint
-    made with anything else belongs to another run. Raises TrainingError when the directory cannot
+    `made_with` holds the options and digests of the data and the model. A checkpoint with other
+    values belongs to another run. Raises TrainingError when the directory cannot
     be written to.
     """
 
@@ -57,7 +57,7 @@ class Checkpoint:
             ) from None
 
     def start(self, resume: bool) -> dict[str, Any] | None:
-        """What a run begins with: nothing, or when it is to `resume`, what was saved last.
+        """The state to begin a run with: the one saved last if it is to `resume`, else None.
 
         Raises TrainingError when a new run would write over the checkpoint of an earlier one.
         """

@@ -1,4 +1,4 @@
-"""What the fine-tuning of an embedding model makes small; all losses are scalars."""
+"""Losses for fine-tuning an embedding model; every loss is a scalar."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from semcache_core.errors import TrainingError
 from semcache_core.training.batches import Batch
 
 # cosines move by hundredths and their squares are small: this makes them count as the pairs do
-_KEEP_SCALE = 100.0
+_DISTILLATION_SCALE = 100.0
 _RANKING_SCALE = 20.0
 # texts encoded at once, sorted by length before: padding costs more than another call
 _TOGETHER = 32
@@ -125,7 +125,7 @@ def ranking_loss(
     return functional.cross_entropy(scores, positives)
 
 
-def keep_loss(vectors: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+def distillation_loss(vectors: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
     """Mean squared difference of the cosines among `vectors` and those among `reference`.
 
     Distillation of a model from what it was before: what no label speaks of stays where it was,
@@ -141,12 +141,12 @@ def keep_loss(vectors: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
 
 
 class TuningLoss:
-    """What fine-tuning makes small over a batch: the four losses together.
+    """Loss of a batch: the weighted sum of four losses.
 
-    On the labelled pairs `pair_loss`; on the synthetic ones the same, times `synthetic`; the
-    ranking among the labelled pairs, times `ranking`; and keeping the cosines of given questions
-    that no label speaks of, times `keep`. `base` is the untuned model, which is not trained. Each
-    text is encoded once, cut after `max_tokens`.
+    The loss of the labelled pairs (`pair_loss`) has weight 1. The same loss of the synthetic pairs
+    has weight `synthetic`, the ranking among the labelled pairs `ranking`, and the distillation
+    from the untuned model `base`, on questions that no label speaks of, `distillation`. Each text
+    is encoded once, cut after `max_tokens`.
     """
 
     def __init__(
@@ -157,11 +157,11 @@ class TuningLoss:
         *,
         synthetic: float,
         ranking: float,
-        keep: float,
+        distillation: float,
         max_tokens: int,
     ) -> None:
         self._student, self._base, self._pair_loss = student, base, pair_loss
-        self._synthetic, self._ranking, self._keep = synthetic, ranking, keep
+        self._synthetic, self._ranking, self._distillation = synthetic, ranking, distillation
         self._max_tokens = max_tokens
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -176,12 +176,12 @@ class TuningLoss:
             (answers,) = _tensors(vectors, batch.answers[batch.pairs[:, 1]])
             ranking = ranking_loss(left, right, labels > 0.5, _RANKING_SCALE, answers)
             loss = loss + self._ranking * ranking
-        if self._keep:
+        if self._distillation:
             with torch.no_grad():
                 reference = encode(self._base, batch.texts[: batch.given], self._max_tokens)
             (mask,) = _tensors(vectors, batch.unlabelled())
-            kept = keep_loss(vectors[: batch.given], reference, mask)
-            loss = loss + self._keep * _KEEP_SCALE * kept
+            kept = distillation_loss(vectors[: batch.given], reference, mask)
+            loss = loss + self._distillation * _DISTILLATION_SCALE * kept
         return loss
 
 

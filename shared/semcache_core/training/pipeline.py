@@ -1,4 +1,4 @@
-"""From labelled pairs to an artefact: fine-tune, export, calibrate, describe."""
+"""Makes an artefact from labelled pairs: fine-tunes, exports, calibrates, writes the card."""
 
 import shutil
 import tempfile
@@ -24,7 +24,7 @@ FILES = (MODEL_FILE, TOKENIZER_FILE, FILE_NAME, CARD_FILE)
 
 @dataclass(frozen=True)
 class TrainedArtefact:
-    """What `train` made, and how the test split is ranked by it and by the model it began with."""
+    """Result of `train`, and how well the test split is ranked before and after."""
 
     directory: Path
     calibration: Calibration

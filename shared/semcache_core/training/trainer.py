@@ -1,18 +1,24 @@
-"""How to fine-tune."""
+"""Fine-tunes an embedding model on labelled pairs.
+
+`fit` runs the steps; `FitOptions` are its settings. Needs torch and sentence-transformers.
+"""
 
 import copy
+import dataclasses
 import math
 import random
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import Field, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
 from sentence_transformers import SentenceTransformer
 
 from semcache_core.errors import TrainingError
@@ -31,69 +37,76 @@ from semcache_core.training.losses import (
 )
 from semcache_core.training.onnx_export import transformer_of
 
-LOSS_NAMES = ("bce", "sld")
-_WHOLE = {
-    "epochs": 1,
-    "batch_size": 2,
-    "seed": 0,
-    "lora_rank": 0,
-    "frozen_layers": 0,
-    "max_tokens": 3,
-    "max_steps": 1,
-    "checkpoint_every": 1,
-}
+OLD_NAMES = {"keep": "distillation", "towards_tuned": "interpolation"}
+"""Options by the names they had once, which are still accepted."""
 
 
-@dataclass(frozen=True)
+def _whole(default: int | None, least: int) -> Any:
+    return Field(default, ge=least, description=f"a whole number from {least}")
+
+
+def _weight(default: float) -> Any:
+    return Field(default, ge=0, description="a number from 0, 0 for without")
+
+
+def _share(default: float) -> Any:
+    return Field(default, gt=0, le=1, description="a number above 0 and at most 1")
+
+
+@dataclass(frozen=True, config={"strict": True, "extra": "forbid", "allow_inf_nan": False})
 class FitOptions:
-    """How to fine-tune. Raises TrainingError for a value that makes no sense.
+    """Options of a fine-tuning. Raises TrainingError for a value out of range.
 
-    `loss` is "bce" or "sld" (see `losses`). `lora_rank` 0 trains all weights but the word
-    embeddings; above 0, low-rank updates of that rank only. The lowest `frozen_layers` stay as they
-    are, which saves time: half of them a third of it. `ranking` and `keep` weigh those
-    losses against the loss on the pairs; `synthetic` is how many synthetic pairs there are for
-    each labelled one, and also what their loss weighs; `composed` is how many longer pairs are made
-    of two labelled ones (see `composed_pairs`), for each labelled one. `towards_tuned` is how far
-    the result lies on the way from the untuned weights (0) to the tuned ones (1): part of the way
-    keeps much of the gain and loses less elsewhere (arXiv 2109.01903). Texts are cut after
-    `max_tokens`. `max_steps` makes the run shorter, its learning rate planned for that. A
-    checkpoint is written every `checkpoint_every` steps and after each epoch.
+    - `loss`: "bce" or "sld", see `losses`.
+    - `lora_rank`: 0 trains all weights but the word embeddings; above 0 only low-rank updates of
+      that rank.
+    - `frozen_layers`: so many of the lowest layers stay as they are; half of them save a third of
+      the time.
+    - `ranking`, `distillation`: weights of these losses; the loss on the pairs weighs 1.
+    - `synthetic`: synthetic pairs for each labelled one, and the weight of their loss.
+    - `composed`: longer pairs made of two labelled ones (`composed_pairs`), for each labelled one.
+    - `interpolation`: where the result lies between the untuned weights (0) and the tuned ones (1).
+      Part of the way keeps much of the gain and loses less elsewhere (arXiv 2109.01903).
+    - `max_tokens`: texts are cut after so many.
+    - `max_steps`: shortens the run; the learning rate is planned for that.
+    - `checkpoint_every`: steps between two checkpoints; there is one after each epoch too.
+
+    `distillation` was called `keep` and `interpolation` `towards_tuned`: both names are accepted.
     """
 
-    loss: str = "bce"
-    epochs: int = 1
-    batch_size: int = 64
-    learning_rate: float = 5e-5
-    seed: int = 0
-    lora_rank: int = 0
-    frozen_layers: int = 0
-    ranking: float = 0.3
-    keep: float = 1.0
-    synthetic: float = 0.5
-    composed: float = 0.0
-    towards_tuned: float = 1.0
-    max_tokens: int = 64
-    max_steps: int | None = None
-    checkpoint_every: int = 200
+    loss: Literal["bce", "sld"] = Field(default="bce", description="one of bce, sld")
+    epochs: int = _whole(1, 1)
+    batch_size: int = _whole(64, 2)
+    learning_rate: float = _share(5e-5)
+    seed: int = _whole(0, 0)
+    lora_rank: int = _whole(0, 0)
+    frozen_layers: int = _whole(0, 0)
+    ranking: float = _weight(0.3)
+    distillation: float = _weight(1.0)
+    synthetic: float = _weight(0.5)
+    composed: float = _weight(0.0)
+    interpolation: float = _share(1.0)
+    max_tokens: int = _whole(64, 3)
+    max_steps: int | None = _whole(None, 1)
+    checkpoint_every: int = _whole(200, 1)
 
-    def __post_init__(self) -> None:
-        if self.loss not in LOSS_NAMES:
-            raise TrainingError(f"loss is {self.loss!r}; give one of {', '.join(LOSS_NAMES)}")
-        for name, least in _WHOLE.items():
-            value = getattr(self, name)
-            if value is None and name == "max_steps":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise TrainingError(f"{name} is {value!r}; give a whole number from {least}")
-        # both written so that NaN fails too
-        for name in ("ranking", "keep", "synthetic", "composed"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise TrainingError(f"{name} is {value!r}; give a number from 0, 0 for without")
-        for name in ("learning_rate", "towards_tuned"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 < value <= 1:
-                raise TrainingError(f"{name} is {value!r}; give a number above 0 and at most 1")
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check(cls, given: Any, validate: Callable[[Any], Any]) -> Any:
+        options = dict(given.kwargs or {})
+        # `replace` passes the new names too, with the values they had
+        options |= {new: options.pop(old) for old, new in OLD_NAMES.items() if old in options}
+        try:
+            return validate(ArgsKwargs(given.args, options))
+        except ValidationError as invalid:
+            error = invalid.errors(include_url=False)[0]
+            name = str(error["loc"][0])
+            fields = cls.__pydantic_fields__  # type: ignore[attr-defined]
+            if name not in fields:
+                known = ", ".join(fields)
+                raise TrainingError(f"there is no option {name}; the options are {known}") from None
+            fix = fields[name].description
+            raise TrainingError(f"{name} is {error['input']!r}; give {fix}") from None
 
 
 LOSSES: dict[str, type[PairLoss]] = {
@@ -109,7 +122,7 @@ _WARMUP = 0.06
 _GRADIENT_NORM = 1.0
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class FitResult:
     """The tuned model, in evaluation mode, and how the run went.
 
@@ -175,7 +188,7 @@ def fit(
 
 
 class _Run:
-    """The model in training, the untuned one beside it, and how far the optimiser has got."""
+    """State of a run: the model in training, the untuned model, the optimiser."""
 
     def __init__(
         self,
@@ -204,7 +217,7 @@ class _Run:
             self.pair_loss,
             synthetic=options.synthetic,
             ranking=options.ranking,
-            keep=options.keep,
+            distillation=options.distillation,
             max_tokens=options.max_tokens,
         )
         self.weights = [p for p in self.student.parameters() if p.requires_grad]
@@ -291,8 +304,8 @@ class _Run:
         if self.lora is not None:
             self.lora.merge_and_unload()
         tuned = self.student.eval().requires_grad_(True)
-        if self.options.towards_tuned < 1:
-            tuned = between(self.base, tuned, self.options.towards_tuned)
+        if self.options.interpolation < 1:
+            tuned = between(self.base, tuned, self.options.interpolation)
         starts = range(0, self.steps, LOSSES_EVERY)
         return FitResult(
             model=tuned.to(self.home),
@@ -329,7 +342,7 @@ def _with_lora(transformer: Any, rank: int) -> Any:
 
 
 def _layers(auto_model: torch.nn.Module) -> Sequence[torch.nn.Module]:
-    """The layers of a transformer, the lowest first: whatever it calls them, a list of modules."""
+    """The layers of a transformer, the lowest first: its first list of modules."""
     lists = [m for m in auto_model.modules() if isinstance(m, torch.nn.ModuleList)]
     return list(lists[0]) if lists else []
 
@@ -361,9 +374,9 @@ def _made_with(
     model: SentenceTransformer,
     options: FitOptions,
 ) -> dict[str, Any]:
-    """What decides the steps of a run. `towards_tuned` applies only to where they led."""
-    shaping = asdict(options)
-    del shaping["towards_tuned"], shaping["checkpoint_every"]
+    """Everything that decides the steps of a run; `interpolation` applies after them."""
+    shaping = dataclasses.asdict(options)
+    del shaping["interpolation"], shaping["checkpoint_every"]
     rows = [(pair.prompt, pair.other, pair.same_answer) for pair in pairs]
     return {
         **shaping,

@@ -1,4 +1,4 @@
-"""From evidence to probabilities, and from error bounds to the probability to serve at."""
+"""Fits the probability that a stored answer is right, and sets a threshold for each error bound."""
 
 import math
 from bisect import bisect_left
@@ -28,7 +28,7 @@ from semcache_core.training.calibration.streams import (
     similarities_of,
     split_asked,
 )
-from semcache_core.training.data.records import Pair, read_pairs
+from semcache_core.training.data.records import Pair, check_labels, read_pairs
 from semcache_core.types import Embedder, Matrix
 
 MIN_POSITIVES = 200
@@ -83,15 +83,15 @@ def calibrate(
     parts = [split_asked(domain, FITTED) for domain in domains]
     weights = fit_weights(
         [
-            _met(fitted, own, (0.0, MISSING), seeds)
+            _trials(fitted, own, (0.0, MISSING), seeds)
             for (fitted, _), own in zip(parts, vectors, strict=True)
         ],
         _edited(model, domains),
         Weights.of_similarity(lam, c),
     )
     decided = [
-        decide(judged.name, run_trials(judged, own, missing=MISSING, seeds=seeds), weights)
-        for (_, judged), own in zip(parts, vectors, strict=True)
+        decide(held_out.name, run_trials(held_out, own, missing=MISSING, seeds=seeds), weights)
+        for (_, held_out), own in zip(parts, vectors, strict=True)
     ]
     calibration = Calibration(
         fingerprint=model.fingerprint,
@@ -110,18 +110,18 @@ def calibrate(
     return calibration
 
 
-def _met(
+def _trials(
     domain: Domain, vectors: Matrix, missing: Sequence[float], seeds: Sequence[int]
 ) -> list[Trial]:
     return [
-        met
+        trial
         for share in missing
-        for met in run_trials_once(domain, vectors, missing=share, seeds=seeds)
+        for trial in run_trials_once(domain, vectors, missing=share, seeds=seeds)
     ]
 
 
 def _edited(model: Embedder, domains: Sequence[Domain]) -> list[Trial]:
-    """Edits and rewrites of as many questions of each domain, asked of a store of these."""
+    """Trials of edits and rewrites; the store holds the questions, as many of each domain."""
     each = EDITED // len(domains)
     texts = dict.fromkeys(
         text
@@ -165,7 +165,7 @@ def fit_probability(
 def covered_tokens(embedder: Embedder, texts: Sequence[str]) -> int:
     """The length in tokens, special ones included, that 99 % of the readable texts keep within.
 
-    It is asked of `embedder.reads`, as the cache will ask it. Raises TrainingError when the
+    Uses `embedder.reads`, as the cache does. Raises TrainingError when the
     embedder reads none of the texts.
     """
     readable = [text for text in texts if embedder.reads(text, _LONGEST)]
@@ -193,13 +193,7 @@ def _check_pairs(pairs: Sequence[Pair], source: str) -> None:
 
 
 def _check_labels(labels: NDArray[np.float64]) -> None:
-    outside = ~((labels >= 0) & (labels <= 1))  # written so that NaN is outside
-    if outside.any():
-        index = int(outside.argmax())
-        raise TrainingError(
-            f"same_answer of pair {index} is {labels[index]}; give a number from 0 (another "
-            "answer) to 1 (the same)"
-        )
+    check_labels(labels.tolist())
     if not (labels > 0).any() or not (labels < 1).any():
         seen = "there are none" if not len(labels) else f"all {len(labels)} are {labels[0]:g}"
         raise TrainingError(
@@ -238,16 +232,16 @@ _REGULARISATION_OF_WEIGHTS = 100.0
 def fit_weights(
     natural: Sequence[Sequence[Trial]], edited: Sequence[Trial], start: Weights
 ) -> Weights:
-    """Maximum likelihood on the nearest stored question of every one met.
+    """Fit the weights by maximum likelihood on the nearest stored question of every trial.
 
     `natural` holds the questions of each domain, with and without their answers stored; all
-    domains weigh the same. `edited` are questions changed by rule, which show what a rule of the
-    guard is worth: they get an intercept and a slope of their own, so that they say nothing about
-    similarity. Whatever would come out with the wrong sign (a margin that speaks against a hit, a
-    difference that speaks for one) is left out. Margins depend on what the rules weigh, so `start`
-    is improved on a few times.
+    domains weigh the same. `edited` are questions changed by rule, from which the weights of the
+    guard's rules are fitted; they get an intercept and a slope of their own, so that they do not
+    move the weight of the similarity. A weight with the wrong sign (a margin against a hit, a
+    difference for one) is left out. Margins depend on the weights of the rules, so the fit is
+    repeated a few times, from `start` on.
 
-    Raises TrainingError when the nearest one is always right or never, and when a higher
+    Raises TrainingError when the nearest one is always right or never right, and when a higher
     similarity does not make the same answer likelier.
     """
     weights = Weights(
@@ -271,7 +265,7 @@ def fit_weights(
 
 
 def _right(group: Sequence[Trial]) -> NDArray[np.bool_]:
-    return np.array([met.neighbours[0].answer == met.answer for met in group], np.bool_)
+    return np.array([trial.neighbours[0].answer == trial.answer for trial in group], np.bool_)
 
 
 def _features(group: Sequence[Trial], weights: Weights) -> NDArray[np.float64]:
@@ -280,13 +274,13 @@ def _features(group: Sequence[Trial], weights: Weights) -> NDArray[np.float64]:
     Margins are in units of their knot: small as they are, regularisation would bend the slopes.
     """
     rows = []
-    for met in group:
-        judged = met.nearest(weights)
-        fired = {difference.rule for difference in judged.differences}
+    for trial in group:
+        nearest = trial.nearest(weights)
+        fired = {difference.rule for difference in nearest.differences}
         rows.append(
             (
-                judged.neighbour.similarity,
-                *(min(judged.margin / knot, 1.0) for knot in KNOTS),
+                nearest.neighbour.similarity,
+                *(min(nearest.margin / knot, 1.0) for knot in KNOTS),
                 *(rule in fired for rule in RULES),
             )
         )

@@ -1,4 +1,4 @@
-"""Thresholds that keep an error bound with a stated confidence, on a finite sample."""
+"""Thresholds that keep an error bound with 95 % confidence, from a finite sample."""
 
 import math
 from collections.abc import Sequence
@@ -127,7 +127,9 @@ def shown_above(trials: NDArray[np.float64], bound: float, level: float) -> bool
 
 
 def _log_capital(gains: NDArray[np.float64], worst: float, bound: float) -> float:
-    """The most that 1 becomes by betting on the gains, one after the other, each -`worst` or more.
+    """Log of the most that a capital of 1 reaches by betting on the gains, one after the other.
+
+    Each gain is -`worst` or more.
 
     Where their mean is not above 0 no way of betting that looks at past gains only makes c of it
     with a chance of more than 1/c (Ville).

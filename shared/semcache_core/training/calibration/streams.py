@@ -17,7 +17,7 @@ from semcache_core.embedding.batching import embed_texts
 from semcache_core.errors import TrainingError
 from semcache_core.search.retriever import CANDIDATES
 from semcache_core.training.data.augmentation import synthetic_pairs
-from semcache_core.training.data.records import Pair, TwoQuestions
+from semcache_core.training.data.records import Pair, TwoQuestions, texts_of
 from semcache_core.training.data.splits import answers_by_text
 from semcache_core.types import Embedder, Matrix, Vector
 
@@ -136,7 +136,7 @@ class Remembering:
 
 def similarities_of(embedder: Embedder, pairs: Sequence[TwoQuestions]) -> NDArray[np.float64]:
     """Cosine of each pair, float64 [pairs]; every text is embedded once."""
-    texts = tuple(dict.fromkeys(text for pair in pairs for text in (pair.prompt, pair.other)))
+    texts = texts_of(pairs)
     row = {text: index for index, text in enumerate(texts)}
     vectors = embed_texts(embedder, texts).astype(np.float64)
     left = vectors[[row[pair.prompt] for pair in pairs]]

@@ -20,9 +20,8 @@ def synthetic_pairs(
 
     Of the rules that apply the one used least so far is taken: most questions can be negated, few
     hold a unit. `domain` of a pair says which, as `edit:number` or `rewrite:polite`. The same
-    arguments give the same pairs. An edit of a
-    question that says little ("Who is he?" made "What is he?") may be no question any more;
-    it has another answer all the same.
+    arguments give the same pairs. An edit of a short question may make no sense ("Who is he?"
+    becomes "What is he?"); it still has another answer.
     """
     words = Words(random.Random(seed), names_in(questions))
     used: Counter[str] = Counter()

@@ -32,7 +32,7 @@ _STORED_EXAMPLE = (
 
 
 class VerdictStore:
-    """Verdicts in an append-only file of JSON lines.
+    """An append-only file of JSON lines with the verdicts of teachers.
 
     A last line that a crash left unfinished is cut off; its pair is judged again. Raises
     TrainingError, naming the line, for any other bad one, and for a file that cannot be used.
@@ -84,7 +84,7 @@ class VerdictStore:
 
 
 def _mended(content: bytes) -> bytes:
-    """The lines of a store, the last one ended, or left out where a crash cut it short."""
+    """The lines of a store; the last one is ended, or left out where a crash cut it short."""
     end = content.rfind(b"\n") + 1
     last = content[end:]
     try:
@@ -114,7 +114,7 @@ def _stored_verdicts(content: bytes, path: Path) -> dict[str, TeacherLabel]:
 
 
 ATTEMPTS = 4
-"""So often a call is made that the provider fails, waiting 2, 4 and 8 seconds in between."""
+"""How often a failing call is made, with 2, 4 and 8 seconds in between."""
 _HOPELESS = 20
 
 
@@ -309,7 +309,7 @@ _OUTPUT_TOKENS = 60  # a probability and a sentence, with the braces around them
 
 @dataclass(frozen=True)
 class Estimate:
-    """What judging pairs will take. `dollars` is None where the model's price is not known.
+    """Estimated cost of judging pairs. `dollars` is None where the model's price is not known.
 
     The tokens are rough, four characters each; those that a model spends on thinking before it
     answers are not among them.

@@ -1,4 +1,4 @@
-"""Pairs that a similarity cannot tell apart."""
+"""Mines candidate pairs: nearest neighbours in a log of questions, and hard subsets of them."""
 
 import secrets
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ def matched_subset(
     width: float = 0.02,
     seed: int = 0,
 ) -> NDArray[np.int64]:
-    """Rows, ascending, with as many positives as negatives in each bin of the reference score.
+    """Row indices, ascending: as many positives as negatives in each bin of the reference.
 
     The larger class of a bin is thinned at random. What is left cannot be told apart by the
     reference beyond the width of a bin: a score that ranks it has learned something else.
@@ -118,7 +118,7 @@ def mine(
 def hard_subset(
     pairs: Sequence[MinedPair], *, width: float = 0.02, seed: int = 0
 ) -> list[MinedPair]:
-    """Of labelled pairs those that leave the mining embedder at chance, split by split, in order.
+    """The labelled pairs on which the mining embedder is at chance, split by split, in order.
 
     Within each split positives and negatives are matched by similarity, see `match_similarity`.
     Raises TrainingError when a pair has no label or no similarity, and when nothing is left.
@@ -198,7 +198,7 @@ def deal_questions(
     *,
     scan_limit: int = SCAN_LIMIT,
 ) -> list[str]:
-    """The split of each question, those that give each other away together.
+    """The split of each question; questions that give each other away go to the same one.
 
     These are questions with a known answer in common and those with a similarity (`vectors` are
     unit rows [questions, dimension]) of at least `near_duplicate`, directly or through others.
@@ -321,7 +321,7 @@ def _search(vectors: Matrix, scan_limit: int) -> Iterator[_Search]:
 
 
 class _Scan:
-    """Exact: a block of rows against all of them at once."""
+    """Exact search: compares a block of rows with all rows at once."""
 
     def __init__(self, vectors: Matrix) -> None:
         self._vectors = vectors
@@ -342,8 +342,8 @@ class _Scan:
 
 
 class _Indexed:
-    """Through the cache's own index, which may miss a neighbour. Its ids, as those of entries,
-    begin at 1: row `i` is `i + 1`.
+    """Searches the cache's own index, which may miss a neighbour. Its ids begin at 1: row `i` is
+    `i + 1`.
     """
 
     PARTITION = b"questions"

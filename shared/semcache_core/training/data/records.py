@@ -202,6 +202,16 @@ class Pair:
         return self.same_answer > 0.5
 
 
+def check_labels(labels: Iterable[float]) -> None:
+    """Raise TrainingError for a label outside [0, 1]; NaN and None are outside."""
+    for index, label in enumerate(labels):
+        if label is None or not 0 <= label <= 1:
+            raise TrainingError(
+                f"same_answer of pair {index} is {label}; give a number from 0 (another answer) "
+                "to 1 (the same)"
+            )
+
+
 @dataclass(frozen=True)
 class MinedPair:
     """Two questions that are near each other, and what is known of them so far.
@@ -244,6 +254,11 @@ class TwoQuestions(Protocol):
 
     @property
     def other(self) -> str: ...
+
+
+def texts_of(pairs: Iterable[TwoQuestions]) -> list[str]:
+    """The distinct texts of the pairs, in order."""
+    return list(dict.fromkeys(text for pair in pairs for text in (pair.prompt, pair.other)))
 
 
 class _PairLine(JsonLine):

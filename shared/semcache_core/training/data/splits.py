@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from semcache_core.errors import TrainingError
-from semcache_core.training.data.records import Pair, TwoQuestions
+from semcache_core.training.data.records import Pair, TwoQuestions, texts_of
 
 SPLITS = ("train", "calibration", "test")
 SHARES = (0.8, 0.1, 0.1)
@@ -81,7 +81,7 @@ def answers_by_text(pairs: Sequence[Pair]) -> dict[str, int]:
 
     Texts joined by positive pairs, directly or through others, have the same answer.
     """
-    texts = dict.fromkeys(text for pair in pairs for text in (pair.prompt, pair.other))
+    texts = texts_of(pairs)
     row = {text: index for index, text in enumerate(texts)}
     links = ((row[pair.prompt], row[pair.other]) for pair in pairs if pair.positive)
     return dict(zip(texts, components(len(row), links), strict=True))

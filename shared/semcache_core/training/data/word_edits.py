@@ -1,4 +1,4 @@
-"""What the rules for edits and rewrites share: finding a word, putting another in its place."""
+"""Rules that change one question: edits change its answer, rewrites keep it."""
 
 import random
 import re
@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 @dataclass(frozen=True)
 class Words:
-    """What a rule draws from: chance, and names seen in the questions themselves."""
+    """Sources of a rule: a random generator, and the names found in the questions."""
 
     random: random.Random
     names: tuple[str, ...]
@@ -205,7 +205,7 @@ def _turned_around(question: str, words: Words) -> str | None:
 
 
 def names_in(questions: Sequence[str]) -> tuple[str, ...]:
-    """Capitalised words inside sentences, each once: what one name can be replaced by."""
+    """Capitalised words inside sentences, each once; they replace each other."""
     found = dict.fromkeys(name for question in questions for name in _NAME.findall(question))
     return tuple(found)
 

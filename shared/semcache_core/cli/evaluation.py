@@ -1,4 +1,4 @@
-"""How good an artefact is: score, evaluate, simulate."""
+"""Commands that measure an artefact: score, evaluate, simulate."""
 
 import json
 from pathlib import Path

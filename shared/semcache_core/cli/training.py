@@ -1,4 +1,4 @@
-"""From a log of questions to an artefact: mine, label, train, calibrate."""
+"""Commands from a log of questions to an artefact: mine, label, train, calibrate."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -156,7 +156,7 @@ def train(
     frozen_layers: Annotated[
         int, typer.Option(min=0, help="Leave so many of the lowest layers as they are: faster.")
     ] = 0,
-    keep: Annotated[
+    distillation: Annotated[
         float, typer.Option(min=0, help="How much to hold on to what the base thinks alike.")
     ] = 1.0,
     synthetic: Annotated[
@@ -165,13 +165,16 @@ def train(
     composed: Annotated[
         float, typer.Option(min=0, help="Longer pairs made of two, for each labelled one.")
     ] = 0.0,
-    towards_tuned: Annotated[
+    interpolation: Annotated[
         float, typer.Option(help="1 takes the tuned weights, .5 those half way from the base.")
     ] = 1.0,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from an interrupted run's checkpoint.")
     ] = False,
+    # the names that --distillation and --interpolation had once
+    keep: Annotated[float | None, typer.Option(min=0, hidden=True)] = None,
+    towards_tuned: Annotated[float | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Fine-tune an embedding model on labelled pairs, calibrate it, write an artefact."""
     from semcache_core.training.data.records import read_pairs, read_questions
@@ -179,17 +182,17 @@ def train(
     from semcache_core.training.trainer import FitOptions
 
     options = FitOptions(
-        loss=loss,
+        loss=loss,  # type: ignore[arg-type]  # FitOptions checks it
         epochs=epochs,
         seed=seed,
         batch_size=batch_size,
         learning_rate=learning_rate,
         lora_rank=lora_rank,
         frozen_layers=frozen_layers,
-        keep=keep,
+        distillation=distillation if keep is None else keep,
         synthetic=synthetic,
         composed=composed,
-        towards_tuned=towards_tuned,
+        interpolation=interpolation if towards_tuned is None else towards_tuned,
         max_steps=max_steps,
     )
     read = read_pairs(pairs)

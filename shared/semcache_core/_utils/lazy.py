@@ -1,0 +1,28 @@
+"""For packages that need an extra, and whose names load their modules when they are first used."""
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from semcache_core.errors import TrainingError
+
+
+def check_extra(package: str, modules: Sequence[str]) -> None:
+    """Raise TrainingError with the missing `modules` and the command that installs them."""
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise TrainingError(
+            f'{package} needs {", ".join(missing)}; run: pip install "semcache-core[train]"'
+        )
+
+
+def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """The `__getattr__` of `package`: `homes` gives the module of each name, below the package."""
+
+    def load(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(f"{package}.{homes[name]}"), name)
+
+    return load
