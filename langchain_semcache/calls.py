@@ -2,88 +2,23 @@
 
 import json
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
-from contextvars import Context
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from inspect import signature
-from typing import Any, TypeAlias
+from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
-from langchain_core.load import dumps
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
+from langchain_core.messages import AIMessage, AIMessageChunk, message_chunk_to_message
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import set_config_context
-from semcache_core import Explanation, Request, SemanticCache, SemcacheError
-from semcache_core.adapters import CachedCalls, ModelCall, pieces
+from semcache_core.adapters import ModelCall, pieces
 
-from langchain_semcache.model_identity import with_schemas
-from langchain_semcache.request import RequestReader
-from langchain_semcache.serialization import ChatAnswers, usage_of
+from langchain_semcache.request import Question
 from langchain_semcache.wrapper import unobserved
 
 # LangChain reads the content of a chunk by these, so each chunk has them; equal ones merge.
 _CONTENT_FORMAT = ("model_provider", "output_version")
 # The gateway through which the provider was called: LangChain keeps it out of messages.
 _TRACED_ONLY = "lc_gateway_metadata"
-
-RunManager: TypeAlias = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a chat model is asked: all that its answer may depend on.
-
-    `config`, `run` (its callback manager) and `context` are those of the call.
-    """
-
-    model: BaseChatModel
-    messages: list[BaseMessage]
-    stop: list[str] | None
-    arguments: dict[str, Any]
-    config: RunnableConfig | None = None
-    run: RunManager | None = None
-    context: Context | None = None
-
-
-class ChatCalls(CachedCalls[Question, list[ChatGeneration]]):
-    """The calls of chat models, as `reader` reads them."""
-
-    def __init__(self, cache: SemanticCache, reader: RequestReader) -> None:
-        super().__init__(
-            cache, self.read, ChatAnswers(), without_run, lambda _, answer: usage_of(answer)
-        )
-        self._reader = reader
-
-    def read(self, question: Question) -> Request | None:
-        """Return the request, as SemanticLLMCache makes it for the same call; None: not cached."""
-        context = question.context
-        if context is None:
-            return self._read_here(question)
-        # a copy: the same call may be read on two threads, and no context is entered twice
-        return context.copy().run(self._read_here, question)
-
-    def explain(self, question: Question) -> Explanation:
-        """Why the call would be a hit or a miss; raises SemcacheError where it is not cached."""
-        request = self.read(question)
-        if request is None:
-            raise SemcacheError(
-                f"this call of a {type(question.model).__name__} is not cached: an argument or a "
-                "message shows only the name of a class or the address of an object"
-            )
-        return self._reader.hinted(self._cache.explain(request), dumps(question.messages))
-
-    def _read_here(self, question: Question) -> Request | None:
-        model, config, arguments = question.model, question.config, question.arguments
-        shown = with_schemas(arguments) if arguments else {}
-        llm_string = model._get_llm_string(stop=question.stop, **shown)
-        prompt = dumps(question.messages)
-        if config is None:
-            return self._reader.read(prompt, llm_string, model)
-        with set_config_context(config) as context:  # a namespace function may read the config
-            return context.run(self._reader.read, prompt, llm_string, model)
 
 
 def without_run(question: Question) -> Question:

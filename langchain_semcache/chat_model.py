@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -16,14 +16,24 @@ from langchain_core.callbacks import (
 )
 from langchain_core.callbacks.manager import ahandle_event, handle_event
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.load import dumps
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.uuid import uuid7
 from pydantic import Field, PrivateAttr, SkipValidation, model_validator
-from semcache_core import CacheStats, Explanation, Hit, SemanticCache, Splitter, split_question
+from semcache_core import (
+    CacheStats,
+    Explanation,
+    Hit,
+    SemanticCache,
+    SemcacheError,
+    Splitter,
+    split_question,
+)
 from semcache_core.adapters import (
+    CachedCalls,
     Namespace,
     Normaliser,
     Writer,
@@ -36,16 +46,9 @@ from semcache_core.adapters import (
 )
 from typing_extensions import Self
 
-from langchain_semcache.calls import (
-    CHAT,
-    CHAT_STREAM,
-    ChatCalls,
-    Question,
-    RunManager,
-    chunks_of,
-)
-from langchain_semcache.request import RequestReader, namespace_of_config
-from langchain_semcache.serialization import EVENT
+from langchain_semcache.calls import CHAT, CHAT_STREAM, chunks_of, without_run
+from langchain_semcache.request import Question, RequestReader, RunManager, namespace_of_config
+from langchain_semcache.serialization import EVENT, ChatAnswers, usage_of
 from langchain_semcache.wrapper import OWN_ARGUMENT, DelegatingChatModel, check_model
 
 if TYPE_CHECKING:
@@ -77,6 +80,9 @@ def _with_call(
         config = ensure_config(config)
         call = CallConfig({**config, "run_id": config.get("run_id") or uuid7()})
     return call, {**arguments, OWN_ARGUMENT: call}
+
+
+ChatCalls: TypeAlias = CachedCalls[Question, list[ChatGeneration]]
 
 
 class ConfigAwareChatModel(DelegatingChatModel):
@@ -161,7 +167,7 @@ class CachedChatModel(ConfigAwareChatModel):
     writer: SkipValidation[Writer] = Field(default=None, exclude=True, repr=False)
     pace: SkipValidation[float | None] = None
 
-    _made: tuple[tuple[Any, ...], ChatCalls] | None = PrivateAttr(default=None)
+    _made: tuple[tuple[Any, ...], RequestReader, ChatCalls] | None = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -187,7 +193,7 @@ class CachedChatModel(ConfigAwareChatModel):
         check_given(self.namespace)
         check_writer(self.writer)
         check_pace(self.pace, "chunks")
-        self._calls()
+        self._parts()
         return self
 
     # -- called by LangChain -----------------------------------------------------------------------
@@ -200,7 +206,7 @@ class CachedChatModel(ConfigAwareChatModel):
         semcache_call: CallConfig | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        calls = self._calls()
+        _, calls = self._parts()
         pending = calls.ask(self._question(messages, stop, kwargs, semcache_call, run_manager))
         results = list(calls.items(pending, CHAT))
         if pending.answer is None:
@@ -216,7 +222,7 @@ class CachedChatModel(ConfigAwareChatModel):
         semcache_call: CallConfig | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        calls = self._calls()
+        _, calls = self._parts()
         question = self._question(messages, stop, kwargs, semcache_call, run_manager)
         pending = await calls.aask(question)
         results = [item async for item in calls.aitems(pending, CHAT)]
@@ -233,7 +239,7 @@ class CachedChatModel(ConfigAwareChatModel):
         semcache_call: CallConfig | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        calls = self._calls()
+        _, calls = self._parts()
         pending = calls.ask(self._question(messages, stop, kwargs, semcache_call, run_manager))
         yield from calls.items(pending, CHAT_STREAM)
         if pending.answer is not None:
@@ -251,7 +257,7 @@ class CachedChatModel(ConfigAwareChatModel):
         semcache_call: CallConfig | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        calls = self._calls()
+        _, calls = self._parts()
         question = self._question(messages, stop, kwargs, semcache_call, run_manager)
         pending = await calls.aask(question)
         async with aclosing(calls.aitems(pending, CHAT_STREAM)) as items:
@@ -288,20 +294,35 @@ class CachedChatModel(ConfigAwareChatModel):
 
         messages = _normalize_messages(self._convert_input(input).to_messages())
         question = self._question(messages, stop, kwargs, _with_call(config, {})[0])
-        return self._calls().explain(question)
+        reader = self._parts()[0]
+        request = reader.read_question(question)
+        if request is None:
+            raise SemcacheError(
+                f"this call of a {type(self.model).__name__} is not cached: an argument or a "
+                "message shows only the name of a class or the address of an object"
+            )
+        return reader.hinted(self.semantic_cache.explain(request), dumps(messages))
 
     # -- helpers -----------------------------------------------------------------------------------
 
-    def _calls(self) -> ChatCalls:
+    def _parts(self) -> tuple[RequestReader, ChatCalls]:
         """Make them again when an option has changed: a copy for another tenant must not use the
         answers of the first.
         """
-        options = (self.split, self.namespace, self.normalise_system, self.writer)
-        parts = (self.semantic_cache, *options)
+        cache = self.semantic_cache
+        options = (cache, self.split, self.namespace, self.normalise_system, self.writer)
         made = self._made
-        if made is None or made[0] != parts:
-            made = self._made = (parts, ChatCalls(self.semantic_cache, RequestReader(*parts)))
-        return made[1]
+        if made is None or made[0] != options:
+            reader = RequestReader(*options)
+            calls: ChatCalls = CachedCalls(
+                cache,
+                reader.read_question,
+                ChatAnswers(),
+                without_run,
+                lambda _, answer: usage_of(answer),
+            )
+            made = self._made = (options, reader, calls)
+        return made[1:]
 
     def _question(
         self,

@@ -2,10 +2,16 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from contextvars import Context
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-from langchain_core.language_models import BaseLanguageModel
-from langchain_core.runnables.config import ensure_config
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, BaseLanguageModel
+from langchain_core.load import dumps
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config, set_config_context
 from semcache_core import Explanation, Request, SemanticCache, Splitter, check_namespace, digest
 from semcache_core.adapters import (
     CallIds,
@@ -21,7 +27,7 @@ from semcache_core.adapters import (
     system_blocks,
 )
 
-from langchain_semcache.model_identity import CallingModels, read_llm_string
+from langchain_semcache.model_identity import CallingModels, read_llm_string, with_schemas
 
 CONFIG_KEY = "semcache_namespace"
 """Where `config["configurable"]` names the tenant."""
@@ -47,6 +53,25 @@ def namespace_in(config: Mapping[str, Any]) -> str:
         return ""
     check_namespace(configured[CONFIG_KEY])
     return str(configured[CONFIG_KEY])
+
+
+RunManager: TypeAlias = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a chat model is asked: all that its answer may depend on.
+
+    `config`, `run` (its callback manager) and `context` are those of the call.
+    """
+
+    model: BaseChatModel
+    messages: list[BaseMessage]
+    stop: list[str] | None
+    arguments: dict[str, Any]
+    config: RunnableConfig | None = None
+    run: RunManager | None = None
+    context: Context | None = None
 
 
 class RequestReader:
@@ -94,11 +119,29 @@ class RequestReader:
             writer=self._writer() if callable(self._writer) else self._writer,
         )
 
+    def read_question(self, question: Question) -> Request | None:
+        """See `read`; the same call is the same request in `SemanticLLMCache`."""
+        context = question.context
+        if context is None:
+            return self._read_in_config(question)
+        # a copy: the same call may be read on two threads, and no context is entered twice
+        return context.copy().run(self._read_in_config, question)
+
     def hinted(self, explanation: Explanation, prompt: str) -> Explanation:
         """Return `explanation`, with a hint where a date in a system text may cause the miss."""
         turn = self._read_prompt(prompt)
         blocks = system_blocks(() if turn is None else turn.rest)
         return hinted(explanation, [block["text"] for block in blocks])
+
+    def _read_in_config(self, question: Question) -> Request | None:
+        model, config, arguments = question.model, question.config, question.arguments
+        shown = with_schemas(arguments) if arguments else {}
+        llm_string = model._get_llm_string(stop=question.stop, **shown)
+        prompt = dumps(question.messages)
+        if config is None:
+            return self.read(prompt, llm_string, model)
+        with set_config_context(config) as context:  # a namespace function may read the config
+            return context.run(self.read, prompt, llm_string, model)
 
     def _read_prompt(self, prompt: str) -> Turn | None:
         turn = read_prompt(prompt, self._split)

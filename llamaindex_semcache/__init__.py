@@ -1,8 +1,10 @@
-"""SemanticCache in LlamaIndex: an LLM with a cache in front, stores, and documents that change.
+"""semcache for LlamaIndex, as in `Settings.llm = CachedLLM(llm=OpenAI(model="gpt-4o-mini"))`.
 
-Wherever an LLM goes:
-
-    Settings.llm = CachedLLM(llm=OpenAI(model="gpt-4o-mini"))
+- `llm`: CachedLLM, around any LLM
+- `documents`, `docstore`: answers that depend on documents, and are dropped when these change
+- `kvstore`: SemcacheKVStore, for ingestion and embedding caches
+- `events`: the event of a hit
+- `verifier`: LLMVerifier, an LLM as the judge of hits
 """
 
 from semcache_core.adapters import last_hit

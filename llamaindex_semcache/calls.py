@@ -1,4 +1,4 @@
-"""How the LLM inside a `CachedLLM` is asked: in a chat or for a completion, whole or streamed."""
+"""How the LLM inside a `CachedLLM` is asked, and how a stored answer becomes a stream."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -19,12 +19,12 @@ from semcache_core.adapters import ModelCall, pieces
 from llamaindex_semcache.request import Question
 from llamaindex_semcache.serialization import Response, calls_in, ending_so_far, said_once, worst
 
-_OF_AN_ITEM = "thinking_delta"  # what `additional_kwargs` tell of one item of a stream only
+_OF_AN_ITEM = "thinking_delta"  # belongs to one item of a stream only
 
 
 @asynccontextmanager
 async def closed_after(given: object) -> AsyncIterator[None]:
-    """Close a stream in the end, if it can be: a custom LLM may give any iterator."""
+    """Close a stream in the end, if possible: a custom LLM may return any iterator."""
     try:
         yield
     finally:
@@ -33,52 +33,53 @@ async def closed_after(given: object) -> AsyncIterator[None]:
             await close()
 
 
-def _chat(call: Question) -> Generator[ChatResponse, None, None]:
-    yield call.llm.chat(list(call.messages), **call.arguments)
+def _chat(question: Question) -> Generator[ChatResponse, None, None]:
+    yield question.llm.chat(list(question.messages), **question.arguments)
 
 
-async def _achat(call: Question) -> AsyncGenerator[ChatResponse, None]:
-    yield await call.llm.achat(list(call.messages), **call.arguments)
+async def _achat(question: Question) -> AsyncGenerator[ChatResponse, None]:
+    yield await question.llm.achat(list(question.messages), **question.arguments)
 
 
-def _stream_chat(call: Question) -> Generator[ChatResponse, None, None]:
-    yield from call.llm.stream_chat(list(call.messages), **call.arguments)
+def _stream_chat(question: Question) -> Generator[ChatResponse, None, None]:
+    yield from question.llm.stream_chat(list(question.messages), **question.arguments)
 
 
-async def _astream_chat(call: Question) -> AsyncGenerator[ChatResponse, None]:
-    given = await call.llm.astream_chat(list(call.messages), **call.arguments)
+async def _astream_chat(question: Question) -> AsyncGenerator[ChatResponse, None]:
+    given = await question.llm.astream_chat(list(question.messages), **question.arguments)
     async with closed_after(given):
         async for item in given:
             yield item
 
 
-def _complete(call: Question) -> Generator[CompletionResponse, None, None]:
-    yield call.llm.complete(call.prompt or "", **call.arguments)
+def _complete(question: Question) -> Generator[CompletionResponse, None, None]:
+    yield question.llm.complete(question.prompt or "", **question.arguments)
 
 
-async def _acomplete(call: Question) -> AsyncGenerator[CompletionResponse, None]:
-    yield await call.llm.acomplete(call.prompt or "", **call.arguments)
+async def _acomplete(question: Question) -> AsyncGenerator[CompletionResponse, None]:
+    yield await question.llm.acomplete(question.prompt or "", **question.arguments)
 
 
-def _stream_complete(call: Question) -> Generator[CompletionResponse, None, None]:
-    yield from call.llm.stream_complete(call.prompt or "", **call.arguments)
+def _stream_complete(question: Question) -> Generator[CompletionResponse, None, None]:
+    yield from question.llm.stream_complete(question.prompt or "", **question.arguments)
 
 
-async def _astream_complete(call: Question) -> AsyncGenerator[CompletionResponse, None]:
-    given = await call.llm.astream_complete(call.prompt or "", **call.arguments)
+async def _astream_complete(question: Question) -> AsyncGenerator[CompletionResponse, None]:
+    given = await question.llm.astream_complete(question.prompt or "", **question.arguments)
     async with closed_after(given):
         async for item in given:
             yield item
 
 
 def _kept_chat(item: ChatResponse) -> ChatResponse:
-    """`item` as it is now, without text that the deltas tell as well: each item of a stream holds
-    all the text so far, and a thousand items would hold it a thousand times.
+    """Return a copy of `item`, without text that the deltas hold too.
+
+    Each item of a stream holds all the text so far, so all copies would take quadratic space.
     """
     message = said_once(item.message)
-    told = bool(item.delta) and len(_texts(message)) == 1
+    in_deltas = bool(item.delta) and len(_texts(message)) == 1
     blocks = [
-        TextBlock(text="") if told and isinstance(block, TextBlock) else deepcopy(block)
+        TextBlock(text="") if in_deltas and isinstance(block, TextBlock) else deepcopy(block)
         for block in message.blocks
     ]
     kwargs = deepcopy(message.additional_kwargs)
@@ -99,11 +100,11 @@ def _kept(item: Response) -> dict[str, Any]:
     }
 
 
-def _whole_chat(call: Question, items: Sequence[ChatResponse]) -> ChatResponse | None:
-    """What `chat` would have given in place of this stream.
+def _whole_chat(question: Question, items: Sequence[ChatResponse]) -> ChatResponse | None:
+    """Return what `chat` would have given in place of this stream.
 
-    None where the last item is not all of it: where blocks or tool calls are missing that came
-    before, or its texts are not what the deltas add up to.
+    None where the last item is incomplete: it lacks blocks or tool calls of earlier items, or its
+    text differs from the sum of the deltas.
     """
     text = _streamed_text([(item.delta, "".join(_texts(item.message))) for item in items])
     if not items or text is None:
@@ -117,17 +118,17 @@ def _whole_chat(call: Question, items: Sequence[ChatResponse]) -> ChatResponse |
 
 
 def _whole_completion(
-    call: Question, items: Sequence[CompletionResponse]
+    question: Question, items: Sequence[CompletionResponse]
 ) -> CompletionResponse | None:
     text = _streamed_text([(item.delta, item.text) for item in items])
     return CompletionResponse(text=text, **_gathered(items)) if items and text is not None else None
 
 
 def _streamed_text(items: Sequence[tuple[str | None, str]]) -> str | None:
-    """The text of a stream, from each item's delta and its text so far; None if they contradict.
+    """Join the text of a stream from each item's delta and text so far; None if they conflict.
 
-    The deltas decide, as an app shows them: the text so far may be of that item alone, or lag
-    behind. It counts where an item has no delta.
+    The deltas decide, as an app shows them: the text so far may belong to one item only, or be
+    late. It counts where an item has no delta.
     """
     text = ""
     for delta, so_far in items:
@@ -141,20 +142,20 @@ def _streamed_text(items: Sequence[tuple[str | None, str]]) -> str | None:
 
 
 def _with_text(blocks: Sequence[ContentBlock], text: str) -> list[ContentBlock] | None:
-    """`blocks` with `text` as their text; None where several texts are another one together."""
+    """Return `blocks` with `text`; None where several text blocks add up to another text."""
     places = [i for i, block in enumerate(blocks) if isinstance(block, TextBlock)]
     if len(places) > 1:
         together = "".join(block.text for block in blocks if isinstance(block, TextBlock))
         return list(blocks) if together == text else None
     if not places and not text:
         return list(blocks)
-    thought = (i for i, block in enumerate(blocks) if not isinstance(block, ThinkingBlock))
-    at = places[0] if places else next(thought, len(blocks))
+    after = (i for i, block in enumerate(blocks) if not isinstance(block, ThinkingBlock))
+    at = places[0] if places else next(after, len(blocks))
     return [*blocks[:at], TextBlock(text=text), *blocks[at + len(places) :]]
 
 
 def _lost(items: Sequence[ChatResponse]) -> bool:
-    """Whether an item held something that the last one does not hold."""
+    """Whether an item held something that the last one lacks."""
     last = items[-1].message
     kinds = {type(block) for block in last.blocks}
     held = {type(block) for item in items for block in item.message.blocks}
@@ -164,13 +165,13 @@ def _lost(items: Sequence[ChatResponse]) -> bool:
 
 
 def _gathered(items: Sequence[Response]) -> dict[str, Any]:
-    """All but the answer itself. The reason to stop need not be in the last item."""
-    told = {name: value for item in items for name, value in item.additional_kwargs.items()}
-    told.pop(_OF_AN_ITEM, None)
+    """Return all but the answer itself. The finish reason need not be in the last item."""
+    kwargs = {name: value for item in items for name, value in item.additional_kwargs.items()}
+    kwargs.pop(_OF_AN_ITEM, None)
     reason = worst([reason for reason in map(ending_so_far, items) if reason is not None])
     return {
         "raw": None if reason is None else {"finish_reason": reason},
-        "additional_kwargs": told,
+        "additional_kwargs": kwargs,
         "logprobs": [one for item in items for one in item.logprobs or []] or None,
     }
 
@@ -180,13 +181,13 @@ def _texts(message: ChatMessage) -> list[str]:
 
 
 CHAT: ModelCall[Question, ChatResponse, ChatResponse] = ModelCall(
-    _chat, _achat, copy=lambda response: response, whole=lambda call, given: given[0]
+    _chat, _achat, copy=lambda response: response, whole=lambda question, given: given[0]
 )
 CHAT_STREAM: ModelCall[Question, ChatResponse, ChatResponse] = ModelCall(
     _stream_chat, _astream_chat, copy=_kept_chat, whole=_whole_chat
 )
 COMPLETION: ModelCall[Question, CompletionResponse, CompletionResponse] = ModelCall(
-    _complete, _acomplete, copy=lambda response: response, whole=lambda call, given: given[0]
+    _complete, _acomplete, copy=lambda response: response, whole=lambda question, given: given[0]
 )
 COMPLETION_STREAM: ModelCall[Question, CompletionResponse, CompletionResponse] = ModelCall(
     _stream_complete, _astream_complete, copy=_kept_completion, whole=_whole_completion
@@ -194,11 +195,9 @@ COMPLETION_STREAM: ModelCall[Question, CompletionResponse, CompletionResponse] =
 
 
 def chat_items(answer: ChatResponse) -> Iterator[ChatResponse]:
-    """`answer` bit by bit. The last item is `answer` itself, with all that is no text; the deltas
-    add up to its texts.
-    """
-    told: list[ContentBlock] = []
-    held: ChatResponse | None = None  # one item behind: the last one is given as the whole answer
+    """Yield `answer` in items whose deltas add up to its text; the last item is `answer` itself."""
+    done: list[ContentBlock] = []
+    held: ChatResponse | None = None  # one item late: the last one is replaced by the answer
     for block in answer.message.blocks:
         if not isinstance(block, TextBlock):
             continue
@@ -207,10 +206,10 @@ def chat_items(answer: ChatResponse) -> Iterator[ChatResponse]:
             if held is not None:
                 yield held
             so_far += piece
-            blocks = [*told, TextBlock(text=so_far)]
+            blocks = [*done, TextBlock(text=so_far)]
             message = ChatMessage(role=answer.message.role, blocks=blocks)
             held = ChatResponse(message=message, delta=piece, raw=answer.raw)
-        told.append(block.model_copy())
+        done.append(block.model_copy())
     yield answer.model_copy(update={"delta": "" if held is None else held.delta})
 
 

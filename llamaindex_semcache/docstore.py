@@ -1,4 +1,4 @@
-"""InvalidatingDocstore: answers are forgotten when a document that they were made from changes."""
+"""InvalidatingDocstore: drops answers when a document that they were made from changes."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -12,7 +12,7 @@ from llamaindex_semcache.documents import document_tag, node_tag
 
 
 def _inner(name: str) -> Any:
-    """A method that is the inner store's own, whatever it takes, async or not."""
+    """Return a method that calls the inner store's, sync or async."""
 
     def call(self: "InvalidatingDocstore", *args: Any, **kwargs: Any) -> Any:
         return getattr(self._docstore, name)(*args, **kwargs)
@@ -22,29 +22,29 @@ def _inner(name: str) -> Any:
 
 
 class InvalidatingDocstore(BaseDocumentStore):
-    """Any document store, with the answers of a `SemanticCache` kept in step.
+    """Any document store; changes drop the answers of a `SemanticCache` that depend on them.
 
         docstore = InvalidatingDocstore(SimpleDocumentStore(), cache)
         pipeline = IngestionPipeline(docstore=docstore, vector_store=..., ...)
 
-    A document or node that is deleted, or stored again with another hash, drops every answer tagged
-    with it or with one of its nodes (`document_tag`, `node_tag`), those of all tenants. One that is
-    new to the store drops nothing: a store that lives in memory sees no change that was made while
-    the app was down. Everything else is the inner store's own.
+    When a document or node is deleted, or stored again with another hash, every answer with its tag
+    or the tag of one of its nodes is dropped (`document_tag`, `node_tag`), for all tenants. A
+    document that is new to the store drops nothing: a store in memory does not see a change that
+    was made while the app was down.
 
-    Answers are dropped before the change, as a crash may come in its midst; after it; and once more
-    when documents are next added, as in between an `IngestionPipeline` changes its vector store,
-    where the old nodes are still found. What remains is an answer that was begun before the change
-    and is stored after all that. It is no harm where what was retrieved must be equal for a hit,
-    only with `context="ignore"`: set a `ttl` there.
+    Answers are dropped before the change, as the process may crash during it; after it; and again
+    when documents are next added, as an `IngestionPipeline` changes its vector store in between,
+    where the old nodes are still found. An answer that was begun before the change and is stored
+    after all that remains. It is never a hit for the new documents, except with `context="ignore"`:
+    set a `ttl` there.
 
-    What goes past the docstore goes past this. An index whose vector store keeps the texts itself
-    deletes there alone, and `delete_ref_doc` without `delete_from_docstore=True` does too: call
-    `cache.invalidate(tags=[document_tag(ref_doc_id)], all_namespaces=True)`. And
-    `IngestionPipeline.load` puts a plain store into the pipeline: wrap that one again.
+    Only changes through the docstore are seen. An index whose vector store keeps the texts deletes
+    there alone, and so does `delete_ref_doc` without `delete_from_docstore=True`: call
+    `cache.invalidate(tags=[document_tag(ref_doc_id)], all_namespaces=True)`. After
+    `IngestionPipeline.load`, wrap the pipeline's store again.
 
-    It fails open: where answers cannot be dropped, the document changes all the same. The failure
-    is counted as "invalidate" and it is tried again when documents are next added.
+    Fails open: where answers cannot be dropped, the document still changes. The failure is counted
+    as "invalidate", and dropping is tried again when documents are next added.
     """
 
     def __init__(self, docstore: BaseDocumentStore, cache: SemanticCache) -> None:
@@ -62,7 +62,7 @@ class InvalidatingDocstore(BaseDocumentStore):
         self._cache = cache
         self._unsettled: set[str] = set()  # tags to drop again when documents are added
 
-    # -- what changes documents: arguments are handed on as they came, as the inner defaults differ
+    # -- changes; arguments are passed on unchanged, as the inner stores have different defaults
 
     def add_documents(self, docs: Sequence[BaseNode], *args: Any, **kwargs: Any) -> None:
         with self._dropping(self._changed(_hashes(docs)), adds=True):
@@ -107,7 +107,7 @@ class InvalidatingDocstore(BaseDocumentStore):
         async with self._adropping(_tags(ref_doc_id, info)):
             await self._docstore.adelete_ref_doc(ref_doc_id, *args, **kwargs)
 
-    # -- what only reads -----------------------------------------------------------------------
+    # -- reads -----------------------------------------------------------------------
 
     @property
     def docs(self) -> dict[str, BaseNode]:
@@ -134,15 +134,15 @@ class InvalidatingDocstore(BaseDocumentStore):
     aget_node_dict = _inner("aget_node_dict")
 
     def __getattr__(self, name: str) -> Any:
-        """What only some stores have, such as `to_dict`."""
-        if name == "_docstore":  # of a copy that is still without its attributes
+        """Return an attribute of the inner store, such as `to_dict`."""
+        if name == "_docstore":  # a copy that has no attributes yet
             raise AttributeError(name)
         return getattr(self._docstore, name)
 
-    # -- which tags, and dropping them ---------------------------------------------------------
+    # -- tags, and dropping answers ---------------------------------------------------------
 
     def _changed(self, hashes: Mapping[str, str]) -> set[str]:
-        """Tags of those among id -> new hash that the store knows with another hash."""
+        """Return the tags of the ids that the store has with another hash."""
         tags: set[str] = set()
         for doc_id, new in hashes.items():
             if self._docstore.get_document_hash(doc_id) not in (None, "", new):
@@ -177,14 +177,14 @@ class InvalidatingDocstore(BaseDocumentStore):
                 self._unsettled.difference_update(tags)
 
     def _due(self, tags: set[str], adds: bool) -> set[str]:
-        """What to drop around a change, noted before anything can fail."""
+        """Return the tags to drop around a change, and keep them in case it fails."""
         if adds:
             tags = tags | self._unsettled
         self._unsettled.update(tags)
         return tags
 
     def _drop(self, tags: set[str]) -> bool:
-        """Whether no answer with any of these tags is left."""
+        """Drop the answers with any of these tags; return whether that succeeded."""
         if not tags:
             return True
         with self._cache.failing_open("invalidate"):
@@ -206,6 +206,6 @@ def _hashes(docs: Sequence[BaseNode]) -> dict[str, str]:
 
 
 def _tags(doc_id: str, info: RefDocInfo | None) -> set[str]:
-    """A docstore does not tell documents from nodes: the id may be of either."""
+    """A docstore does not distinguish documents and nodes: the id may be of either."""
     nodes = [] if info is None else info.node_ids
     return {document_tag(doc_id), node_tag(doc_id), *map(node_tag, nodes)}

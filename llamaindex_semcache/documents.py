@@ -1,4 +1,4 @@
-"""The tags by which an answer is dropped when what it was made from changes."""
+"""The documents in a prompt: which nodes they are, and the tags of answers made from them."""
 
 import hashlib
 import os
@@ -17,29 +17,29 @@ from semcache_core import SemcacheError
 
 
 def document_tag(ref_doc_id: str) -> str:
-    """The tag of every answer that was made from this document: "document:<id>"."""
+    """Return the tag of answers that were made from this document: "document:<id>"."""
     return f"document:{ref_doc_id}"
 
 
 def node_tag(node_id: str) -> str:
-    """The tag of every answer that was made from this node: "node:<id>"."""
+    """Return the tag of answers that were made from this node: "node:<id>"."""
     return f"node:{node_id}"
 
 
 _MARK = re.compile(r"\x00nodes(?: [0-9a-f]{64})*\x00")
-# also as simple_summarize shows its texts: as the repr of a list
+# \\n too: simple_summarize shows its texts as the repr of a list
 _END_OF_PART = re.compile(r"\n|\\n|[.!?;:]\s|[。！？]")
 _AROUND_PART = " \t\r\n.!?;:'\"[]"
-_EDGE = 24  # characters by which a part of a text is known at either end
-_COMMON = 32  # a line that so many nodes share, such as a heading, tells none of them
+_EDGE = 24  # characters that identify the start or the end of a part of a text
+_COMMON = 32  # a line of more nodes than this, such as a heading, identifies none of them
 
 
 @dataclass(frozen=True)
 class Found:
-    """`frame` is the text with nodes marked, `hashes` the SHA-256 of their texts.
+    """The nodes in a text: `frame` is the text with marks for them, `hashes` are their SHA-256.
 
-    Nodes that follow each other have one mark, in which their order does not show. `tags` are of
-    all nodes that are in the text, and of those that a part of is.
+    Nodes next to each other have one mark, without their order. `tags` are those of all nodes that
+    the text holds, whole or in part.
     """
 
     frame: str
@@ -62,10 +62,10 @@ class _Node:
 
 
 class Sources:
-    """The last `limit` node texts that were given to a model; may be used by several threads.
+    """The last `limit` node texts that a model was shown; several threads may use it.
 
-    A node counts only where its whole text stands in a prompt, on lines of its own: what was
-    recorded for another query can never stand for the documents of this one.
+    A node counts only where a prompt holds its whole text, on lines of its own: nodes that were
+    recorded for another query never replace the documents of this one.
     """
 
     def __init__(self, limit: int = 2048) -> None:
@@ -85,7 +85,7 @@ class Sources:
         self._by_edge: dict[int, set[str]] = {}
 
     def record(self, nodes: Iterable[BaseNode]) -> None:
-        """Remember what a model is shown of `nodes`."""
+        """Remember the texts of `nodes` as a model sees them."""
         for node in nodes:
             text = node.get_content(metadata_mode=MetadataMode.LLM).strip()
             if not text:
@@ -95,7 +95,7 @@ class Sources:
                 self._record(text, frozenset((*document, node_tag(node.node_id))))
 
     def find(self, text: str) -> Found:
-        """The nodes in `text`; well under a millisecond for 20 kB of text."""
+        """Find the nodes in `text`; takes well under a millisecond for 20 kB."""
         if not self._nodes:
             return Found(text)
         with self._lock:
@@ -149,7 +149,7 @@ class Sources:
                 del self._by_edge[edge]
 
     def _pieces(self, lines: list[str]) -> Iterator[str | list[_Node]]:
-        """The lines, with a list in the place of nodes that follow each other."""
+        """Yield the lines, with a list in place of nodes next to each other."""
         at = 0
         while at < len(lines):
             node = self._node_at(lines, at)
@@ -166,14 +166,14 @@ class Sources:
             yield run
 
     def _next(self, lines: list[str], at: int) -> tuple[_Node, int] | None:
-        """The node after blank lines from `at` on, and where it starts."""
+        """Return the next node after blank lines from `at`, and where it starts."""
         while at < len(lines) and not lines[at].strip():
             at += 1
         node = self._node_at(lines, at) if at < len(lines) else None
         return None if node is None else (node, at)
 
     def _node_at(self, lines: list[str], at: int) -> _Node | None:
-        """The longest node whose text starts with the line `at`."""
+        """Return the longest node whose text starts at line `at`."""
         lengths = self._by_ends.get(lines[at].strip(), {})
         for length in sorted(lengths, reverse=True):
             until = at + length
@@ -185,7 +185,7 @@ class Sources:
         return None
 
     def _tags_of_parts(self, text: str) -> set[str]:
-        """Of nodes that were cut where a prompt was full: their answer is made from them too."""
+        """Return the tags of nodes that were cut because the prompt was full."""
         tags: set[str] = set()
         for edge in _edges(text):
             texts = self._by_edge.get(edge)
@@ -195,33 +195,34 @@ class Sources:
 
 
 def without_nodes(frame: str) -> str:
-    """`frame` with the same mark for any nodes."""
+    """Return `frame` with the same mark for all nodes."""
     return _MARK.sub("\x00nodes\x00", frame)
 
 
 def holds_nodes(text: str) -> bool:
+    """Whether `text` holds the mark of a node."""
     return _MARK.search(text) is not None
 
 
 class HasSources(Protocol):
-    """An LLM that knows what it is told about, such as CachedLLM."""
+    """An LLM that records its sources, such as CachedLLM."""
 
     @property
     def sources(self) -> Sources: ...
 
 
 class SourceNodes(BaseNodePostprocessor):
-    """Shows a CachedLLM which nodes its prompts are made of; gives them on unchanged.
+    """Records for a CachedLLM the nodes of its prompts; passes them on unchanged.
 
     Put it last in the `node_postprocessors` of a query engine or a chat engine. An answer is then
-    shared by all who ask with the same nodes, in whatever order they were found, and is dropped
-    when one of their documents changes.
+    shared by questions with the same nodes, in any order, and dropped when one of their documents
+    changes.
     """
 
     _sources: Sources = PrivateAttr()
 
     def __init__(self, llm: HasSources, **fields: Any) -> None:
-        """Raises SemcacheError for an LLM that is no CachedLLM."""
+        """Raises SemcacheError for an LLM that is not a CachedLLM."""
         sources = getattr(llm, "sources", None)
         if not isinstance(sources, Sources):
             raise SemcacheError(
@@ -248,9 +249,9 @@ class SourceNodes(BaseNodePostprocessor):
 
 
 def _watch_forks(reference: "weakref.ref[Sources]") -> None:
-    """A child may be forked in the midst of a change, and inherit the lock held: it begins anew.
+    """Empty the sources in a forked child, which may inherit a held lock.
 
-    Fork hooks cannot be unregistered: they must not keep the sources alive.
+    Fork hooks cannot be unregistered, so this one holds a weak reference.
     """
 
     def in_child() -> None:
@@ -262,15 +263,14 @@ def _watch_forks(reference: "weakref.ref[Sources]") -> None:
 
 
 def _mark(nodes: list[_Node]) -> str:
-    """Names the nodes: were they only counted, two could change places unseen."""
+    """Return a mark that names the nodes, so that other nodes give another mark."""
     return f"\x00nodes {' '.join(sorted(node.digest for node in nodes))}\x00"
 
 
 def _edges(text: str) -> Iterator[int]:
-    """How the sentences and lines of `text` begin and end.
+    """Yield hashes of the starts and ends of the sentences and lines of `text`.
 
-    Where a text is cut, the last sentence before it still begins, and the first one after it still
-    ends, as it did. Hashes, for there are many.
+    Where a text is cut, the sentence before the cut keeps its start, and the one after it its end.
     """
     for part in _END_OF_PART.split(text):
         part = part.strip(_AROUND_PART)

@@ -1,4 +1,4 @@
-"""How an app learns that an answer came from the cache: by an event, and in the answer."""
+"""How an app sees a hit: by an event, and in the answer."""
 
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.events.base import BaseEvent  # type: ignore[attr-defined]
@@ -6,23 +6,22 @@ from semcache_core import Hit
 from semcache_core.adapters import described
 
 MARK = "semcache"
-"""Where `raw` of a served response tells of the hit."""
+"""Where `raw` of a served response holds the hit."""
 
 _dispatcher = get_dispatcher(__name__)
 
 
 class SemcacheHitEvent(BaseEvent):
-    """An answer came from the cache. It names no question and no answer.
+    """The event of a hit, without the question and the answer.
 
-    The model's own events, by which tokens are counted and traces drawn, come with its own answers
-    only: of a hit there is nothing but this one.
+    The model's own events, which count tokens and draw traces, come with its own answers only.
     """
 
     kind: str
     """"exact" or "semantic"."""
 
     probability: float
-    """That the answer is right."""
+    """The probability that the answer is right."""
 
     age_s: float
     """Seconds since it was stored."""
@@ -36,19 +35,12 @@ class SemcacheHitEvent(BaseEvent):
 
 
 def announce(hit: Hit) -> None:
-    """Tell LlamaIndex's event handlers of a hit, within the span of the call."""
-    _dispatcher.event(
-        SemcacheHitEvent(
-            kind=hit.kind,
-            probability=hit.probability,
-            age_s=hit.age_s,
-            entry_id=hit.entry_id,
-        )
-    )
+    """Send the event of a hit to LlamaIndex's event handlers, within the span of the call."""
+    _dispatcher.event(SemcacheHitEvent.model_validate(described(hit)))
 
 
 def marked(hit: Hit | None) -> dict[str, object]:
-    """`raw` of a served response. What a provider said there is not stored: it is an object of its
-    own, and says what that call cost.
+    """Return `raw` of a served response. The provider's `raw` is an object of its own, with the
+    costs of that call, and is not stored.
     """
     return {MARK: described(hit)}

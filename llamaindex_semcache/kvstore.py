@@ -1,4 +1,4 @@
-"""SemcacheKVStore: LlamaIndex's BaseKVStore over a SemanticCache, by equal keys alone."""
+"""SemcacheKVStore: LlamaIndex's BaseKVStore over a SemanticCache, with exact keys only."""
 
 import asyncio
 import hashlib
@@ -32,25 +32,24 @@ _CHECKSUM = 64  # hex digits of a SHA-256
 class SemcacheKVStore(BaseKVStore):
     """For `IngestionCache(cache=SemcacheKVStore())` and an embedding model's `embeddings_cache=`.
 
-    A value is found by its very key, never by a similar one, and nothing is ever embedded. It is a
-    dict, kept as JSON: tuples come back as lists, other keys than text as text. Takes the
-    keyword arguments of `SemanticCache`, of which `path`, `ttl` and `max_entries` matter here, or
-    `cache=` an open one. One ledger may hold answers and values: they never meet, but `max_entries`
-    is of all that it holds.
+    A value is found by its exact key, and nothing is embedded. It is a dict, stored as JSON: tuples
+    come back as lists, keys as text. Takes the keyword arguments of `SemanticCache`, of which
+    `path`, `ttl` and `max_entries` matter here, or `cache=` an open one. One ledger may hold
+    answers and values, which never meet; `max_entries` counts both.
 
-    A cache, not a database: it may forget, and it fails open. What cannot be read, or is not what
-    was put, is None; what cannot be written is not stored; both are counted in
-    `store.cache.stats().failures` and logged once. Any process may open the same path. Pickled, as
-    for `IngestionPipeline.run(num_workers=2)`, it is opened anew from the same path where it
-    arrives; with `path=None` that is another, empty one. There is nothing to persist.
+    It is a cache, not a database: it may forget, and it fails open. A value that cannot be read, or
+    was changed, is None; a value that cannot be written is not stored. Both are counted in
+    `store.cache.stats().failures` and logged once. Any process may open the same path. Unpickled,
+    as by `IngestionPipeline.run(num_workers=2)`, it opens its path again; `path=None` gives
+    another, empty store. There is nothing to persist.
 
-    LlamaIndex looks embeddings up by their text alone, be it a query's or a node's. Each embedding
-    model therefore needs a namespace of its own, or one is given the vectors of another:
+    LlamaIndex looks up embeddings by their text alone, of a query or a node. So each embedding
+    model needs a namespace of its own, or it gets the vectors of another model:
 
         SomeEmbedding(model_name=name, embeddings_cache=SemcacheKVStore(namespace=name))
 
-    It has no length and no repr of its own: LlamaIndex would take an empty store for none at all,
-    and a repr for a part of what the transformation is.
+    It defines no length and no repr: LlamaIndex would treat an empty store as none, and the repr as
+    a part of the transformation.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class SemcacheKVStore(BaseKVStore):
 
     @property
     def cache(self) -> SemanticCache:
-        """The cache that holds the values; opened at the first use of a copy."""
+        """The cache that holds the values; an unpickled store opens it at its first use."""
         if self._cache is None:
             with self._opening:
                 if self._cache is None:
@@ -80,7 +79,7 @@ class SemcacheKVStore(BaseKVStore):
     # -- one key -------------------------------------------------------------------------------
 
     def get(self, key: str, collection: str = DEFAULT_COLLECTION) -> dict[str, Any] | None:
-        """The value put under exactly this key; a new object each time."""
+        """Return the value of exactly this key, as a new object each time."""
 
         def find(cache: SemanticCache) -> dict[str, Any] | None:
             hit = cache.lookup(self._request(cache, key, collection))
@@ -89,7 +88,7 @@ class SemcacheKVStore(BaseKVStore):
         return self._attempt("get", find, None)
 
     def put(self, key: str, val: dict[str, Any], collection: str = DEFAULT_COLLECTION) -> None:
-        """Keep a value in place of an older one, which goes also where this one cannot be kept."""
+        """Store a value; an older one is dropped even if this one cannot be stored."""
 
         def store(cache: SemanticCache) -> None:
             request = self._request(cache, key, collection)
@@ -97,13 +96,13 @@ class SemcacheKVStore(BaseKVStore):
             try:
                 stored = cache.update(request, _dump(val))
             finally:
-                if stored is None:  # nothing is better than the older value
+                if stored is None:  # no value is better than the older one
                     cache.forget(request)
 
         self._attempt("put", store, None)
 
     def delete(self, key: str, collection: str = DEFAULT_COLLECTION) -> bool:
-        """Forget a value; whether there was one."""
+        """Forget a value; return whether there was one."""
 
         def forget(cache: SemanticCache) -> bool:
             return cache.forget(self._request(cache, key, collection))
@@ -113,13 +112,13 @@ class SemcacheKVStore(BaseKVStore):
     # -- many keys -----------------------------------------------------------------------------
 
     def get_all(self, collection: str = DEFAULT_COLLECTION) -> dict[str, dict[str, Any]]:
-        """Key -> value, of this namespace's collection."""
+        """Return key -> value of this namespace's collection."""
         found: dict[str, dict[str, Any]] = {}
 
         def find(cache: SemanticCache) -> None:
             tenant = current_namespace(self._namespace, cache)
             for entry in cache.entries(_scope(collection), tenant):
-                with cache.failing_open("get_all"):  # one bad row does not hide the others
+                with cache.failing_open("get_all"):  # a bad row does not hide the others
                     found[entry.question] = _load(entry.response)
 
         self._attempt("get_all", find, None)
@@ -131,11 +130,11 @@ class SemcacheKVStore(BaseKVStore):
         collection: str = DEFAULT_COLLECTION,
         batch_size: int = DEFAULT_BATCH_SIZE,
     ) -> None:
-        """Keep all these values; `batch_size` changes nothing."""
+        """Store all these values; `batch_size` has no effect."""
         for key, val in kv_pairs:
             self.put(key, val, collection)
 
-    # -- async twins: the same on a thread, so that the event loop never waits for a disk ---------
+    # -- async twins, in a thread: the event loop never waits for the disk -----------------------
 
     async def aget(self, key: str, collection: str = DEFAULT_COLLECTION) -> dict[str, Any] | None:
         """See `get`."""
@@ -171,10 +170,10 @@ class SemcacheKVStore(BaseKVStore):
         return Request(key, _scope(collection), tenant, exact_only=True)
 
     def _attempt(self, operation: str, call: Callable[[SemanticCache], T], otherwise: T) -> T:
-        """What `call` gives; `otherwise` where the cache fails."""
+        """Return the result of `call`, or `otherwise` where the cache fails."""
         try:
             cache = self.cache
-        except SemcacheError as error:  # only a copy can meet it, and has nothing to count it in
+        except SemcacheError as error:  # only of an unpickled store, which has no counters yet
             if not self._warned:
                 log.warning(
                     "semcache: a copied store cannot be opened, and holds nothing: %s", error
@@ -202,13 +201,13 @@ class SemcacheKVStore(BaseKVStore):
 
 
 def _settings(cache: SemanticCache) -> dict[str, Any]:
-    """What opens the same cache from another directory or environment."""
+    """Return settings that open the same cache from another directory or environment."""
     path = cache.settings.path
     return {**cache.settings.model_dump(), "path": None if path is None else path.absolute()}
 
 
 def _scope(collection: str) -> str:
-    """A digest over words that no adapter's scope has: no answer is ever found by a key."""
+    """Return a scope that no other adapter uses: no answer is ever found by a key."""
     return digest(["llamaindex kvstore", collection])
 
 
@@ -225,7 +224,7 @@ def _dump(value: object) -> str:
 
 
 def _load(stored: str) -> dict[str, Any]:
-    """What `_dump` wrote. Raises SemcacheError where it is anything else, even if it is JSON."""
+    """Read what `_dump` wrote; raises SemcacheError for any other text, even if it is JSON."""
     text = stored[_CHECKSUM:]
     if stored[:_CHECKSUM] != _checksum(text):
         raise SemcacheError(

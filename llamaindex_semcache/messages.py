@@ -30,12 +30,12 @@ _TYPES = {
     MessageRole.TOOL: "tool",
     MessageRole.FUNCTION: "tool",
 }
-# Agents that call tools by text put the result into a user message; it is no question.
+# Agents that call tools by text put the result into a user message; it is not a question.
 _RESULT = re.compile(r"\s*(?:Observation:|Result of executing the code given:)")
-# No \s: it takes all the blank lines that follow, anew from each of them.
+# Not \s: it would match all following blank lines, from each of them again.
 _ACTION = re.compile(r"^[ \t]*Action: ([^\n\(\) ]+)", re.MULTILINE)
 _CALLED = re.compile(r"([^\W\d]\w*)[ \t]*\(")
-# Of an answer's additional_kwargs: differs between two runs without changing what is asked.
+# Fields of an answer's additional_kwargs that differ between two runs of the same conversation.
 _VOLATILE = {
     *("created", "finish_reason", "generation_id", "id", "logprobs", "model", "model_id"),
     *("model_name", "parsed", "response_id", "response_metadata", "semcache", "stop_reason"),
@@ -49,30 +49,31 @@ _MEDIA = ("image", "audio", "video", "data")
 
 
 def canonical(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """Messages as JSON, in the form that `read_turn` reads; equal for equal conversations.
+    """Return messages as JSON, in the form that `read_turn` reads; equal for equal conversations.
 
-    Ids of tool calls are numbered, usage and the like are left out; images, sounds, films and
-    documents stand there by the digest of their bytes, a path by that of the file as it is now.
-    Raises SemcacheError for what does not show what it is: the call must not be cached.
+    Ids of tool calls are numbered, and usage is left out. Images, audio, video and documents are
+    replaced by the digest of their bytes, a path by the digest of its file. Raises SemcacheError
+    for an object that hides its fields: the call must not be cached.
     """
     ids = CallIds()
     return [_message(message, ids) for message in messages]
 
 
 def texts(messages: Sequence[ChatMessage]) -> Iterator[str]:
-    """Every text that a model is shown, nested ones too."""
+    """Yield every text that a model sees, also nested ones."""
     for message in messages:
         yield from _texts(message)
 
 
 def tool_names(messages: list[dict[str, Any]]) -> set[str]:
-    """The tools that were called in canonical messages, also by text."""
+    """Return the tools that were called in canonical messages, also by text."""
     return {name for message in messages for name in _tool_names(message)}
 
 
 def called_by_text(text: str) -> Iterator[str]:
-    """The tools that an answer calls in ReAct's way or CodeAct's, whose code is the tool "execute"
-    and may call others.
+    """Yield the tools that an answer calls by text, as with ReAct and CodeAct.
+
+    CodeAct's code is the tool "execute", and may call others.
     """
     if "Action Input:" in text:
         yield from _ACTION.findall(text)
@@ -139,7 +140,7 @@ def _bytes_digest(data: bytes | IOBase, kind: str) -> str:
 
 
 def _file_digest(path: Path, kind: str) -> str:
-    """Of what is in the file now: the same path may hold another picture tomorrow."""
+    """Return the digest of the file's present content, which may change."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -154,12 +155,12 @@ def _file_digest(path: Path, kind: str) -> str:
 
 
 def _extra(message: ChatMessage, kind: str, ids: CallIds) -> dict[str, Any]:
-    """What additional_kwargs say more than the blocks do."""
+    """Return the additional_kwargs that the blocks do not repeat."""
     extra = {name: _dumped(value) for name, value in message.additional_kwargs.items()}
     extra.pop("images", None)  # ChatMessage made blocks of them
     if kind == "ai":
         extra = {name: value for name, value in extra.items() if name not in _VOLATILE}
-        if _said_in_blocks(extra.get("tool_calls"), message):
+        if _is_in_blocks(extra.get("tool_calls"), message):
             del extra["tool_calls"]
     said = {name: value for name, value in extra.items() if value not in (None, [], {})}
     if isinstance(said.get("tool_calls"), list):
@@ -170,8 +171,8 @@ def _extra(message: ChatMessage, kind: str, ids: CallIds) -> dict[str, Any]:
     }
 
 
-def _said_in_blocks(calls: Any, message: ChatMessage) -> bool:
-    """Some integrations give tool calls both as blocks and, as before there were any, here."""
+def _is_in_blocks(calls: Any, message: ChatMessage) -> bool:
+    """Whether `calls` repeats tool calls of the blocks, as some integrations do."""
     in_blocks = {b.tool_call_id for b in message.blocks if isinstance(b, ToolCallBlock)}
     return (
         isinstance(calls, list)
@@ -189,7 +190,7 @@ def _stated(call: Any) -> Any:
 
 
 def _dumped(value: Any) -> Any:
-    """A provider's objects as the dicts that they are after a round trip through the cache."""
+    """Return a provider's objects as dicts, as they are after a round trip through the cache."""
     if isinstance(value, BaseModel):
         return value.model_dump()
     if isinstance(value, dict):

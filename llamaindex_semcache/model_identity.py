@@ -1,4 +1,4 @@
-"""Which model asks, and with which arguments: as JSON that shows all that an answer may hang on."""
+"""Which model asks, and with which arguments: as JSON of all that may change an answer."""
 
 import hashlib
 import re
@@ -22,12 +22,12 @@ from llama_index.core.types import BaseOutputParser
 from pydantic import PydanticUserError
 from semcache_core import SemcacheError, digest
 
-# Cannot change an answer, but often differ between two places that ask the same model.
+# Fields that cannot change an answer, but often differ between two places that use one model.
 _IRRELEVANT = {
     *("callback_manager", "max_retries", "num_workers", "rate_limiter", "request_timeout"),
     *("reuse_client", "show_progress", "timeout", "verbose"),
 }
-# Not "token" anywhere: max_tokens and eos_token decide what is answered.
+# Not every "token": max_tokens and eos_token change the answer.
 _SECRET = re.compile(
     r"api_?key|access_?key|credential|passw|secret|headers?$|authorization|token_provider"
     r"|(?:^|_)(?:access|ad|api|auth|bearer|hf|refresh|session)_token$|^(?:auth|token)$",
@@ -37,31 +37,31 @@ _MODEL_NAMES = (
     *("model", "model_name", "model_id", "model_path", "model_url", "model_uri"),
     *("deployment_name", "engine", "azure_deployment", "repo_id"),
 )
-# Whole numbers and lists that steer the answer; any other on a model may be its counter or log.
+# Whole numbers and lists that change the answer; any other may be a counter or log of the model.
 _PARAMETERS = {
     *("context_window", "logit_bias", "max_completion_tokens", "max_new_tokens"),
     *("max_output_tokens", "max_tokens", "mirostat", "modalities", "n", "num_beams", "num_ctx"),
     *("num_output", "num_predict", "repeat_last_n", "seed", "stop", "stopping_ids", "temperature"),
     *("thinking_budget", "top_k", "top_logprobs", "top_p"),
 }
-_SHOWN = (AnyUrl, Decimal, PurePath, date, time, uuid.UUID)  # whose text is all they are
+_SHOWN = (AnyUrl, Decimal, PurePath, date, time, uuid.UUID)  # their text shows all their state
 
 Other: TypeAlias = Callable[[Any], Any]
-"""JSON for an object that does not show its fields; it may raise SemcacheError instead."""
+"""Returns JSON for an object that hides its fields, or raises SemcacheError."""
 
 
 def describe_arguments(arguments: Mapping[str, Any]) -> Any:
-    """The keyword arguments of a call as JSON: tools and response classes by their schemas.
+    """Return the keyword arguments of a call as JSON, with tools and classes as their schemas.
 
-    Secrets and what cannot change an answer are left out, by their names.
-    Raises SemcacheError for an object whose fields cannot be seen: the call must not be cached.
+    Without secrets, and without arguments that cannot change an answer, both by name. Raises
+    SemcacheError for an object that hides its fields: the call must not be cached.
     """
     asked = {name: value for name, value in arguments.items() if _matters(name)}
     return {name: as_json(value, partial(refuse, name)) for name, value in asked.items()}
 
 
 def describe_class(output: type[BaseModel]) -> Any:
-    """A class by its name and JSON schema; raises SemcacheError when it has none."""
+    """Return the name and the JSON schema of a class; raises SemcacheError without a schema."""
     try:
         return [_name(output), output.model_json_schema()]
     except (PydanticUserError, RecursionError) as error:
@@ -72,15 +72,15 @@ def describe_class(output: type[BaseModel]) -> Any:
 
 
 def redacted(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values`, such as those of `to_dict()`, without keys, tokens, passwords and headers."""
+    """Return `values`, such as of `to_dict()`, without keys, tokens, passwords and headers."""
     kept = {name: value for name, value in values.items() if not _SECRET.search(str(name))}
     return {name: _redacted(value) for name, value in kept.items()}
 
 
 def as_json(value: Any, other: Other) -> Any:
-    """`value` as JSON that differs whenever `value` does; `other` describes what hides its fields.
+    """Return `value` as JSON that differs whenever `value` does.
 
-    Raises SemcacheError for what is nested without end.
+    `other` describes objects that hide their fields. Raises SemcacheError for endless nesting.
     """
     try:
         return _json(value, other)
@@ -95,7 +95,7 @@ def _json(value: Any, other: Other) -> Any:
         return value
     if isinstance(value, Enum):
         return _json(value.value, other)
-    for plain in (str, int, float):  # what is derived from one is sent as one
+    for plain in (str, int, float):  # a subclass is sent as its base
         if isinstance(value, plain):
             return plain(value)
     if isinstance(value, Mapping):
@@ -117,9 +117,9 @@ def _json(value: Any, other: Other) -> Any:
 
 
 def _fields(value: Any) -> Mapping[str, Any] | None:
-    """What `value` consists of; None when it does not show that, or is known by more than that."""
+    """Return the fields of `value`, None when it hides them or they are not all of it."""
     if isinstance(value, BaseTool):
-        metadata = value.metadata  # its function never reaches the model
+        metadata = value.metadata  # the model never sees its function
         schema = metadata.fn_schema and describe_class(metadata.fn_schema)
         return {"name": metadata.name, "description": metadata.description, "schema": schema}
     if isinstance(value, type | LLM):
@@ -133,10 +133,10 @@ def _fields(value: Any) -> Mapping[str, Any] | None:
 
 
 class Models:
-    """Tells models apart by their class and fields, or as the very object where those hide it.
+    """Distinguishes models by their class and fields, or as objects where these hide the model.
 
-    A field that is no parameter may be a counter or a log of the model's own: a whole number or a
-    list counts as it was first seen, except in LlamaIndex's integrations, which have no such.
+    A field that is not a parameter may be a counter or a log: of a whole number or a list, the
+    first value counts. LlamaIndex's own integrations have no such fields.
     """
 
     def __init__(self) -> None:
@@ -144,7 +144,7 @@ class Models:
         self._seen: dict[int, tuple[weakref.ref[Any], _Sight]] = {}
 
     def identify(self, llm: LLM) -> str:
-        """A digest, equal for models that give the same answers, as far as can be seen."""
+        """Return a digest that is equal for models with the same visible parameters."""
         names = sorted(name for name in type(llm).model_fields if _matters(name))
         other = partial(self._other, llm)
         present = {name: as_json(getattr(llm, name, None), other) for name in names}
@@ -153,7 +153,7 @@ class Models:
         return digest([sight.who, {k: v for k, v in present.items() if k not in sight.frozen}])
 
     def _other(self, asked: LLM, value: Any) -> Any:
-        if value is asked:  # its own method may be its messages_to_prompt
+        if value is asked:  # its messages_to_prompt may be its own method
             return "itself"
         if isinstance(value, LLM):
             return self.identify(value)
@@ -183,7 +183,7 @@ class Models:
 
 @dataclass(frozen=True)
 class _Sight:
-    """Who an object is for good, and which of its fields do not count later on."""
+    """The lasting identity of an object, and the fields whose later values do not count."""
 
     who: str
     frozen: frozenset[str] = frozenset()
@@ -199,14 +199,14 @@ def _first_sight(llm: LLM, present: dict[str, Any]) -> _Sight:
         and not type(llm).__module__.startswith("llama_index.llms.")
     )
     first = {name: present[name] for name in frozen}
-    known = first if _says_what_it_is(llm, present) else uuid.uuid4().hex
+    known = first if _is_identified(llm, present) else uuid.uuid4().hex
     return _Sight(digest([_name(type(llm)), known]), frozen)
 
 
-def _says_what_it_is(llm: LLM, present: dict[str, Any]) -> bool:
-    """Its class has fields of its own, and one of them is its name or nothing is left to hide.
+def _is_identified(llm: LLM, present: dict[str, Any]) -> bool:
+    """Whether its fields identify the model: one is its name, or nothing is private.
 
-    A model in a private attribute, with no name, could be any: two of them must never share.
+    A model in a private attribute, without a name, could be any: two of them must never share.
     """
     if not set(present) - set(LLM.model_fields):
         return False
@@ -220,7 +220,7 @@ def _matters(name: str) -> bool:
 
 
 def refuse(what: str, value: Any) -> NoReturn:
-    """Raises SemcacheError: `value`, which `what` holds, hides its fields."""
+    """Raise SemcacheError: `what` holds `value`, which hides its fields."""
     raise SemcacheError(
         f"{what} holds a {type(value).__name__}, which does not show its fields, so they could "
         "change unseen; calls with it are not cached. Pass JSON, a pydantic class or a tool."
@@ -234,7 +234,7 @@ def _redacted(value: Any) -> Any:
 
 
 def _code(code: CodeType) -> list[Any]:
-    """What a function does, for two functions may have the same name; no line numbers."""
+    """Return what a function does, as two may have the same name; without line numbers."""
     constants = [
         _code(item) if isinstance(item, CodeType) else repr(item) for item in code.co_consts
     ]
@@ -242,7 +242,7 @@ def _code(code: CodeType) -> list[Any]:
 
 
 def _bound(function: FunctionType) -> list[Any]:
-    """The values that a function took along from where it was made."""
+    """Return the values that a function captured where it was made."""
     cells = [_content(cell) for cell in function.__closure__ or ()]
     return [cells, function.__defaults__, function.__kwdefaults__]
 

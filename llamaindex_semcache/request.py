@@ -1,4 +1,4 @@
-"""What an LLM is asked: the one record that everything about a call is read from."""
+"""Reads a LlamaIndex call as a `Request`: question, scope, tenant and the tags of documents."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,28 +39,28 @@ class Question:
     """The model inside CachedLLM."""
 
     messages: tuple[ChatMessage, ...] = ()
-    """Of a chat, or of a structured prediction."""
+    """The messages of a chat or a structured prediction."""
 
     prompt: str | None = None
-    """Of a completion; then there are no messages."""
+    """The prompt of a completion, which has no messages."""
 
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the call, tools among them."""
+    """The keyword arguments of the call, with its tools."""
 
     output: type[BaseModel] | None = None
-    """The class that a structured prediction asks for."""
+    """The class of a structured prediction."""
 
     how: How = "chat"
 
 
 Context: TypeAlias = Literal["nodes", "text", "ignore"] | None
-"""What of the documents in a prompt must be equal: which nodes they are, the text with all its
-order, or nothing. None is "nodes"; what was not recorded counts as text.
+"""What of the documents in a prompt must be equal: the set of nodes, the text, or nothing. None is
+"nodes"; documents that were not recorded count as text.
 """
 
 
 class RequestReader:
-    """Reads calls for one cache, so that the same call is the same request whoever makes it."""
+    """Reads calls for one cache, so that the same call is always the same request."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class RequestReader:
         templates: Templates,
         uncached_tools: UncachedTools,
     ) -> None:
-        """Raises SemcacheError for a `context` that there is not."""
+        """Raises SemcacheError for an unknown `context`."""
         if context not in (None, "nodes", "text", "ignore"):
             raise SemcacheError(
                 f'context must be "nodes", "text", "ignore" or None, got {context!r}; '
@@ -89,18 +89,18 @@ class RequestReader:
         """The tenant of the present call."""
         return current_namespace(self._namespace, self._cache)
 
-    def read(self, call: Question) -> Request | None:
-        """None when this call cannot be told from another one, or must not be cached."""
+    def read(self, question: Question) -> Request | None:
+        """Return the request; None where the call must not be cached or cannot be identified."""
         try:
-            messages = canonical(call.messages)
-            asking = [call.how, *self._asking(call)]
+            messages = canonical(question.messages)
+            asking = [question.how, *self._asking(question)]
         except SemcacheError as error:
             self._cache.warn_once(f"unclear {error}", str(error))
             return None
         if self._uncached_tools.among(tool_names(messages)):
             return None
         documents = _Documents(self._sources, self._templates, self._context)
-        turn = self._turn(call, messages, documents)
+        turn = self._turn(question, messages, documents)
         if turn is None:
             return None
         return Request(
@@ -108,55 +108,55 @@ class RequestReader:
             scope=digest([*asking, turn.rest]),
             namespace=self.namespace,
             exact_only=turn.exact_only,
-            tags=documents.tags(call),
+            tags=documents.tags(question),
             writer=current_writer(self._writer),
         )
 
-    def hinted(self, explanation: Explanation, call: Question) -> Explanation:
-        """`explanation`, with a hint where a date in a system text may be why nothing is found."""
+    def hinted(self, explanation: Explanation, question: Question) -> Explanation:
+        """Return `explanation`, with a hint where a date in a system text may cause the miss."""
         try:
-            messages = canonical(call.messages)
+            messages = canonical(question.messages)
             normalise_systems(messages, self._normalise_system)
         except SemcacheError:
             return explanation
         return hinted(explanation, [block["text"] for block in system_blocks(messages)])
 
-    def _asking(self, call: Question) -> list[Any]:
-        output = None if call.output is None else describe_class(call.output)
-        return [self._models.identify(call.llm), describe_arguments(call.arguments), output]
+    def _asking(self, question: Question) -> list[Any]:
+        output = None if question.output is None else describe_class(question.output)
+        return [self._models.identify(question.llm), describe_arguments(question.arguments), output]
 
     def _turn(
-        self, call: Question, messages: list[dict[str, Any]], documents: "_Documents"
+        self, question: Question, messages: list[dict[str, Any]], documents: "_Documents"
     ) -> Turn | None:
-        if call.prompt is not None:
-            return read_text(call.prompt, documents.split)
+        if question.prompt is not None:
+            return read_text(question.prompt, documents.split)
         if not messages:
             return None
         normalise_systems(messages, self._normalise_system)
         for block in system_blocks(messages):
             frame = documents.framed(block["text"])
-            if frame != block["text"]:  # a text with the same signs in it is not the same
+            if frame != block["text"]:  # unlike a text that holds the same signs
                 block |= {"text": frame, "framed": True}
         return read_turn(messages, documents.split)
 
 
 class _Documents:
-    """The documents of one call: what of them is compared, and the tags of the answer."""
+    """The documents of one call: how they are compared, and the tags of the answer."""
 
     def __init__(self, sources: Sources, templates: Templates, context: Context) -> None:
         self._sources, self._templates, self._context = sources, templates, context
         self._found: dict[str, Found] = {}
 
-    def tags(self, call: Question) -> tuple[str, ...]:
-        """Of all nodes that the model is shown anything of."""
-        shown = [*texts(call.messages), *([] if call.prompt is None else [call.prompt])]
+    def tags(self, question: Question) -> tuple[str, ...]:
+        """Return the tags of all nodes that the model sees, whole or in part."""
+        shown = [*texts(question.messages), *([] if question.prompt is None else [question.prompt])]
         return tuple(sorted({tag for text in shown for tag in self._find(text).tags}))
 
     def split(self, text: str) -> Split | None:
-        """The question of a user text, and its frame with the nodes as they are compared.
+        """Split a user text into its question and its frame, with nodes as they are compared.
 
-        Nodes are marked first, for they may hold a template's words or questions of their own; not
-        in the question, which may be the very text of a node that answers it.
+        Nodes are marked first, as they may hold a template's words or questions. The question is
+        not marked: it may equal the text of a node.
         """
         if "\x00" in text:  # it could hold a mark itself
             return None
@@ -170,7 +170,7 @@ class _Documents:
         return Split(split.question, without_nodes(split.frame))
 
     def framed(self, system_text: str) -> str:
-        """A system text as it is compared: chat engines put their documents there."""
+        """Return a system text as it is compared: chat engines put documents there."""
         if "\x00" in system_text or self._context == "text":
             return system_text
         frame = self._find(system_text).frame

@@ -1,4 +1,4 @@
-"""What must be new each time an answer is served: the ids of its tool calls, and the bill."""
+"""LlamaIndex answers as JSON text and back; which of them may be stored, and their usage."""
 
 import json
 import re
@@ -27,18 +27,18 @@ from llamaindex_semcache.messages import called_by_text
 from llamaindex_semcache.request import Question
 
 CALLS = ("tool_calls", "function_call")
-"""Where integrations tell of tool calls in `additional_kwargs`."""
+"""The fields of `additional_kwargs` with tool calls."""
 
 _TAIL = re.compile(r"[A-Za-z0-9]+\Z")
 _LETTERS = string.ascii_letters + string.digits
-_SHORTEST = 9  # shorter ones could meet by chance
+_SHORTEST = 9  # shorter ones could be equal by chance
 
 
 def renew_ids(message: ChatMessage) -> None:
-    """Give its tool calls new ids, each of the form of the old one: a provider may take no other.
+    """Give tool calls new ids in the form of the old ones, as a provider may accept no other.
 
-    An id that is made of the tool's name stays: where a provider gives no ids, its integration
-    finds the tool of a result by it.
+    An id that contains the tool's name stays: where a provider gives no ids, its integration finds
+    the tool of a result by it.
     """
     named = list(_ids(message))
     kept = {old for old, name in named if name and name in old}
@@ -50,18 +50,18 @@ def renew_ids(message: ChatMessage) -> None:
 
 
 def calls_in(kwargs: Mapping[str, Any]) -> list[Any]:
-    """The tool calls that `additional_kwargs` tell of."""
+    """Return the tool calls in `additional_kwargs`."""
     found: list[Any] = []
     for name in CALLS:
-        told = kwargs.get(name)
-        found += told if isinstance(told, list) else [told]
+        calls = kwargs.get(name)
+        found += calls if isinstance(calls, list) else [calls]
     return [call for call in found if call]
 
 
 def unbilled(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """`kwargs` with zero for each count of tokens: whoever adds them up paid for them once.
+    """Return `kwargs` with zero for each count of tokens, as they were paid once.
 
-    Zero, not gone: what reads them expects them.
+    They are not removed, as readers expect them.
     """
     return {
         name: value if name in CALLS else _unbilled(name, value) for name, value in kwargs.items()
@@ -76,7 +76,7 @@ def _unbilled(name: str, value: Any) -> Any:
 
 
 def _ids(message: ChatMessage) -> Iterator[tuple[str, str]]:
-    """Each id of a tool call, with the tool's name as far as it is known."""
+    """Yield each id of a tool call, with the tool's name if known."""
     for block in message.blocks:
         if isinstance(block, ToolCallBlock) and block.tool_call_id:
             yield block.tool_call_id, block.tool_name
@@ -100,36 +100,36 @@ def _renewed(old: str) -> str:
 Response: TypeAlias = ChatResponse | CompletionResponse
 
 GUESSED = "guessed by a cache"
-"""Another cache found it by meaning: a guess must not be built on a guess."""
+"""The reason for a semantic hit of another cache: a guess on a guess is not stored."""
 
 _INSIDE = ("choices", "candidates", "message", "delta", "response", "incomplete_details")
 _DEPTH = 3
-_UNDER_WAY = ("in_progress", "queued")  # what events of a stream say before its end
+_UNDER_WAY = ("in_progress", "queued")  # in events of a stream before its end
 
 
 def ending(response: Response) -> str | None:
-    """Why the model stopped: the worst reason of all that are given, None where there is none."""
-    return worst([reason for said in _all_said(response) for reason in _reasons(said, _DEPTH)])
+    """Return the worst finish reason in the response, None where there is none."""
+    return worst([reason for report in _reports(response) for reason in _reasons(report, _DEPTH)])
 
 
 def worst(reasons: Sequence[str]) -> str | None:
-    """The first that spoils an answer, else the last one; None where there is none."""
+    """Return the first reason that spoils an answer, else the last one, else None."""
     bad = [reason for reason in reasons if spoils(reason)]
     return next(iter([*bad, *reversed(reasons)]), None)
 
 
 def ending_so_far(response: Response) -> str | None:
-    """`ending` of an item of a stream, which need not be the end yet."""
+    """Return `ending` of an item of a stream, None where the stream goes on."""
     reason = ending(response)
     return None if reason in _UNDER_WAY else reason
 
 
 def spoils(reason: str | None) -> bool:
-    """Whether an answer that ended so must not be repeated."""
+    """Whether an answer with this finish reason must not be repeated."""
     return reason == GUESSED or cut_short(reason)
 
 
-def _all_said(response: Response) -> Iterator[Any]:
+def _reports(response: Response) -> Iterator[Any]:
     yield response.raw
     yield response.additional_kwargs
     if isinstance(response, ChatResponse):
@@ -141,7 +141,7 @@ def _reasons(said: Any, depth: int) -> Iterator[str]:
         return
     for name in REASON_FIELDS:
         value = _field(said, name)
-        if isinstance(value, Enum):  # of an integer the text would be its number
+        if isinstance(value, Enum):  # the text of an integer member would be its number
             yield value.name.lower()
         elif isinstance(value, str):
             yield value
@@ -160,38 +160,38 @@ def _field(said: Any, name: str) -> Any:
     return said.get(name) if isinstance(said, dict) else getattr(said, name, None)
 
 
-# The names by which LlamaIndex's own token counter reads them.
+# The names that LlamaIndex's own token counter reads.
 _IN = ("prompt_tokens", "input_tokens", "prompt_token_count")
 _OUT = ("completion_tokens", "output_tokens", "candidates_token_count")
 
 
-def usage_of(call: Question, answer: object) -> Usage:
-    """Tokens as far as `additional_kwargs` tell; of an object of the app's class nothing is known.
+def usage_of(question: Question, answer: object) -> Usage:
+    """Return the tokens in `additional_kwargs`; an object of the app's class reports none.
 
-    Not those in `raw`: that is the provider's own object, of which the cache keeps nothing.
+    Not those in `raw`, the provider's object, which is not stored.
     """
     if not isinstance(answer, ChatResponse | CompletionResponse):
         return Usage()
-    told = answer.additional_kwargs
-    return usage_from(call.llm.metadata.model_name, _first(told, _IN), _first(told, _OUT))
+    kwargs = answer.additional_kwargs
+    return usage_from(question.llm.metadata.model_name, _first(kwargs, _IN), _first(kwargs, _OUT))
 
 
-def _first(told: dict[str, Any], names: tuple[str, ...]) -> object:
-    return next((told[name] for name in names if told.get(name)), None)
+def _first(kwargs: dict[str, Any], names: tuple[str, ...]) -> object:
+    return next((kwargs[name] for name in names if kwargs.get(name)), None)
 
 
 _NO_ANSWER = (TextBlock, ThinkingBlock, CachePoint)
-"""Blocks that are no answer by themselves, but for the words of a text."""
+"""Blocks that are not an answer by themselves; a text block may hold words."""
 
 
 class ChatAnswers:
-    """A chat's answers: the message, whole, and what is told besides as far as it is JSON.
+    """The codec of a chat's answers: the whole message, and the other fields if they are JSON.
 
-    What a provider said (`raw`) is not stored. Of a hit, `raw["semcache"]` tells of the hit.
+    The provider's `raw` is not stored; a served answer has `raw["semcache"]`.
     """
 
     def dump(self, answer: ChatResponse) -> str:
-        """JSON text. Raises SemcacheError for a message that could not be read back as it is."""
+        """Return JSON text; raises SemcacheError for a message that is not equal when read back."""
         stored = ChatResponse(
             message=said_once(answer.message),
             logprobs=answer.logprobs,
@@ -201,12 +201,12 @@ class ChatAnswers:
         return _written(stored)
 
     def load(self, text: str, hit: Hit | None) -> ChatResponse:
-        """New objects, with tool call ids of their own and no tokens to bill.
+        """Read what `dump` wrote, with fresh tool call ids and zero tokens.
 
-        Raises ValueError (or another error) for what `dump` did not write.
+        Raises ValueError (or another error) for any other text.
         """
         answer = ChatResponse.model_validate_json(text)
-        _check_stands_alone(answer.message)  # a row that names a file would have it read
+        _check_stands_alone(answer.message)  # a row that names a file would make it be read
         renew_ids(answer.message)
         answer.message.additional_kwargs = unbilled(answer.message.additional_kwargs)
         answer.additional_kwargs = unbilled(answer.additional_kwargs)
@@ -214,8 +214,8 @@ class ChatAnswers:
         return answer
 
     def is_storable(self, answer: ChatResponse) -> bool:
-        """False for what is empty, cut short, refused, guessed by another cache, or calls a tool
-        with arguments that are not all there.
+        """Return False for an answer that is empty, cut short, refused, a semantic hit of another
+        cache, or a tool call with incomplete arguments.
         """
         blocks = answer.message.blocks
         if spoils(ending(answer)) or any(map(_is_broken, blocks)):
@@ -224,24 +224,24 @@ class ChatAnswers:
         return bool(words or self.calls_tools(answer) or _all_but_words(answer.message))
 
     def calls_tools(self, answer: ChatResponse) -> bool:
-        """Whether it asks for a tool, in a block, as older integrations tell, or by text."""
+        """Whether it calls a tool: in a block, in `additional_kwargs`, or by text."""
         message = answer.message
         in_blocks = any(isinstance(block, ToolCallBlock) for block in message.blocks)
-        told = in_blocks or bool(calls_in(message.additional_kwargs))
-        return told or any(called_by_text(message.content or ""))
+        calls = in_blocks or bool(calls_in(message.additional_kwargs))
+        return calls or any(called_by_text(message.content or ""))
 
     def words(self, answer: ChatResponse) -> str | None:
-        """The text of the message; None where it calls a tool or holds more, such as an image."""
+        """Return the text; None where the message calls a tool or holds more, such as an image."""
         if self.calls_tools(answer) or _all_but_words(answer.message):
             return None
         return answer.message.content or ""
 
 
 class CompletionAnswers:
-    """A completion's answers: the text, and what is told besides as far as it is JSON."""
+    """The codec of a completion's answers: the text, and the other fields if they are JSON."""
 
     def dump(self, answer: CompletionResponse) -> str:
-        """JSON text. Raises SemcacheError for tool calls that could not be read back."""
+        """Return JSON text; raises SemcacheError for tool calls that are not JSON."""
         kwargs = _as_json(answer.additional_kwargs)
         if calls_in(answer.additional_kwargs) != calls_in(kwargs):
             raise SemcacheError(f"tool calls of a completion are no JSON: {_UNWRITABLE}")
@@ -257,15 +257,15 @@ class CompletionAnswers:
         return answer
 
     def is_storable(self, answer: CompletionResponse) -> bool:
-        """False for what is empty, cut short, refused, or guessed by another cache."""
+        """Return False for a completion that is empty, cut short, refused or a guess."""
         return bool(answer.text.strip()) and not spoils(ending(answer))
 
     def calls_tools(self, answer: CompletionResponse) -> bool:
-        """Whether a chat model asked for a tool behind the completion, or it does so by text."""
+        """Whether a chat model behind the completion calls a tool, or the text does."""
         return bool(calls_in(answer.additional_kwargs)) or any(called_by_text(answer.text))
 
     def words(self, answer: CompletionResponse) -> str | None:
-        """The text."""
+        """Return the text; None where it calls a tool."""
         return None if self.calls_tools(answer) else answer.text
 
 
@@ -273,20 +273,20 @@ _UNWRITABLE = "the answer is given, but not stored"
 
 
 def said_once(message: ChatMessage) -> ChatMessage:
-    """`message` without tool calls that integrations repeat in `additional_kwargs`, as objects of
-    the provider's own that cannot be written down: its blocks have them.
+    """Return `message` without the tool calls that its blocks hold and `additional_kwargs` repeat
+    as objects of the provider, which are not JSON.
     """
     kwargs = message.additional_kwargs
     in_blocks = any(isinstance(block, ToolCallBlock) for block in message.blocks)
     repeated = [name for name in CALLS if in_blocks and not _is_json(kwargs.get(name))]
     if not repeated:
         return message
-    told = {name: value for name, value in kwargs.items() if name not in repeated}
-    return message.model_copy(update={"additional_kwargs": told})
+    kwargs = {name: value for name, value in kwargs.items() if name not in repeated}
+    return message.model_copy(update={"additional_kwargs": kwargs})
 
 
 def _written(answer: ChatResponse | CompletionResponse) -> str:
-    """JSON text from which just this answer can be read: better to store nothing than a part."""
+    """Return JSON text that reads back as this answer; raises SemcacheError if it does not."""
     said = answer.model_dump(mode="json", exclude={"raw", "delta"})
     text = json.dumps(said, allow_nan=False)
     if type(answer).model_validate_json(text) != answer:
@@ -297,7 +297,7 @@ def _written(answer: ChatResponse | CompletionResponse) -> str:
 
 
 def _as_json(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """What JSON can hold of `kwargs`, which are no part of the message."""
+    """Return the items of `kwargs` that are JSON."""
     return {name: value for name, value in kwargs.items() if _is_json(value)}
 
 
@@ -309,9 +309,7 @@ def _is_json(value: Any) -> bool:
 
 
 def _check_stands_alone(message: ChatMessage) -> None:
-    """Raise SemcacheError for a block that is a file or an open stream: it can change, or be gone
-    when the answer is served.
-    """
+    """Raise SemcacheError for a block that is a file or an open stream, which may change."""
     for block in _nested(message):
         held = next((v for v in dict(block).values() if isinstance(v, IOBase)), None)
         path = getattr(block, "path", None)
@@ -330,12 +328,12 @@ def _nested(value: Any) -> Iterator[BaseModel]:
 
 
 def _all_but_words(message: ChatMessage) -> bool:
-    """Whether it holds more than words, such as an image: that is an answer too."""
+    """Whether it holds more than words, such as an image, which is an answer too."""
     return any(not isinstance(block, _NO_ANSWER) for block in message.blocks)
 
 
 def _is_broken(block: object) -> bool:
-    """Whether it is a tool call whose arguments, still the model's JSON, are not all there."""
+    """Whether it is a tool call with arguments that are incomplete JSON."""
     if not isinstance(block, ToolCallBlock) or not isinstance(block.tool_kwargs, str):
         return False
     try:

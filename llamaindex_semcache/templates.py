@@ -21,7 +21,7 @@ from semcache_core import Split, Splitter
 
 _QUESTIONS = {"query_str", "question", "query"}
 _DOCUMENTS = {"context_str", "context_msg", "context"}
-# The answer is the number of a document, so it means nothing with other ones.
+# The answer is the number of a document, which is meaningless with other documents.
 _CHOOSING = {
     *(PromptType.CHOICE_SELECT, PromptType.MULTI_SELECT, PromptType.RANKGPT_RERANK),
     *(PromptType.SINGLE_SELECT, PromptType.TREE_SELECT, PromptType.TREE_SELECT_MULTIPLE),
@@ -32,12 +32,12 @@ _RICH_VARIABLE = re.compile(r"\{\{\s*([a-zA-Z_]\w*)\s*\}\}")
 _RICH_BLOCKS = re.compile(r"\s*\{%.*%\}\s*", re.DOTALL)
 _RICH_MESSAGE = re.compile(r"\{%-?\s*chat\s[^%]*%\}(.*?)\{%-?\s*endchat\s*-?%\}", re.DOTALL)
 _QUESTION, _CONTEXT = "\x00question\x00", "\x00context\x00"
-_MOST = 256  # an app may make a new template for each call
+_MOST = 256  # templates that are kept: an app may make one for each call
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """A template as literal texts and, between each two of them, a variable."""
+    """A template: literal texts with a variable between each two of them."""
 
     literals: tuple[str, ...]
     variables: tuple[str, ...]
@@ -45,7 +45,7 @@ class _Shape:
 
     @property
     def words(self) -> str:
-        """What a text made from it is sure to hold."""
+        """The words of every text made from it."""
         return "".join(self.literals)
 
     def asks(self) -> bool:
@@ -55,10 +55,10 @@ class _Shape:
         return self._earliest(text) is not None
 
     def values(self, text: str) -> list[str] | None:
-        """The variables' parts of `text`; None unless it fits in exactly one way.
+        """Return the variables' parts of `text`; None unless it fits in exactly one way.
 
-        Each literal is looked for as early and as late as it can be. Where both find the same
-        place for all of them there is one way, else a variable's part holds the template's words.
+        Each literal is searched as early and as late as possible. Where both searches find the same
+        places there is one way; else a variable's part holds the template's words.
         """
         places = self._earliest(text)
         if places is None or places != self._latest(text):
@@ -67,7 +67,7 @@ class _Shape:
         return [text[a:b] for a, b in zip(starts, places[1:], strict=False)]
 
     def filled(self, values: Sequence[str], shown: Mapping[str, str]) -> str:
-        """The text with these parts, but for variables in whose place something else is `shown`."""
+        """Return the text with these parts, except for the variables in `shown`."""
         parts = [self.literals[0]]
         for name, value, words in zip(self.variables, values, self.literals[1:], strict=True):
             parts += [shown.get(name, value), words]
@@ -88,7 +88,7 @@ class _Shape:
         return [*places, end] if at <= end else None
 
     def _latest(self, text: str) -> list[int]:
-        """Of a text that fits."""
+        """Return the latest places, for a text that fits."""
         first, *middle, last = self.literals
         at = len(text) - len(last)
         places = [at]
@@ -99,14 +99,13 @@ class _Shape:
 
 
 class Templates:
-    """A splitter that knows LlamaIndex's own templates, and those that it was shown.
+    """A splitter that knows LlamaIndex's own templates, and those that `know` was given.
 
-    The question is the part of the variable `query_str`, `question` or `query`, where a text fits
-    its template in exactly one way; it passes through `fallback` like any other text, so that it
-    cannot bring its own documents along. Of several templates that a text fits, the one with most
-    words decides. A text that fits it in more than one way, such as one with a document that holds
-    the template's own words, can only be matched exactly, and so can one whose template has
-    documents and no question, such as an extractor's; one that fits none is the fallback's.
+    Of several templates that a text fits, the one with most words counts. The question is the part
+    of the variable `query_str`, `question` or `query`. It is split by `fallback` too, so that it
+    cannot hold documents of its own. A text is matched only exactly if it fits its template in more
+    than one way, such as one with a document that holds the template's words, or if the template
+    has documents and no question, such as an extractor's. `fallback` splits a text of no template.
     """
 
     def __init__(self, fallback: Splitter) -> None:
@@ -120,7 +119,7 @@ class Templates:
         return self.split(text)
 
     def know(self, prompt: BasePromptTemplate) -> None:
-        """Look for questions in texts that are made from `prompt`; the last 256 are kept."""
+        """Find questions in texts made from `prompt` too; the last 256 templates are kept."""
         with self._lock:
             new = [s for s in _shapes(prompt) if s not in self._own and s not in self._shown]
             if not new:
@@ -131,7 +130,7 @@ class Templates:
             self._sorted = tuple(sorted((*self._own, *self._shown), key=_most_words_first))
 
     def split(self, text: str, ignore_context: bool = False) -> Split | None:
-        """Take a user text apart; with `ignore_context` the documents are not in the frame."""
+        """Split a user text; with `ignore_context` the frame has no documents."""
         text = text.strip()
         shape = _first(text, self._sorted)
         if shape is None:
@@ -150,7 +149,7 @@ class Templates:
         return Split(asked.question, shape.filled(values, shown))
 
     def without_context(self, text: str) -> str:
-        """A text without a question, such as a chat engine's system text, without its documents."""
+        """Return a text without a question, such as a system text, without its documents."""
         shape = _first(text.strip(), (s for s in self._sorted if not s.asks()))
         values = shape.values(text.strip()) if shape else None
         if shape is None or values is None:
@@ -158,13 +157,13 @@ class Templates:
         return shape.filled(values, dict.fromkeys(_DOCUMENTS, _CONTEXT))
 
     def chooses(self, text: str) -> bool:
-        """Whether its template asks for the numbers of documents: then they always count."""
+        """Whether its template asks for numbers of documents, which then always count."""
         shape = _first(text.strip(), (s for s in self._sorted if s.asks()))
         return shape is not None and shape.chooses
 
 
 def _first(text: str, shapes: Iterable[_Shape]) -> _Shape | None:
-    """The first that the text fits."""
+    """Return the first shape that the text fits."""
     return next((shape for shape in shapes if shape.fits(text)), None)
 
 
@@ -183,7 +182,7 @@ def _own_templates() -> Iterator[BasePromptTemplate]:
 
 
 def _shapes(prompt: BasePromptTemplate) -> Iterator[_Shape]:
-    """One for each text of `prompt` that has a question or documents, and words of its own."""
+    """Yield a shape for each text of `prompt` with a question or documents, and words."""
     if isinstance(prompt, SelectorPromptTemplate):
         for each in (prompt.default_template, *(p for _, p in prompt.conditionals or ())):
             yield from _shapes(each)
@@ -202,7 +201,7 @@ def _shapes(prompt: BasePromptTemplate) -> Iterator[_Shape]:
 
 
 def _texts(prompt: BasePromptTemplate) -> Iterator[tuple[str, re.Pattern[str]]]:
-    """The texts of a template, and what its variables look like in them."""
+    """Yield the texts of a template, and the pattern of its variables."""
     if isinstance(prompt, PromptTemplate):
         yield prompt.template, _VARIABLE
     elif isinstance(prompt, ChatPromptTemplate):

@@ -1,4 +1,4 @@
-"""An LLM around another one that answers every question about itself as that one does."""
+"""An LLM around another one, which has the other one's metadata, prompts and tools."""
 
 from collections.abc import Mapping, Sequence
 from copy import copy, deepcopy
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from llama_index.core.tools.types import BaseTool
 
 _SHARED = frozenset(LLM.model_fields)
-"""What every LLM has: the callback manager, the system prompt, the output parser ..."""
+"""The fields of every LLM: the callback manager, the system prompt, the output parser ..."""
 
 
 class DelegatingLLM(FunctionCallingLLM):
     """Has the metadata, the prompts, the callbacks and the tools of the LLM in it.
 
-    It renders prompts and calls tools itself, so that all goes through its own `chat` and
-    `complete`, but by the methods of that LLM. Whatever every LLM has is taken over from that LLM,
-    and passed on to it when it is set later, as `Settings.callback_manager` is.
+    It renders prompts and calls tools by the methods of that LLM, but through its own `chat` and
+    `complete`. The fields of every LLM are copied from that LLM, and passed on to it when they are
+    set later, as `Settings.callback_manager` is.
 
-    It is a FunctionCallingLLM whatever is in it, as LlamaIndex asks for that class in places; that
-    tools can be called, `metadata.is_function_calling_model` says.
+    It is always a FunctionCallingLLM, as LlamaIndex checks for that class in places. Whether tools
+    can be called, `metadata.is_function_calling_model` says.
     """
 
     llm: SerializeAsAny[LLM]
@@ -48,10 +48,10 @@ class DelegatingLLM(FunctionCallingLLM):
         elif name in _SHARED:
             setattr(self.llm, name, value)
 
-    if not TYPE_CHECKING:  # else every attribute would exist for a type checker
+    if not TYPE_CHECKING:  # else every misspelt name would exist for a type checker
 
         def __getattr__(self, name: str) -> Any:
-            """What only some LLMs have, such as `model`, as of the LLM in it."""
+            """Return an attribute of the inner LLM, such as `model`."""
             try:
                 return super().__getattr__(name)
             except AttributeError:
@@ -61,13 +61,13 @@ class DelegatingLLM(FunctionCallingLLM):
                 return getattr(llm, name)
 
     def __copy__(self) -> Self:
-        """With an LLM of its own: what is set on one of the two must not reach the other."""
+        """Copy the LLM too: what is set on one of the two must not reach the other."""
         copied = super().__copy__()
         copied.__dict__["llm"] = copy(self.llm)
         return copied
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy, with `update` set on it as an app would: on its LLM too where that has it."""
+        """Return a copy with `update` set on it, and on its LLM for the fields of every LLM."""
         copied = super(DelegatingLLM, deepcopy(self) if deep else self).model_copy(update=update)
         for name, value in sorted((update or {}).items(), key=lambda item: item[0] != "llm"):
             if name == "llm" or name in _SHARED:
@@ -76,16 +76,16 @@ class DelegatingLLM(FunctionCallingLLM):
 
     @field_serializer("llm")
     def _without_secrets(self, llm: LLM) -> dict[str, Any]:
-        """`to_dict()` is hashed and stored: an API key must not be in it, the model must be."""
+        """Return `to_dict()` of the LLM without API keys, as it is hashed and stored."""
         return redacted(llm.to_dict())
 
     @property
     def metadata(self) -> LLMMetadata:
-        """That of the LLM in it."""
+        """The inner LLM's."""
         return self.llm.metadata
 
     def to_payload(self) -> dict[str, Any]:
-        """What that LLM shows of itself to handlers of events."""
+        """Return what the inner LLM shows to event handlers."""
         return self.llm.to_payload()
 
     # -- prompts ---------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ class DelegatingLLM(FunctionCallingLLM):
         tool_required: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        # the one that older integrations pass too, which know nothing of `tool_required`
+        # not `_prepare_chat_with_tools`: older integrations do not know `tool_required`
         return self._calling()._prepare_chat_with_tools_compat(
             tools,
             user_msg=user_msg,
@@ -136,7 +136,7 @@ class DelegatingLLM(FunctionCallingLLM):
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """The tool calls in a response, as the LLM in it writes them."""
+        """Return the tool calls in a response, as the inner LLM reads them."""
         if not isinstance(self.llm, FunctionCallingLLM) and not error_on_no_tool_call:
             return []
         return self._calling().get_tool_calls_from_response(
@@ -153,7 +153,7 @@ class DelegatingLLM(FunctionCallingLLM):
 
 
 def check_llm(llm: object) -> None:
-    """Raise SemcacheError for what cannot be put behind a cache."""
+    """Raise SemcacheError for anything but an LLM that can be wrapped."""
     if not isinstance(llm, LLM) or isinstance(llm, DelegatingLLM):
         raise SemcacheError(
             f"llm must be the LlamaIndex LLM to be asked, got a {type(llm).__name__}; pass it "
@@ -167,10 +167,8 @@ def check_llm(llm: object) -> None:
 
 
 def unobserved(llm: LLM) -> LLM:
-    """`llm` for a call that is none of the app's own: without a cache around it, and without
-    callbacks, which count tokens.
-    """
+    """Return `llm` for a call outside the app's trace: without a cache and without callbacks."""
     inner = llm.llm if isinstance(llm, DelegatingLLM) else llm
     nobody = CallbackManager([])
-    nobody.set_handlers([])  # it has taken those of Settings
+    nobody.set_handlers([])  # the constructor added those of Settings
     return inner.model_copy(update={"callback_manager": nobody})

@@ -10,7 +10,8 @@ from langchain_core.rate_limiters import BaseRateLimiter
 from scripted_models import Chat, Streaming
 from semcache_core.adapters import ModelCall
 
-from langchain_semcache.calls import CHAT, CHAT_STREAM, Question, without_run
+from langchain_semcache.calls import CHAT, CHAT_STREAM, without_run
+from langchain_semcache.request import Question
 
 ChatKind = ModelCall[Question, Any, list[ChatGeneration]]
 KINDS = pytest.mark.parametrize("kind", [CHAT, CHAT_STREAM], ids=["whole", "stream"])

@@ -561,7 +561,9 @@ def test_a_row_that_cannot_be_read_is_a_miss(cache: SemanticLLMCache, way: str) 
     model = Streaming(cache=cache).answering("one", "two")
     ours = cached(model, cache)
     ours.invoke("hi there")
-    request = ours._calls().read(ours._question([HumanMessage("hi there")], None, {}, None))
+    request = ours._parts()[0].read_question(
+        ours._question([HumanMessage("hi there")], None, {}, None)
+    )
     assert request is not None
     of_a_text_model = json.dumps([dumps(Generation(text="one"))])
     for poison in ("[]", "garbage", '["{}"]', '["' + "[" * 400 + '"]', of_a_text_model):
