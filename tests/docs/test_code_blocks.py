@@ -44,6 +44,7 @@ def test_every_block_has_a_language_that_a_test_runs() -> None:
     assert found <= {"python", "bash", "text"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in PAGES if p.name not in GUIDE], ids=lambda p: p.name)
 def test_the_blocks_of_a_page_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -51,6 +52,7 @@ def test_the_blocks_of_a_page_run(
     run_page(page, tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 def test_the_blocks_of_the_training_guide_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +122,7 @@ def test_readme_shows_the_output_of_its_first_example() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_readme_example_for_llamaindex_gives_the_hit_that_the_text_promises(
     tmp_path: Path,
 ) -> None:
