@@ -113,7 +113,11 @@ def cli_page() -> str:
     intro = CLI.read_text(encoding="utf-8").split("\n## ")[0]
     parts = [intro]
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
-        rows = [option_row(p) for p in command.params if p.name != "help"]
+        rows = [
+            option_row(p)
+            for p in command.params
+            if p.name != "help" and not getattr(p, "hidden", False)
+        ]
         text = "\n".join(line.strip() for line in command.help.strip().splitlines())
         options = table(("argument or option", "default", "meaning"), rows)
         parts.append(f"\n## `semcache {name}`\n\n{text}\n\n{options}")
