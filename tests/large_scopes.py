@@ -1,7 +1,6 @@
 """Caches with more entries in a scope than are scanned."""
 
 from semcache_core import Request, SemanticCache
-from semcache_core.testing import run_background_round
 
 
 def ask(i: int) -> str:

@@ -102,9 +102,9 @@ def run_background_round(cache: SemanticCache, *, index_all: bool = False) -> No
     """
     engine = engine_of(cache)
     if index_all:
-        engine.retrieval.count_requested.set()
-        engine.upkeep._indexer._retry_at = 0.0
-    engine.upkeep.round()
+        engine.retriever.count_requested.set()
+        engine.background._indexer._retry_at = 0.0
+    engine.background.round()
 
 
 def engine_of(cache: SemanticCache) -> Engine:

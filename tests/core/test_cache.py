@@ -15,7 +15,7 @@ from conftest import Bench
 from fakes import Async, FailingEmbedder, ManualClock, Sync, WordEmbedder
 from semcache_core import Hit, Request, SemanticCache, SemcacheError
 from semcache_core.storage.ledger import Ledger
-from semcache_core.testing import engine_of, run_background_round
+from semcache_core.testing import engine_of
 
 Q, PARAPHRASE = "how to reset my password", "my password how to reset"
 

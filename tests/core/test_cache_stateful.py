@@ -22,7 +22,6 @@ from hypothesis.stateful import (
 from semcache_core import Hit, Request, SemanticCache
 from semcache_core.pipeline.background import BackgroundWorker
 from semcache_core.quality.entry_trust import doubt
-from semcache_core.testing import run_background_round
 from state_machines import run_machine
 
 pytestmark = pytest.mark.slow

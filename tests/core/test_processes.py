@@ -12,12 +12,10 @@ from typing import Any
 
 import pytest
 from conftest import Bench
-from large_scopes import settle
 from scripts_run import run_script
 from semcache_core import Request, SemanticCache
 from semcache_core.search.chroma import ChromaIndex
 from semcache_core.search.remote import RemoteIndex
-from semcache_core.testing import engine_of, run_background_round
 
 pytestmark = pytest.mark.slow
 

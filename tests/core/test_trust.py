@@ -15,6 +15,7 @@ from semcache_core.errors import RequestError
 from semcache_core.quality.hubs import MIN_ASKED
 from semcache_core.quality.verdicts import Verdict
 from semcache_core.request import key_of
+from semcache_core.testing import run_background_round
 from typer.testing import CliRunner
 
 Q, PARAPHRASE = "how to reset my password", "my password how to reset"

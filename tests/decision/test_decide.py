@@ -17,6 +17,7 @@ from semcache_core.quality.verdicts import Verdict
 from semcache_core.request import key_of
 from semcache_core.search.retriever import CANDIDATES, Retrieved
 from semcache_core.storage.lookups import StoredEntry
+from semcache_core.testing import engine_of
 
 EVERYWHERE = [f"{a}{b}" for a in "abcde" for b in "abcde"]
 PLACES = {

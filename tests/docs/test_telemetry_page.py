@@ -11,7 +11,6 @@ from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from semcache_core.observability import gauges
 from semcache_core.observability import metrics as core_metrics
-from semcache_core.settings import CacheSettings
 from semcache_core.testing import engine_of
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,6 @@ from semcache_core.search import chroma
 from semcache_core.search.chroma import CallLimits, ChromaIndex
 from semcache_core.search.retriever import MOST_CANDIDATES
 from semcache_core.search.sync import IndexSync
-from semcache_core.testing import engine_of
 
 pytestmark = pytest.mark.usefixtures("still")
 LIMIT, ENTRIES = 20, 120

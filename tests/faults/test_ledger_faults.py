@@ -21,7 +21,6 @@ from semcache_core.errors import LedgerError
 from semcache_core.pipeline.process import RETRY_SECONDS
 from semcache_core.storage import ledger
 from semcache_core.storage.ledger import FILE_NAME
-from semcache_core.testing import engine_of, run_background_round
 
 from langchain_semcache import CachedChatModel
 from llamaindex_semcache import CachedLLM

@@ -23,7 +23,7 @@ from semcache_core.errors import LedgerError
 from semcache_core.observability.gauges import READ_EVERY_SECONDS, Gauges, Levels
 from semcache_core.request import key_of
 from semcache_core.storage.ledger import Ledger
-from semcache_core.testing import engine_of, run_background_round
+from semcache_core.testing import engine_of
 from semcache_core.types import EMPTY, Generation
 
 Metrics = Callable[[], dict[str, dict[Any, Any]]]

@@ -12,7 +12,7 @@ from fakes import ManualClock, WordEmbedder
 from semcache_core import Request, Saved
 from semcache_core.errors import LedgerError
 from semcache_core.pipeline.background import HitCounter
-from semcache_core.testing import engine_of, run_background_round
+from semcache_core.testing import engine_of
 
 
 class FakeLedger:

@@ -14,7 +14,6 @@ from semcache_core import Request, SemanticCache
 from semcache_core.search import compaction
 from semcache_core.search.chroma import ChromaIndex
 from semcache_core.search.embedded import remove_unreferenced
-from semcache_core.testing import engine_of
 from semcache_core.types import Generation
 
 pytestmark = pytest.mark.usefixtures("still")

@@ -16,7 +16,6 @@ from semcache_core import Request, SemanticCache, SemcacheError
 from semcache_core.errors import IndexUnavailableError
 from semcache_core.search.chroma import ChromaIndex
 from semcache_core.search.sync import WORTH_WRITING
-from semcache_core.testing import engine_of, run_background_round
 
 pytestmark = pytest.mark.usefixtures("still")
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from conftest import Bench
 from semcache_core import Request
-from semcache_core.testing import engine_of
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("shared/semcache_core", "langchain_semcache", "llamaindex_semcache")

@@ -10,6 +10,8 @@ from semcache_core import Request, SemanticCache
 from semcache_core.decision import guard, scoring
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
 from semcache_core.storage.database import Database
+from semcache_core.storage.ledger import Ledger
+from semcache_core.testing import engine_of
 
 QUESTION = "where is the main office of this bank in Basel"
 SAME = "in Basel where is the main office of this bank"

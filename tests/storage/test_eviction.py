@@ -20,7 +20,7 @@ from semcache_core.storage.eviction import AT_ONCE, BEFOREHAND, Limits, Policy, 
 from semcache_core.storage.ledger import FILE_NAME, Ledger
 from semcache_core.storage.schema import ENTRY_BYTES, entries
 from semcache_core.storage.sqlite import KEPT_PAGES
-from semcache_core.testing import engine_of, run_background_round
+from semcache_core.testing import engine_of
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 import hashlib
 import importlib
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
