@@ -103,7 +103,7 @@ def run_background_round(cache: SemanticCache, *, index_all: bool = False) -> No
     engine = engine_of(cache)
     if index_all:
         engine.retriever.count_requested.set()
-        engine.background._indexer._retry_at = 0.0
+        engine.background._index_sync._retry_at = 0.0
     engine.background.round()
 
 
