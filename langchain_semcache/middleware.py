@@ -71,8 +71,8 @@ AsyncCall: TypeAlias = Callable[[ModelRequest[Any]], Awaitable[Response]]
 
 
 @dataclass(frozen=True)
-class _Looked:
-    """How a lookup ended: `asked` is None when this call is not cached, `answer` on a miss."""
+class _Lookup:
+    """The result of a lookup: no `asked` where the call is not cached, no `answer` on a miss."""
 
     asked: Request | None = None
     answer: Response | None = None
@@ -124,40 +124,40 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Call) -> Response:
         """Return the stored answer to this step of the agent, else the model's."""
-        looked = _Looked() if self._is_blind(handler) else self._look(request)
-        set_last_hit(looked.hit)
-        if looked.answer is not None and looked.hit is not None:
+        found = _Lookup() if self._is_blind(handler) else self._look(request)
+        set_last_hit(found.hit)
+        if found.answer is not None and found.hit is not None:
             with self.cache.failing_open("announce"), suppress(RuntimeError):  # outside of any run
-                dispatch_custom_event(EVENT, described(looked.hit))
-            if looked.asked is not None and looked.hit.audited:
-                self._audits.start(partial(self._audit, looked.asked, request, handler))
-            return looked.answer
+                dispatch_custom_event(EVENT, described(found.hit))
+            if found.asked is not None and found.hit.audited:
+                self._audits.start(partial(self._audit, found.asked, request, handler))
+            return found.answer
         started = time.perf_counter()
         response = handler(request)
         seconds = time.perf_counter() - started
-        if looked.asked is not None:
-            self._keep(looked.asked, request, response, seconds)
+        if found.asked is not None:
+            self._keep(found.asked, request, response, seconds)
         return response
 
     async def awrap_model_call(self, request: ModelRequest[Any], handler: AsyncCall) -> Response:
         """See `wrap_model_call`."""
-        looked = _Looked()
+        found = _Lookup()
         if not self._is_blind(handler) and not self._lacks_config():
             with self.cache.failing_open("lookup"):
-                looked = await self.cache.in_thread(self._look, request)
-        set_last_hit(looked.hit)
-        if looked.answer is not None and looked.hit is not None:
+                found = await self.cache.in_thread(self._look, request)
+        set_last_hit(found.hit)
+        if found.answer is not None and found.hit is not None:
             with self.cache.failing_open("announce"), suppress(RuntimeError):
-                await adispatch_custom_event(EVENT, described(looked.hit))
-            if looked.asked is not None and looked.hit.audited:
-                self._audits.astart(partial(self._aaudit, looked.asked, request, handler))
-            return looked.answer
+                await adispatch_custom_event(EVENT, described(found.hit))
+            if found.asked is not None and found.hit.audited:
+                self._audits.astart(partial(self._aaudit, found.asked, request, handler))
+            return found.answer
         started = time.perf_counter()
         response = await handler(request)
         seconds = time.perf_counter() - started
-        if looked.asked is not None:
+        if found.asked is not None:
             with self.cache.failing_open("update"):
-                await self.cache.in_thread(self._keep, looked.asked, request, response, seconds)
+                await self.cache.in_thread(self._keep, found.asked, request, response, seconds)
         return response
 
     def explain(self, request: ModelRequest[Any]) -> Explanation:
@@ -180,15 +180,15 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
 
     # -- what sync and async share -----------------------------------------------------------------
 
-    def _look(self, request: ModelRequest[Any]) -> _Looked:
+    def _look(self, request: ModelRequest[Any]) -> _Lookup:
         asked = None
         with self.cache.failing_open("lookup"):
             asked = self._read(request)
             hit = None if asked is None else self.cache.lookup(asked, audits=True)
             if hit is not None:
                 answer = load_answer(hit.response, request.response_format, hit)
-                return _Looked(asked, answer, hit)
-        return _Looked(asked)
+                return _Lookup(asked, answer, hit)
+        return _Lookup(asked)
 
     def _keep(
         self, asked: Request, request: ModelRequest[Any], response: Response, seconds: float
@@ -237,13 +237,13 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
         asked = self._reader.read(_prompt(request), llm_string, model)
         if asked is None:
             return None
-        told = [
+        parts = [
             describe_tools(request.tools),
             describe_choice(request.tool_choice),
             describe_format(request.response_format),
             ensure_config().get("metadata", {}).get("lc_agent_name"),  # it signs the answer
         ]
-        return replace(asked, scope=digest(["agent", asked.scope, *told]))
+        return replace(asked, scope=digest(["agent", asked.scope, *parts]))
 
     def _is_blind(self, handler: Call | AsyncCall) -> bool:
         """Whether other middleware follows, which could change the request unseen."""

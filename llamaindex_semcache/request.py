@@ -15,7 +15,6 @@ from semcache_core.adapters import (
     UncachedTools,
     Writer,
     current_namespace,
-    current_writer,
     hinted,
     normalise_systems,
     read_text,
@@ -109,7 +108,7 @@ class RequestReader:
             namespace=self.namespace,
             exact_only=turn.exact_only,
             tags=documents.tags(question),
-            writer=current_writer(self._writer),
+            writer=self._writer() if callable(self._writer) else self._writer,
         )
 
     def hinted(self, explanation: Explanation, question: Question) -> Explanation:
@@ -132,7 +131,8 @@ class RequestReader:
             return read_text(question.prompt, documents.split)
         if not messages:
             return None
-        normalise_systems(messages, self._normalise_system)
+        if self._normalise_system is not None:
+            normalise_systems(messages, self._normalise_system)
         for block in system_blocks(messages):
             frame = documents.framed(block["text"])
             if frame != block["text"]:  # unlike a text that holds the same signs
