@@ -4,7 +4,7 @@ python benchmarks/eviction.py
 
 Copies of one ledger with as many entries as its limit allows take turns in rounds, in a random
 order: in each round every one writes the hits of some entries, then stores new ones, each of which
-has to make room. `Ledger.insert` and `Ledger.touch` alone: an `update` also runs the model. The
+has to make room. `Entries.insert` and `Entries.touch` alone: an `update` also runs the model. The
 mean counts most, as most writes evict nothing and every so many evict for all of them.
 """
 
@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 from semcache_core import Request
 from semcache_core.request import key_of
+from semcache_core.storage.entries import ImportedEntry, NewEntry
 from semcache_core.storage.eviction import UNLIMITED, Limits
-from semcache_core.storage.ledger import ImportedEntry, Ledger, NewEntry
+from semcache_core.storage.ledger import Ledger
 from timing import Samples, What, hardware, timed, versions
 
 RESULTS = Path(__file__).with_name("results")
@@ -64,9 +65,11 @@ def measured(directory: Path, size: int, rounds: int, seed: int) -> list[dict[st
             for name in drawn.sample(sorted(subjects), len(subjects)):
                 ledger, limits, new = subjects[name]
                 hits = {drawn.randint(1, size): (1, 1e9 + drawn.random()) for _ in range(HITS)}
-                samples.add(What(name, "touch", size), timed(ledger.touch, [hits]))
+                samples.add(What(name, "touch", size), timed(ledger.entries.touch, [hits]))
                 entries = [next(new) for _ in range(WRITES)]
-                seconds = timed(lambda e, to=ledger, within=limits: to.insert(e, within), entries)
+                seconds = timed(
+                    lambda e, to=ledger, within=limits: to.entries.insert(e, within), entries
+                )
                 samples.add(What(name, "insert", size), seconds)
     means = {what: statistics.fmean(seconds) for what, seconds in samples.seconds.items()}
     return [
@@ -91,7 +94,7 @@ def _subjects(directory: Path, size: int, seed: int) -> Iterator[tuple[str, Ledg
         ledger = Ledger.open(directory / name, None)
         through: int | None = 0
         while through is not None:
-            through = ledger.rank(limit.policy, through)
+            through = ledger.entries.rank(limit.policy, through)
         yield name, ledger, limit
 
 
@@ -100,7 +103,7 @@ def _fill(ledger: Ledger, size: int, seed: int) -> None:
     for start in range(0, size, AT_ONCE):
         numbers = range(start, min(start + AT_ONCE, size))
         seconds, used = drawn.gamma(2.0, 3.0, len(numbers)), drawn.random(len(numbers))
-        ledger.insert_newer(
+        ledger.entries.insert_newer(
             [
                 _entry(ImportedEntry, f"stored {n}", 1e6 + float(at), float(took))
                 for n, at, took in zip(numbers, used, seconds, strict=True)

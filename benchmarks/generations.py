@@ -14,7 +14,8 @@ from semcache_core.search import compaction
 from semcache_core.search.embedded import EmbeddedIndex
 from semcache_core.search.retriever import CANDIDATES, Retriever
 from semcache_core.search.sync import IndexSync
-from semcache_core.storage.ledger import ImportedEntry, Ledger
+from semcache_core.storage.entries import ImportedEntry
+from semcache_core.storage.ledger import Ledger
 from semcache_core.storage.schema import removed
 from semcache_core.types import Matrix
 from timing import hardware, summary, timed, versions
@@ -51,7 +52,7 @@ def measure(live: int, added: int, n: int, seed: int) -> dict[str, Any]:
         try:
             for start in range(0, added, BATCH):
                 rows = _unit(rng.normal(size=(BATCH, DIMENSION)))
-                ledger.insert_newer(_arrivals(start, rows), 0.0, max_entries=live)
+                ledger.entries.insert_newer(_arrivals(start, rows), 0.0, max_entries=live)
                 indexer.step(0, threading.Event())
             while ledger.read(_REMOVED, {}):
                 indexer.step(0, threading.Event())

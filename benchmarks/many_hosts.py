@@ -18,7 +18,8 @@ import numpy as np
 import sqlalchemy as sa
 from corpus import clustered
 from semcache_core.request import key_of
-from semcache_core.storage.ledger import Ledger, NewEntry
+from semcache_core.storage.entries import NewEntry
+from semcache_core.storage.ledger import Ledger
 from semcache_core.storage.schema import metadata
 from semcache_core.types import Request
 from timing import hardware, summary, timed, versions
@@ -109,7 +110,7 @@ def entries(count: int, seed: int) -> list[NewEntry]:
 
 def fill(ledger: Ledger, new: list[NewEntry]) -> None:
     for one in new:
-        ledger.insert(one)
+        ledger.entries.insert(one)
 
 
 def measured(
@@ -124,20 +125,20 @@ def measured(
         puts = new[count + n * CALLS : count + (n + 1) * CALLS]
         for name, ledger in ledgers.items():
             operations: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
-                "find an exact key": (lambda e, on=ledger: on.find(e.exact, NOW), asked),
+                "find an exact key": (lambda e, on=ledger: on.lookups.find(e.exact, NOW), asked),
                 "is there any vector": (
-                    lambda e, on=ledger: on.has_vectors(partition, FINGERPRINT, NOW),
+                    lambda e, on=ledger: on.lookups.has_vectors(partition, FINGERPRINT, NOW),
                     asked,
                 ),
                 "what was stored since": (
-                    lambda e, on=ledger: on.vectors_after(partition, FINGERPRINT, last),
+                    lambda e, on=ledger: on.lookups.vectors_after(partition, FINGERPRINT, last),
                     asked,
                 ),
                 "check 16 candidates": (
-                    lambda i, on=ledger: on.live(i, partition, FINGERPRINT, NOW),
+                    lambda i, on=ledger: on.lookups.live(i, partition, FINGERPRINT, NOW),
                     ids,
                 ),
-                "put": (lambda e, on=ledger: on.insert(e), puts),
+                "put": (lambda e, on=ledger: on.entries.insert(e), puts),
             }
             for operation, (call, arguments) in operations.items():
                 samples.setdefault((name, operation), []).extend(timed(call, arguments))

@@ -35,8 +35,7 @@ from semcache_core.request import key_of, split_question
 from semcache_core.search.chroma import ChromaIndex
 from semcache_core.settings import settings_from
 from semcache_core.storage.database import parsed_url
-from semcache_core.storage.ledger import _entry, _stored
-from semcache_core.storage.rows import UNREADABLE, vectors_from
+from semcache_core.storage.lookups import UNREADABLE, _entry, _stored, vectors_from
 from semcache_core.transfer.jsonl import Header, _header, parse_object
 from semcache_core.transfer.jsonl import _entry as portable_entry
 

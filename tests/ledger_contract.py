@@ -13,8 +13,9 @@ from fakes import WORDS, WordEmbedder, entry_fields
 from running_totals import counted_anew
 from semcache_core import Request
 from semcache_core.request import key_of
+from semcache_core.storage.entries import NewEntry
 from semcache_core.storage.eviction import Limits
-from semcache_core.storage.ledger import Ledger, NewEntry
+from semcache_core.storage.ledger import Ledger
 from semcache_core.storage.schema import entries, judged, quarantined, served, tags, vectors
 from semcache_core.types import EMPTY, Generation
 
@@ -57,8 +58,8 @@ class LedgerContract:
     ) -> None:
         ids = []
         for _ in range(3):
-            ids += [ledger.insert(new("same")), ledger.insert(new("other"))]
-            ledger.clear()
+            ids += [ledger.entries.insert(new("same")), ledger.entries.insert(new("other"))]
+            ledger.entries.clear()
             ledger.close()
             ledger = reopen()
         assert ids == sorted(set(ids))
@@ -70,77 +71,85 @@ class LedgerContract:
     @pytest.mark.parametrize("odd", ODD)
     def test_any_text_is_found_as_it_was(self, ledger: Ledger, odd: str) -> None:
         entry = new(odd, response=odd, namespace=odd, scope=odd, tags=(odd,), writer=odd)
-        entry_id = ledger.insert(entry)
-        found = ledger.find(entry.exact, 100)
+        entry_id = ledger.entries.insert(entry)
+        found = ledger.lookups.find(entry.exact, 100)
         assert found is not None
         assert (found.id, found.question, found.response) == (entry_id, odd, odd)
-        (live,) = ledger.live([entry_id], entry.partition, FINGERPRINT, 100)
+        (live,) = ledger.lookups.live([entry_id], entry.partition, FINGERPRINT, 100)
         assert (live.question, live.writer) == (odd, odd)
-        assert ledger.invalidate([odd], odd, None) == 1
+        assert ledger.entries.invalidate([odd], odd, None) == 1
 
     def test_times_keep_all_their_digits(self, ledger: Ledger) -> None:
         entry = new("q", created=1_764_320_400.123456, expires=1_764_320_401.654321)
-        ledger.insert(entry)
-        found = ledger.find(entry.exact, 100)
+        ledger.entries.insert(entry)
+        found = ledger.lookups.find(entry.exact, 100)
         assert found is not None
         assert (found.created, found.expires) == (entry.created, entry.expires)
 
     def test_ids_have_more_than_32_bits(self, ledger: Ledger) -> None:
-        first = ledger.insert(new("q", response="", tags=("t",)))
+        first = ledger.entries.insert(new("q", response="", tags=("t",)))
         with ledger.write() as connection:
             for table in (entries, vectors, tags):
                 column = table.c["id" if table is entries else "entry_id"]
                 connection.execute(
                     sa.update(table).where(column == first).values({column: 1 << 40})
                 )
-        assert ledger.answer_text(1 << 40) == ""
-        assert ledger.vectors_after(PARTITION, FINGERPRINT, 1 << 33)[0].tolist() == [1 << 40]
-        assert ledger.delete(1 << 40) == 1
+        assert ledger.lookups.answer_text(1 << 40) == ""
+        assert ledger.lookups.vectors_after(PARTITION, FINGERPRINT, 1 << 33)[0].tolist() == [
+            1 << 40
+        ]
+        assert ledger.entries.delete(1 << 40) == 1
 
     def test_what_it_takes_is_known(self, ledger: Ledger) -> None:
-        ledger.insert(new("q"))
+        ledger.entries.insert(new("q"))
         assert ledger.bytes_on_disk() > 0
 
     def test_a_replaced_entry_leaves_no_vector_and_no_tag(self, ledger: Ledger) -> None:
-        first = ledger.insert(new("q", tags=("old",)))
-        second = ledger.insert(new("q", response="new", tags=("new",)))
+        first = ledger.entries.insert(new("q", tags=("old",)))
+        second = ledger.entries.insert(new("q", response="new", tags=("new",)))
         assert second > first
-        assert ledger.vectors_after(PARTITION, FINGERPRINT, 0)[0].tolist() == [second]
-        assert ledger.invalidate(["old"], None, None) == 0
-        assert ledger.invalidate(["new"], None, None) == 1
+        assert ledger.lookups.vectors_after(PARTITION, FINGERPRINT, 0)[0].tolist() == [second]
+        assert ledger.entries.invalidate(["old"], None, None) == 0
+        assert ledger.entries.invalidate(["new"], None, None) == 1
 
     def test_expiry_is_a_matter_of_the_time_given(self, ledger: Ledger) -> None:
         entry = new("q", expires=200.0)
-        entry_id = ledger.insert(entry)
+        entry_id = ledger.entries.insert(entry)
         for now, lives in ((199.9, True), (200.0, False), (500.0, False)):
-            assert (ledger.find(entry.exact, now) is not None) == lives
-            assert (ledger.get(entry_id, PARTITION, now) is not None) == lives
-            assert bool(ledger.live([entry_id], PARTITION, FINGERPRINT, now)) == lives
-            assert ledger.has_vectors(PARTITION, FINGERPRINT, now) == lives
+            assert (ledger.lookups.find(entry.exact, now) is not None) == lives
+            assert (ledger.lookups.get(entry_id, PARTITION, now) is not None) == lives
+            assert bool(ledger.lookups.live([entry_id], PARTITION, FINGERPRINT, now)) == lives
+            assert ledger.lookups.has_vectors(PARTITION, FINGERPRINT, now) == lives
             assert ledger.count(now=now) == int(lives)
-        assert ledger.delete_expired(199.9) == 0
-        assert ledger.delete_expired(200.0) == 1
+        assert ledger.entries.delete_expired(199.9) == 0
+        assert ledger.entries.delete_expired(200.0) == 1
         assert ledger.count() == 0
 
     def test_live_takes_a_thousand_ids_and_more(self, ledger: Ledger) -> None:
-        ids = [ledger.insert(new(f"q{i}")) for i in range(1100)]
-        found = ledger.live([*ids, 10**9], PARTITION, FINGERPRINT, 100)
+        ids = [ledger.entries.insert(new(f"q{i}")) for i in range(1100)]
+        found = ledger.lookups.live([*ids, 10**9], PARTITION, FINGERPRINT, 100)
         assert sorted(stored.id for stored in found) == ids
 
     def test_live_gives_nothing_of_another_partition_or_model(self, ledger: Ledger) -> None:
-        mine, other = ledger.insert(new("q")), ledger.insert(new("q", scope="other"))
-        strange = ledger.insert(new("p", fingerprint="f" * 64))
-        found = ledger.live([mine, other, strange], PARTITION, FINGERPRINT, 100)
+        mine, other = (
+            ledger.entries.insert(new("q")),
+            ledger.entries.insert(new("q", scope="other")),
+        )
+        strange = ledger.entries.insert(new("p", fingerprint="f" * 64))
+        found = ledger.lookups.live([mine, other, strange], PARTITION, FINGERPRINT, 100)
         assert [stored.id for stored in found] == [mine]
 
     def test_live_tells_what_a_lookup_weighs(self, ledger: Ledger) -> None:
-        first = ledger.insert(new("q"))
-        second = ledger.insert(new("p", writer="app \ud800", answer=first, answer_digest=b"d" * 32))
+        first = ledger.entries.insert(new("q"))
+        second = ledger.entries.insert(
+            new("p", writer="app \ud800", answer=first, answer_digest=b"d" * 32)
+        )
         with ledger.write() as connection:
             connection.execute(sa.update(entries).where(entries.c.id == second).values(doubt=0.5))
-        ledger.serve_only_exactly(second, 100.0)
+        ledger.entries.serve_only_exactly(second, 100.0)
         one, other = sorted(
-            ledger.live([first, second], PARTITION, FINGERPRINT, 100), key=lambda stored: stored.id
+            ledger.lookups.live([first, second], PARTITION, FINGERPRINT, 100),
+            key=lambda stored: stored.id,
         )
         assert (one.question, one.answer, one.answer_digest, one.doubt) == ("q", first, None, 0.0)
         assert (one.exact_only, one.writer) == (False, None)
@@ -149,18 +158,18 @@ class LedgerContract:
         assert np.allclose(other.vector, np.ones(WORDS) / np.sqrt(WORDS))
 
     def test_only_the_entry_named_is_from_now_on_served_exactly(self, ledger: Ledger) -> None:
-        hub, other = ledger.insert(new("q")), ledger.insert(new("p"))
-        ledger.serve_only_exactly(hub, 100.0)
-        found = ledger.live([hub, other], PARTITION, FINGERPRINT, 100)
+        hub, other = ledger.entries.insert(new("q")), ledger.entries.insert(new("p"))
+        ledger.entries.serve_only_exactly(hub, 100.0)
+        found = ledger.lookups.live([hub, other], PARTITION, FINGERPRINT, 100)
         assert {stored.id: stored.exact_only for stored in found} == {hub: True, other: False}
-        assert ledger.find(new("q").exact, 100) is not None
+        assert ledger.lookups.find(new("q").exact, 100) is not None
 
     def test_the_text_of_an_answer_is_the_response_unless_it_is_kept_apart(
         self, ledger: Ledger
     ) -> None:
-        plain = ledger.insert(new("q", response="Yes."))
-        wrapped = ledger.insert(new("p", response='{"text": "Yes."}', answer_text="Yes."))
-        assert [ledger.answer_text(entry_id) for entry_id in (plain, wrapped, 10**9)] == [
+        plain = ledger.entries.insert(new("q", response="Yes."))
+        wrapped = ledger.entries.insert(new("p", response='{"text": "Yes."}', answer_text="Yes."))
+        assert [ledger.lookups.answer_text(entry_id) for entry_id in (plain, wrapped, 10**9)] == [
             "Yes.",
             "Yes.",
             None,
@@ -170,61 +179,61 @@ class LedgerContract:
         self,
         ledger: Ledger,
     ) -> None:
-        first = ledger.insert(new("q0", writer="a"))
+        first = ledger.entries.insert(new("q0", writer="a"))
         for question, writer in (("q1", "b"), ("q2", "b"), ("q3", None)):
-            ledger.insert(new(question, writer=writer, answer=first))
-        elsewhere = ledger.insert(new("q0", scope="other", writer="c", answer=first))
-        alone = ledger.insert(new("q4", writer="a"))
-        nobodys = ledger.insert(new("q5"))
-        assert ledger.writers([first, alone, nobodys, elsewhere], PARTITION) == {
+            ledger.entries.insert(new(question, writer=writer, answer=first))
+        elsewhere = ledger.entries.insert(new("q0", scope="other", writer="c", answer=first))
+        alone = ledger.entries.insert(new("q4", writer="a"))
+        nobodys = ledger.entries.insert(new("q5"))
+        assert ledger.lookups.writers([first, alone, nobodys, elsewhere], PARTITION) == {
             first: 2,
             alone: 1,
             nobodys: 0,
         }
 
     def test_get_gives_nothing_of_another_partition(self, ledger: Ledger) -> None:
-        other = ledger.insert(new("q", scope="other"))
-        assert ledger.get(other, PARTITION, 100) is None
+        other = ledger.entries.insert(new("q", scope="other"))
+        assert ledger.lookups.get(other, PARTITION, 100) is None
 
     def test_vectors_come_in_order_after_an_id_up_to_a_limit(self, ledger: Ledger) -> None:
-        ids = [ledger.insert(new(f"q{i}")) for i in range(5)]
-        found, matrix = ledger.vectors_after(PARTITION, FINGERPRINT, ids[0], 3)
+        ids = [ledger.entries.insert(new(f"q{i}")) for i in range(5)]
+        found, matrix = ledger.lookups.vectors_after(PARTITION, FINGERPRINT, ids[0], 3)
         assert found.tolist() == ids[1:4]
         assert matrix.shape == (3, WORDS)
-        assert ledger.vectors_after(PARTITION, FINGERPRINT, ids[-1])[0].tolist() == []
+        assert ledger.lookups.vectors_after(PARTITION, FINGERPRINT, ids[-1])[0].tolist() == []
 
     def test_the_least_recently_used_are_evicted_first(self, ledger: Ledger) -> None:
-        ids = [ledger.insert(new(f"q{i}", created=100.0 + i)) for i in range(4)]
-        ledger.touch({ids[0]: (1, 200.0)})
-        fifth = ledger.insert(new("q4", created=105.0), Limits(3))
-        live = [i for i in (*ids, fifth) if ledger.get(i, PARTITION, 300)]
+        ids = [ledger.entries.insert(new(f"q{i}", created=100.0 + i)) for i in range(4)]
+        ledger.entries.touch({ids[0]: (1, 200.0)})
+        fifth = ledger.entries.insert(new("q4", created=105.0), Limits(3))
+        live = [i for i in (*ids, fifth) if ledger.lookups.get(i, PARTITION, 300)]
         assert live == [ids[0], ids[3], fifth]
 
     def test_the_entry_just_stored_is_not_evicted_when_the_clock_was_set_back(
         self, ledger: Ledger
     ) -> None:
         for i in range(3):
-            ledger.insert(new(f"q{i}", created=1000.0), Limits(3))
-        entry_id = ledger.insert(new("late", created=1.0), Limits(3))
-        assert ledger.get(entry_id, PARTITION, 1.0) is not None
+            ledger.entries.insert(new(f"q{i}", created=1000.0), Limits(3))
+        entry_id = ledger.entries.insert(new("late", created=1.0), Limits(3))
+        assert ledger.lookups.get(entry_id, PARTITION, 1.0) is not None
         assert ledger.count() == 3
 
     def test_a_touch_counts_hits_and_never_sets_the_last_use_back(self, ledger: Ledger) -> None:
-        ids = [ledger.insert(new(f"q{i}", created=100.0)) for i in range(2)]
-        ledger.touch({ids[0]: (2, 300.0)})
-        ledger.touch({ids[0]: (3, 50.0), 10**9: (1, 1.0)})
-        ledger.touch({ids[1]: (1, 200.0)})
-        ledger.touch({})
+        ids = [ledger.entries.insert(new(f"q{i}", created=100.0)) for i in range(2)]
+        ledger.entries.touch({ids[0]: (2, 300.0)})
+        ledger.entries.touch({ids[0]: (3, 50.0), 10**9: (1, 1.0)})
+        ledger.entries.touch({ids[1]: (1, 200.0)})
+        ledger.entries.touch({})
         assert ledger.hits_ever() == 6
-        ledger.insert(new("q2", created=400.0), Limits(2))
-        assert ledger.get(ids[0], PARTITION, 0) is not None
+        ledger.entries.insert(new("q2", created=400.0), Limits(2))
+        assert ledger.lookups.get(ids[0], PARTITION, 0) is not None
 
     def test_conditions_of_invalidate_must_all_hold(self, ledger: Ledger) -> None:
         def fill() -> None:
-            ledger.clear()
-            ledger.insert(new("a", tags=("x", "y"), created=100.0))
-            ledger.insert(new("b", tags=("y",), created=200.0))
-            ledger.insert(new("c", namespace="other", tags=("x",), created=100.0))
+            ledger.entries.clear()
+            ledger.entries.insert(new("a", tags=("x", "y"), created=100.0))
+            ledger.entries.insert(new("b", tags=("y",), created=200.0))
+            ledger.entries.insert(new("c", namespace="other", tags=("x",), created=100.0))
 
         for conditions, gone in (
             ((["x"], None, None), 2),
@@ -237,18 +246,18 @@ class LedgerContract:
             ((["z"], None, None), 0),
         ):
             fill()
-            assert ledger.invalidate(*conditions) == gone
+            assert ledger.entries.invalidate(*conditions) == gone
             assert ledger.count() == 3 - gone
 
     def test_deleting_notes_only_what_the_index_holds(self, ledger: Ledger) -> None:
-        ids = [ledger.insert(new(f"q{i}")) for i in range(4)]
-        ledger.generations(FINGERPRINT).advance(PARTITION, EMPTY, Generation(0, ids[1], 2))
-        ledger.clear()
+        ids = [ledger.entries.insert(new(f"q{i}")) for i in range(4)]
+        ledger.index_state(FINGERPRINT).advance(PARTITION, EMPTY, Generation(0, ids[1], 2))
+        ledger.entries.clear()
         assert ledger.take_removed() == {PARTITION: ids[:2]}
         assert ledger.take_removed() == {}
 
     def test_what_the_index_holds_is_kept_per_model_and_partition(self, ledger: Ledger) -> None:
-        mine, other = ledger.generations(FINGERPRINT), ledger.generations("f" * 64)
+        mine, other = ledger.index_state(FINGERPRINT), ledger.index_state("f" * 64)
         five, seven = Generation(0, 5, 5, "one"), Generation(0, 7, 7, "one")
         assert mine.advance(PARTITION, EMPTY, five)
         assert mine.advance(PARTITION, five, seven)
@@ -264,7 +273,7 @@ class LedgerContract:
     def test_the_index_is_only_said_to_hold_more_by_who_knew_where_it_was(
         self, ledger: Ledger
     ) -> None:
-        generations = ledger.generations(FINGERPRINT)
+        generations = ledger.index_state(FINGERPRINT)
         three, four = Generation(0, 3, 3, "one"), Generation(0, 4, 4, "one")
         assert not generations.advance(PARTITION, three, four)
         assert generations.advance(PARTITION, EMPTY, three)
@@ -278,51 +287,51 @@ class LedgerContract:
     def test_a_new_generation_takes_the_place_of_the_one_it_was_made_for(
         self, ledger: Ledger
     ) -> None:
-        generations = ledger.generations(FINGERPRINT)
+        generations = ledger.index_state(FINGERPRINT)
         generations.advance(PARTITION, EMPTY, Generation(0, 9, 9, "one"))
         assert generations.swap(PARTITION, 0, Generation(1, 7, 4, "two"))
         assert not generations.swap(PARTITION, 0, Generation(1, 8, 5, "three"))
         assert generations.all() == {PARTITION: Generation(1, 7, 4, "two")}
 
     def test_collections_with_more_dead_than_live_entries_are_worn(self, ledger: Ledger) -> None:
-        generations = ledger.generations(FINGERPRINT)
-        ids = [ledger.insert(new(f"q{i}")) for i in range(4)]
+        generations = ledger.index_state(FINGERPRINT)
+        ids = [ledger.entries.insert(new(f"q{i}")) for i in range(4)]
         generations.advance(PARTITION, EMPTY, Generation(0, ids[-1], 9, "one"))
         generations.advance(b"other", EMPTY, Generation(0, ids[-1], 4, "two"))
         assert generations.worn(5) == [PARTITION]
         assert generations.worn(6) == []
-        assert ledger.generations("f" * 64).worn(0) == []
+        assert ledger.index_state("f" * 64).worn(0) == []
 
     @pytest.mark.parametrize("noted", [True, False])
     def test_new_vectors_begin_the_index_of_their_partition_anew(
         self, noted: bool, ledger: Ledger
     ) -> None:
-        generations = ledger.generations(FINGERPRINT)
-        ids = [ledger.insert(new(f"q{i}", fingerprint="f" * 64)) for i in range(600)]
+        generations = ledger.index_state(FINGERPRINT)
+        ids = [ledger.entries.insert(new(f"q{i}", fingerprint="f" * 64)) for i in range(600)]
         if noted:
             generations.advance(PARTITION, EMPTY, Generation(0, ids[-1], 600, "one"))
             generations.advance(b"other", EMPTY, Generation(0, ids[-1], 600, "two"))
         vector = np.eye(WORDS, dtype=np.float32)[0]
-        ledger.replace_vectors([(i, FINGERPRINT, vector) for i in ids[-2:]])
+        ledger.entries.replace_vectors([(i, FINGERPRINT, vector) for i in ids[-2:]])
         held = {b"other": Generation(0, ids[-1], 600, "two")} if noted else {}
         assert generations.all() == {PARTITION: Generation(1), **held}
         # what was read of the partition before does not count any more
         assert not generations.advance(PARTITION, EMPTY, Generation(0, ids[-1], 600, "one"))
 
     def test_a_new_vector_replaces_that_of_another_model(self, ledger: Ledger) -> None:
-        old = ledger.insert(new("q", fingerprint="f" * 64))
-        bare = ledger.insert(new("p", vector=None))
-        ledger.insert(new("o", vector=None, exact_only=True))
-        assert ledger.unembedded(FINGERPRINT, 0, 10) == [(old, "q"), (bare, "p")]
-        assert ledger.unembedded(FINGERPRINT, old, 10) == [(bare, "p")]
+        old = ledger.entries.insert(new("q", fingerprint="f" * 64))
+        bare = ledger.entries.insert(new("p", vector=None))
+        ledger.entries.insert(new("o", vector=None, exact_only=True))
+        assert ledger.lookups.unembedded(FINGERPRINT, 0, 10) == [(old, "q"), (bare, "p")]
+        assert ledger.lookups.unembedded(FINGERPRINT, old, 10) == [(bare, "p")]
         vector = np.eye(WORDS, dtype=np.float32)[0]
-        ledger.replace_vectors([(old, FINGERPRINT, vector), (10**9, FINGERPRINT, vector)])
-        assert ledger.vectors_after(PARTITION, FINGERPRINT, 0)[0].tolist() == [old]
-        assert ledger.vectors_after(PARTITION, "f" * 64, 0)[0].tolist() == []
+        ledger.entries.replace_vectors([(old, FINGERPRINT, vector), (10**9, FINGERPRINT, vector)])
+        assert ledger.lookups.vectors_after(PARTITION, FINGERPRINT, 0)[0].tolist() == [old]
+        assert ledger.lookups.vectors_after(PARTITION, "f" * 64, 0)[0].tolist() == []
 
     def test_an_entry_keeps_who_wrote_it_and_whose_answer_it_has(self, ledger: Ledger) -> None:
-        first = ledger.insert(new("q"))
-        second = ledger.insert(new("p", writer="app \ud800", answer=first))
+        first = ledger.entries.insert(new("q"))
+        second = ledger.entries.insert(new("p", writer="app \ud800", answer=first))
         columns = (entries.c.id, entries.c.writer, entries.c.answer, entries.c.doubt)
         rows = ledger.read(sa.select(*columns, entries.c.exact_only_since), {})
         assert [tuple(row) for row in rows] == [
@@ -333,40 +342,46 @@ class LedgerContract:
     @pytest.mark.parametrize(
         "delete",
         [
-            lambda ledger: ledger.delete_expired(150.0),
-            lambda ledger: ledger.invalidate(["gone"], None, None),
-            lambda ledger: ledger.insert(new("gone", response="new")),
-            lambda ledger: ledger.insert(new("another", created=300.0), Limits(2)),
+            lambda ledger: ledger.entries.delete_expired(150.0),
+            lambda ledger: ledger.entries.invalidate(["gone"], None, None),
+            lambda ledger: ledger.entries.insert(new("gone", response="new")),
+            lambda ledger: ledger.entries.insert(new("another", created=300.0), Limits(2)),
         ],
         ids=["expired", "invalidated", "replaced", "evicted"],
     )
     def test_the_log_and_the_quarantine_of_an_entry_go_with_it_and_its_judgements_stay(
         self, delete: Any, ledger: Ledger
     ) -> None:
-        gone = ledger.insert(new("gone", tags=("gone",), expires=150.0))
-        stays = ledger.insert(new("stays", created=200.0))
+        gone = ledger.entries.insert(new("gone", tags=("gone",), expires=150.0))
+        stays = ledger.entries.insert(new("stays", created=200.0))
         for entry_id in (gone, stays):
             _serve_and_judge(ledger, entry_id)
         delete(ledger)
         assert _known_of(ledger) == [[stays], [stays], [gone, stays]]
 
     def test_what_was_judged_of_a_namespace_is_cleared_with_it(self, ledger: Ledger) -> None:
-        mine, other = ledger.insert(new("q")), ledger.insert(new("q", namespace="other"))
+        mine, other = (
+            ledger.entries.insert(new("q")),
+            ledger.entries.insert(new("q", namespace="other")),
+        )
         _serve_and_judge(ledger, mine)
         _serve_and_judge(ledger, other, "other")
-        assert ledger.clear("other") == 1
+        assert ledger.entries.clear("other") == 1
         assert _known_of(ledger) == [[mine], [mine], [mine]]
-        assert ledger.clear() == 1
+        assert ledger.entries.clear() == 1
         assert _known_of(ledger) == [[], [], []]
 
     def test_threads_write_and_read_without_losing_anything(self, ledger: Ledger) -> None:
         def work(thread: int) -> None:
             for i in range(25):
                 entry = new(f"{thread}-{i}")
-                entry_id = ledger.insert(entry)
-                found = ledger.find(entry.exact, 100)
+                entry_id = ledger.entries.insert(entry)
+                found = ledger.lookups.find(entry.exact, 100)
                 assert found is not None and found.id == entry_id
-                assert entry_id in ledger.vectors_after(PARTITION, FINGERPRINT, entry_id - 1)[0]
+                assert (
+                    entry_id
+                    in ledger.lookups.vectors_after(PARTITION, FINGERPRINT, entry_id - 1)[0]
+                )
 
         with ThreadPoolExecutor(8) as threads:
             list(threads.map(work, range(8)))
@@ -378,9 +393,9 @@ class LedgerContract:
         def work(thread: int) -> None:
             with closing(reopen()) as own:
                 for i in range(20):
-                    own.insert(new(f"{thread % 2}-{i}", tags=("t",)), Limits(25))
-                    own.delete_exact(new(f"{(thread + 1) % 2}-{i - 3}").exact, 100)
-                    own.replace_vectors([(i, "f" * 64, np.eye(WORDS, dtype=np.float32)[0])])
+                    own.entries.insert(new(f"{thread % 2}-{i}", tags=("t",)), Limits(25))
+                    own.entries.delete_exact(new(f"{(thread + 1) % 2}-{i - 3}").exact, 100)
+                    own.entries.replace_vectors([(i, "f" * 64, np.eye(WORDS, dtype=np.float32)[0])])
 
         with ThreadPoolExecutor(4) as threads:
             list(threads.map(work, range(4)))
@@ -392,7 +407,7 @@ class LedgerContract:
         with pytest.raises(ZeroDivisionError), ledger.write() as connection:
             connection.exec_driver_sql("DELETE FROM semcache_meta")
             raise ZeroDivisionError
-        assert ledger.read("SELECT 1", {}) if False else ledger.insert(new("q"))
+        assert ledger.read("SELECT 1", {}) if False else ledger.entries.insert(new("q"))
         with ledger.write() as connection:
             assert (
                 connection.exec_driver_sql("SELECT count(*) FROM semcache_meta").scalar_one() == 2

@@ -17,8 +17,9 @@ from hypothesis.stateful import (
 )
 from semcache_core import Request
 from semcache_core.request import key_of
+from semcache_core.storage.entries import ImportedEntry, NewEntry
 from semcache_core.storage.eviction import Limits, Policy
-from semcache_core.storage.ledger import ImportedEntry, Ledger, NewEntry
+from semcache_core.storage.ledger import Ledger
 from semcache_core.storage.schema import ENTRY_BYTES, entries, tags, vectors
 from state_machines import run_machine
 
@@ -126,8 +127,8 @@ class RunningTotals(RuleBasedStateMachine):
             expires=None if ttl is None else self.now + ttl,
             cost=cost,
         )
-        entry_id = self.ledger.insert(entry, limits)
-        assert self.ledger.get(entry_id, entry.partition, self.now) is not None
+        entry_id = self.ledger.entries.insert(entry, limits)
+        assert self.ledger.lookups.get(entry_id, entry.partition, self.now) is not None
         space = self.ledger.space()
         assert limits.max_entries is None or space.entries <= limits.max_entries
         assert limits.max_bytes is None or space.bytes <= limits.max_bytes or space.entries == 1
@@ -136,45 +137,45 @@ class RunningTotals(RuleBasedStateMachine):
     def insert_newer(self, some: list[tuple[int, str]], limits: Limits) -> None:
         self.now += 1
         comes = [new(f"q{n}", ImportedEntry, response=r, created=self.now) for n, r in some]
-        self.ledger.insert_newer(comes, self.now, limits)
+        self.ledger.entries.insert_newer(comes, self.now, limits)
 
     @rule(n=NUMBERS)
     def delete_exact(self, n: int) -> None:
-        self.ledger.delete_exact(new(f"q{n}").exact, self.now)
+        self.ledger.entries.delete_exact(new(f"q{n}").exact, self.now)
 
     @rule(nth=NUMBERS)
     def delete(self, nth: int) -> None:
-        self.ledger.delete(self.stored(nth))
+        self.ledger.entries.delete(self.stored(nth))
 
     @rule(nths=st.lists(NUMBERS, min_size=1, max_size=3), longer=st.booleans())
     def replace_vectors(self, nths: list[int], longer: bool) -> None:
         vector = np.tile(VECTOR, 1 + longer)
-        self.ledger.replace_vectors([(self.stored(nth), "f" * 64, vector) for nth in nths])
+        self.ledger.entries.replace_vectors([(self.stored(nth), "f" * 64, vector) for nth in nths])
 
     @rule(nth=NUMBERS, hits=st.integers(1, 5))
     def touch(self, nth: int, hits: int) -> None:
-        self.ledger.touch({self.stored(nth): (hits, self.now)})
+        self.ledger.entries.touch({self.stored(nth): (hits, self.now)})
 
     @rule()
     def expire(self) -> None:
         self.now += 2
-        self.ledger.delete_expired(self.now)
+        self.ledger.entries.delete_expired(self.now)
 
     @rule(tag=st.sampled_from(["a", "ä"]))
     def invalidate(self, tag: str) -> None:
-        self.ledger.invalidate([tag], None, None)
+        self.ledger.entries.invalidate([tag], None, None)
 
     @rule(limits=LIMITS)
     def make_room(self, limits: Limits) -> None:
-        self.ledger.make_room(limits, self.now)
+        self.ledger.entries.make_room(limits, self.now)
 
     @rule(policy=POLICIES)
     def rank(self, policy: Policy) -> None:
-        assert self.ledger.rank(policy) is None
+        assert self.ledger.entries.rank(policy) is None
 
     @rule()
     def clear(self) -> None:
-        self.ledger.clear("default")
+        self.ledger.entries.clear("default")
 
     @rule()
     def fail_half_way(self) -> None:

@@ -35,8 +35,9 @@ from semcache_core.pipeline.single_flight import AsyncSingleFlight, SingleFlight
 from semcache_core.quality.verdicts import ServedHit, Source, Verdict
 from semcache_core.request import Key, key_of
 from semcache_core.settings import CacheOptions, settings_from
+from semcache_core.storage.entries import NewEntry, size_of
 from semcache_core.storage.eviction import text_bytes
-from semcache_core.storage.ledger import Ledger, NewEntry, size_of
+from semcache_core.storage.ledger import Ledger
 from semcache_core.transfer.jsonl import EntriesFile
 from semcache_core.transfer.transfer import Exported, Imported, Importer, Progress, write_entries
 from semcache_core.types import (
@@ -155,7 +156,7 @@ class SemanticCache:
         return hit
 
     def _exactly(self, parts: Engine, key: Key, now: float) -> Decision | None:
-        entry = parts.ledger.find(key.exact, now)
+        entry = parts.ledger.lookups.find(key.exact, now)
         return None if entry is None else Decision("the question is the same", entry=entry)
 
     def _by_meaning(
@@ -168,7 +169,7 @@ class SemanticCache:
     ) -> Decision:
         if reason := self._why_not_by_meaning(parts, request):
             return Decision(reason)
-        if not parts.ledger.has_vectors(key.partition, parts.embedder.fingerprint, now):
+        if not parts.ledger.lookups.has_vectors(key.partition, parts.embedder.fingerprint, now):
             return Decision(_EMPTY_SCOPE)
         if not self._reads(parts, request.question):
             return Decision(_UNREADABLE)
@@ -259,12 +260,12 @@ class SemanticCache:
             )
             if self._too_large(new):
                 # an older answer goes: the app has a newer one, and would be served that instead
-                parts.ledger.delete_exact(key.exact, now)
+                parts.ledger.entries.delete_exact(key.exact, now)
                 self._refused(key, span)
                 return None
             if parts.limits.bounded:
                 parts.touches.flush(parts.ledger)  # eviction goes by use
-            entry_id = parts.ledger.insert(new, parts.limits)
+            entry_id = parts.ledger.entries.insert(new, parts.limits)
             self._answered(parts, key, request.question, said, now)
             parts.upkeep.written += 1
             self._count("update")
@@ -388,7 +389,7 @@ class SemanticCache:
         self._telemetry.judged("feedback", correct)
         if served is None:  # only its own question was ever answered from it
             if not correct:
-                parts.ledger.delete(entry_id)
+                parts.ledger.entries.delete(entry_id)
             return
         judgement = Verdict(
             namespace=namespace,
@@ -406,7 +407,7 @@ class SemanticCache:
     def _pairing(self, parts: Engine, entry_id: int, request: Request) -> ServedHit | None:
         """How this entry came to answer this request; None where the question is its own."""
         key, now = self._key(request), self._clock()
-        entry = parts.ledger.find(key.exact, now)
+        entry = parts.ledger.lookups.find(key.exact, now)
         if entry is not None and entry.id == entry_id:
             return None
         for served in reversed(parts.records.served_of(entry_id)):
@@ -441,7 +442,7 @@ class SemanticCache:
         self, parts: Engine, decision: Decision, key: Key, now: float
     ) -> Iterator[Candidate]:
         for judged in decision.judgement or ():
-            entry = parts.ledger.get(judged.neighbour.entry_id, key.partition, now)
+            entry = parts.ledger.lookups.get(judged.neighbour.entry_id, key.partition, now)
             if entry is not None:
                 yield Candidate(
                     entry,
@@ -472,7 +473,7 @@ class SemanticCache:
     def entries(self, scope: str = "", namespace: str | None = None) -> list[Entry]:
         """The live entries of one scope of a namespace (None: this cache's own), oldest first."""
         key = self._key(Request("", scope, namespace))
-        return self._use().ledger.entries_of(key.namespace, key.partition, self._clock())
+        return self._use().ledger.lookups.entries_of(key.namespace, key.partition, self._clock())
 
     def forget(self, request: Request) -> bool:
         """Forget the entry of exactly this request; False when there is none.
@@ -480,12 +481,12 @@ class SemanticCache:
         Whatever else answers it by meaning stays: see `feedback` for an answer that is wrong.
         """
         key = self._key(request)
-        return self._use().ledger.delete_exact(key.exact, self._clock()) > 0
+        return self._use().ledger.entries.delete_exact(key.exact, self._clock()) > 0
 
     def clear(self, namespace: str | None = None, *, all_namespaces: bool = False) -> int:
         """Forget one namespace (None: this cache's own), or all; returns how many entries went."""
         chosen = self._chosen(namespace, all_namespaces)
-        return self._use().ledger.clear(chosen)
+        return self._use().ledger.entries.clear(chosen)
 
     def invalidate(
         self,
@@ -509,7 +510,7 @@ class SemanticCache:
         if older_than is not None:
             check_seconds("older_than", older_than, above=-math.inf)
         before = None if older_than is None else self._clock() - older_than
-        return self._use().ledger.invalidate(tags, chosen, before)
+        return self._use().ledger.entries.invalidate(tags, chosen, before)
 
     def rebuild(self) -> int:
         """Make the vector index anew from the ledger; returns how many entries were re-embedded.
@@ -626,7 +627,9 @@ class SemanticCache:
                 entries=ledger.count(now=self._clock()),
                 bytes=ledger.space().bytes,
                 disk=ledger.bytes_on_disk(),
-                index_lag=ledger.not_indexed(parts.embedder.fingerprint, self.settings.scan_limit),
+                index_lag=ledger.index_state(parts.embedder.fingerprint).not_indexed(
+                    self.settings.scan_limit
+                ),
                 wrong=estimates(self.settings.max_error_rate, claimed(), parts.measured()),
             )
         return None

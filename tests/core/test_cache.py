@@ -14,7 +14,9 @@ import semcache_core.cache as cache_module
 from conftest import Bench
 from fakes import Async, FailingEmbedder, ManualClock, Sync, WordEmbedder
 from semcache_core import Hit, Request, SemanticCache, SemcacheError
+from semcache_core.storage.entries import Entries
 from semcache_core.storage.ledger import Ledger
+from semcache_core.storage.lookups import Lookups
 
 Q, PARAPHRASE = "how to reset my password", "my password how to reset"
 
@@ -194,20 +196,20 @@ class TestLookup:
         self, cache: SemanticCache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cache.update(Request(Q), "answer")
-        original = Ledger.get
+        original = Lookups.get
 
         def get(self: Ledger, *args: Any) -> Any:
             self.clear()
             return original(self, *args)
 
-        monkeypatch.setattr(Ledger, "get", get)
+        monkeypatch.setattr(Lookups, "get", get)
         assert cache.lookup(Request(PARAPHRASE)) is None
 
     def test_an_entry_that_is_replaced_while_it_is_looked_up_is_still_found(
         self, cache: SemanticCache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cache.update(Request(Q), "old")
-        original = Ledger.get
+        original = Lookups.get
         replace = [True]
 
         def get(self: Ledger, *args: Any) -> Any:
@@ -215,7 +217,7 @@ class TestLookup:
                 cache.update(Request(Q), "new")
             return original(self, *args)
 
-        monkeypatch.setattr(Ledger, "get", get)
+        monkeypatch.setattr(Lookups, "get", get)
         hit = cache.lookup(Request(PARAPHRASE))
         assert hit is not None and hit.response == "new"
 
@@ -692,10 +694,10 @@ class TestGetOrCreate:
         cache = bench.open(embedder=FailingEmbedder(error=OSError("it is down")))
         if broken == "ledger":
             monkeypatch.setattr(
-                Ledger, "find", lambda *_: (_ for _ in ()).throw(OSError("it is down"))
+                Lookups, "find", lambda *_: (_ for _ in ()).throw(OSError("it is down"))
             )
             monkeypatch.setattr(
-                Ledger, "insert", lambda *_: (_ for _ in ()).throw(OSError("it is down"))
+                Entries, "insert", lambda *_: (_ for _ in ()).throw(OSError("it is down"))
             )
 
         async def compute() -> str:

@@ -9,6 +9,7 @@ from fakes import Async, Sync
 from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core import Prices, Request, Saved, SemanticCache, SemcacheError, Usage
+from semcache_core.storage.entries import Entries
 from semcache_core.storage.ledger import Ledger
 from semcache_core.types import MOST_TOKENS
 
@@ -198,7 +199,7 @@ def test_sums_beyond_a_databases_integers_can_be_read(bench: Bench) -> None:
     cache = bench.open()
     entry_id = cache.update(Request("one"), "a", usage=Usage(tokens_in=MOST_TOKENS))
     assert entry_id is not None
-    cache._use().ledger.touch({entry_id: (10**8, 0.0)})
+    cache._use().ledger.entries.touch({entry_id: (10**8, 0.0)})
     cache.update(Request("two"), "a", usage=Usage(tokens_in=MOST_TOKENS))
     assert cache._use().ledger.saved().tokens_in == MOST_TOKENS * 10**8
 
@@ -216,6 +217,6 @@ def test_what_hits_saved_is_counted_though_the_ledger_failed_meanwhile(
         raise LedgerError("disk full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Ledger, "touch", broken)
+        patched.setattr(Entries, "touch", broken)
         assert (cache.stats().entries, saved_by(cache)) == (1, Saved())
     assert saved_by(cache).cost == 5.0

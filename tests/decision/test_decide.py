@@ -15,7 +15,7 @@ from semcache_core._utils.intervals import NOTHING
 from semcache_core.decision.decide import Decision, HitDecider, _answers
 from semcache_core.quality.verdicts import Verdict
 from semcache_core.search.retriever import CANDIDATES, Retrieved
-from semcache_core.storage.ledger import StoredEntry
+from semcache_core.storage.lookups import StoredEntry
 
 EVERYWHERE = [f"{a}{b}" for a in "abcde" for b in "abcde"]
 PLACES = {
@@ -279,7 +279,7 @@ class TestVerifier:
         self, cache: SemanticCache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cache.update(Request("left"), "one")
-        monkeypatch.setattr(cache._use().ledger, "answer_text", lambda entry_id: None)
+        monkeypatch.setattr(cache._use().ledger.lookups, "answer_text", lambda entry_id: None)
         verification = Agreeing(True)
         assert served(decide(cache, "uncertain", verification=verification)) is None
         assert verification.asked == []
@@ -357,7 +357,7 @@ class TestConfirmations:
 class TestReasons:
     def test_what_is_found_by_its_own_question_alone(self, cache: SemanticCache) -> None:
         entry_id = cache.update(Request("left"), "one")
-        cache._use().ledger.serve_only_exactly(entry_id or 0, 1.0)
+        cache._use().ledger.entries.serve_only_exactly(entry_id or 0, 1.0)
         decision = decide(cache, "near left")
         assert served(decision) is None
         assert "served only exactly" in decision.reason
@@ -394,14 +394,14 @@ def test_what_went_between_finding_and_reading_it_is_looked_for_again(
     cache.update(Request("left"), "one")
     cache.update(Request("middle"), "one")
     ledger = cache._use().ledger
-    original, went = ledger.get, list[int]()
+    original, went = ledger.lookups.get, list[int]()
 
     def get(entry_id: int, partition: bytes, now: float) -> Any:
         if not went:
             went.append(entry_id)
-            ledger.delete(entry_id)
+            ledger.entries.delete(entry_id)
         return original(entry_id, partition, now)
 
-    monkeypatch.setattr(ledger, "get", get)
+    monkeypatch.setattr(ledger.lookups, "get", get)
     decision = decide(cache, "near left")
     assert (served(decision), went) == ("middle", [1])

@@ -14,7 +14,8 @@ import pytest
 from semcache_core.search.embedded import EmbeddedIndex
 from semcache_core.search.retriever import Retriever
 from semcache_core.search.sync import IndexSync
-from semcache_core.storage.ledger import ImportedEntry, Ledger
+from semcache_core.storage.entries import ImportedEntry
+from semcache_core.storage.ledger import Ledger
 from semcache_core.types import Matrix
 
 ENTRIES = int(os.environ.get("SEMCACHE_SOAK_ENTRIES", "700"))
@@ -75,7 +76,7 @@ elif phase == "noted":
     die_in(IndexState, "advance", after=True)
 elif phase == "removing":
     die_in(ChromaIndex, "remove", after=False)
-    ledger.delete(7)
+    ledger.entries.delete(7)
 elif phase == "closing":
     thread_dies(ChromaIndex, "close")
 elif phase == "copying":
@@ -123,7 +124,7 @@ def fill(path: Path) -> None:
             )
             for i in range(start, min(start + BATCH, ENTRIES))
         ]
-        assert ledger.insert_newer(arrivals, 0.0) == len(arrivals)
+        assert ledger.entries.insert_newer(arrivals, 0.0) == len(arrivals)
     ledger.close()
 
 
@@ -150,7 +151,7 @@ def assert_nothing_is_lost(path: Path) -> None:
                 assert retrieval.indexed
                 assert retrieval.index is not None
             sample = range(0, ENTRIES, max(1, ENTRIES // 100))
-            living = [i for i in sample if ledger.get(i + 1, PARTITION, 0.0) is not None]
+            living = [i for i in sample if ledger.lookups.get(i + 1, PARTITION, 0.0) is not None]
             assert len(living) >= len(sample) - 1  # one was deleted
             found = [
                 i + 1 in [one.entry.id for one in retrieval.nearest(PARTITION, rows[i], 0.0)]
@@ -158,7 +159,7 @@ def assert_nothing_is_lost(path: Path) -> None:
             ]
             # HNSW is approximate, the scan is not
             assert sum(found) >= (0.99 if settled else 1.0) * len(found)
-        live = ledger.generations(MODEL).all()[PARTITION]
+        live = ledger.index_state(MODEL).all()[PARTITION]
         assert live.through == ENTRIES
     finally:
         indexer.close()

@@ -284,15 +284,17 @@ class TestGauges:
             cache.update(Request(question), "a")
             cache.update(Request(question, "small scope"), "a")
         ledger, fingerprint = cache._use().ledger, cache._use().embedder.fingerprint
-        assert ledger.not_indexed(fingerprint, 3) == 0
+        assert ledger.index_state(fingerprint).not_indexed(3) == 0
         fourth = cache.update(Request("four"), "a")
         assert _gauge(recorded(), "index.lag") == {str(bench.path / "ledger.sqlite3"): 4}
         assert fourth is not None
         partition = cache._key(Request("four")).partition
-        ledger.generations(fingerprint).advance(partition, EMPTY, Generation(0, fourth - 2, 2))
-        assert ledger.not_indexed(fingerprint, 3) == 1
-        assert ledger.not_indexed(fingerprint, 10) == 1  # what the index holds it must follow
-        assert ledger.not_indexed("another model", 0) == 0
+        ledger.index_state(fingerprint).advance(partition, EMPTY, Generation(0, fourth - 2, 2))
+        assert ledger.index_state(fingerprint).not_indexed(3) == 1
+        assert (
+            ledger.index_state(fingerprint).not_indexed(10) == 1
+        )  # what the index holds it must follow
+        assert ledger.index_state("another model").not_indexed(0) == 0
 
     def test_quick_collections_read_the_ledger_once(
         self, recorded: Metrics, bench: Bench, monkeypatch: pytest.MonkeyPatch

@@ -67,7 +67,7 @@ class TestRound:
             def fail(now: float) -> int:
                 raise error
 
-            patched.setattr(cache._use().ledger, "delete_expired", fail)
+            patched.setattr(cache._use().ledger.entries, "delete_expired", fail)
             upkeep.round()
             upkeep.round()
         assert len(warnings_of("disk full")) == 1
@@ -85,7 +85,7 @@ class TestRound:
             def fail(used: Any) -> None:
                 raise LedgerError("locked")
 
-            patched.setattr(cache._use().ledger, "touch", fail)
+            patched.setattr(cache._use().ledger.entries, "touch", fail)
             cache._use().upkeep.round()
         cache.lookup(Request("q"))
         cache._use().upkeep.round()
@@ -159,7 +159,7 @@ def test_the_thread_works_by_itself(bench: Bench) -> None:
     cache = bench.open()
     cache.update(Request("q"), "a", ttl=10)
     ledger = cache._use().ledger
-    original = ledger.delete_expired
+    original = ledger.entries.delete_expired
 
     def delete_expired(now: float) -> int:
         gone = original(now)
@@ -167,7 +167,7 @@ def test_the_thread_works_by_itself(bench: Bench) -> None:
             swept.set()
         return gone
 
-    ledger.delete_expired = delete_expired  # type: ignore[method-assign]
+    ledger.entries.delete_expired = delete_expired  # type: ignore[method-assign]
     bench.clock.now += 10
     assert swept.wait(30)
 

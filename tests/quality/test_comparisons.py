@@ -14,7 +14,8 @@ from semcache_core.quality.entry_trust import doubted
 from semcache_core.quality.verdicts import ServedHit, Verdict, VerdictLog
 from semcache_core.request import Key, key_of
 from semcache_core.search.retriever import CANDIDATES, Retrieved
-from semcache_core.storage.ledger import Ledger, NewEntry
+from semcache_core.storage.entries import NewEntry
+from semcache_core.storage.ledger import Ledger
 from semcache_core.types import Request
 
 FINGERPRINT = "f" * 64
@@ -77,12 +78,12 @@ class Post:
             "vector": np.ones(2, np.float32) / np.sqrt(2),
             "answer_digest": answer_digest(changes.get("answer_text") or response),
         }
-        return self.ledger.insert(NewEntry(**{**fields, **changes}))
+        return self.ledger.entries.insert(NewEntry(**{**fields, **changes}))
 
     def near(self, *found: tuple[int, float]) -> list[Retrieved]:
         """What a lookup saw: (entry id, similarity), the nearest first."""
         ids = [entry_id for entry_id, _ in found]
-        live = self.ledger.live(ids, key("").partition, FINGERPRINT, NOW)
+        live = self.ledger.lookups.live(ids, key("").partition, FINGERPRINT, NOW)
         by_id = {entry.id: entry for entry in live}
         return [Retrieved(by_id[entry_id], similarity) for entry_id, similarity in found]
 
@@ -176,7 +177,7 @@ class TestSameAs:
         post = make(True)
         entry_id = post.store("q", "yes")
         post.watch.missed(key("asked"), post.near((entry_id, 0.9)), None, "shadow")
-        post.ledger.delete(entry_id)
+        post.ledger.entries.delete(entry_id)
         assert post.watch.same_as(key("asked"), "no") is None
         assert post.same_answer.asked == []
 
@@ -218,7 +219,9 @@ class TestAnswered:
         ]
         assert post.audit.added == [(0.9, correct, weight)]
         asked = key("asked")
-        (seen,) = post.ledger.live([entry_id], asked.partition, FINGERPRINT, NOW, asked.exact)
+        (seen,) = post.ledger.lookups.live(
+            [entry_id], asked.partition, FINGERPRINT, NOW, asked.exact
+        )
         assert seen.known_wrong is not correct
 
     def test_it_is_judged_once(self, make: Callable[..., Post]) -> None:
@@ -270,7 +273,7 @@ class TestAnswered:
         entry_id = post.store("q", "yes")
         post.watch.missed(key("asked"), post.near((entry_id, 0.9)), judged(entry_id, "q"), "audit")
         if why == "the entry went":
-            post.ledger.delete(entry_id)
+            post.ledger.entries.delete(entry_id)
         post.watch.answered(key("asked"), "asked", "no", NOW)
         assert (post.records.judged(), post.audit.added) == ([], [])
 

@@ -22,7 +22,8 @@ from semcache_core.errors import LedgerError
 from semcache_core.quality.entry_trust import doubt
 from semcache_core.quality.verdicts import KEPT_PER_ENTRY, ServedHit, Verdict, VerdictLog
 from semcache_core.request import key_of
-from semcache_core.storage.ledger import Ledger, NewEntry
+from semcache_core.storage.entries import NewEntry
+from semcache_core.storage.ledger import Ledger
 from semcache_core.storage.schema import entries, quarantined, served
 from semcache_core.types import Request
 
@@ -55,7 +56,7 @@ def records(ledger: Ledger) -> VerdictLog:
 
 def stored(ledger: Ledger, question: str = "q", namespace: str = "default") -> int:
     key = key_of(Request(question), namespace)
-    return ledger.insert(
+    return ledger.entries.insert(
         NewEntry(
             exact=key.exact,
             partition=key.partition,
@@ -394,7 +395,7 @@ def test_two_processes_that_judge_at_once_doubt_by_all_of_it(
 def test_what_is_stored_is_told_as_long_as_it_is_there(ledger: Ledger, records: VerdictLog) -> None:
     entry_id = stored(ledger, ODD_TEXT, namespace="acme")
     assert records.stored(entry_id) == ("acme", ODD_TEXT)
-    ledger.clear("acme")
+    ledger.entries.clear("acme")
     assert records.stored(entry_id) is None
 
 
@@ -411,7 +412,7 @@ class TwoProcesses(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         for ledger in PAIR:
-            ledger.clear()
+            ledger.entries.clear()
         self.records = [VerdictLog(ledger) for ledger in PAIR]
         self.ids = {question: stored(PAIR[0], question) for question in ("one", "two", "three")}
         self.noted: list[list[ServedHit]] = [[], []]

@@ -6,7 +6,6 @@ from typing import Any
 
 import chromadb
 import pytest
-from chromadb.config import Settings
 from conftest import Bench
 from fakes import WordEmbedder
 from large_scopes import ask, assert_finds, fill, rounds
@@ -50,7 +49,7 @@ def worn_cache_copied_slowly(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> S
 
 
 def live(cache: SemanticCache) -> Generation:
-    (one,) = cache._use().ledger.generations(MODEL).all().values()
+    (one,) = cache._use().ledger.index_state(MODEL).all().values()
     return one
 
 
@@ -147,39 +146,6 @@ def test_rebuild_makes_a_new_generation_while_the_old_one_serves(
     assert_finds(cache, 0, 120)
     assert scanned == []
     cache.close()
-    assert len(segment_directories(bench)) == 1
-
-
-def test_the_index_of_a_ledger_of_version_4_is_made_anew_and_what_it_left_is_dropped(
-    bench: Bench,
-) -> None:
-    cache = bench.open(scan_limit=LIMIT)
-    fill(cache, 0, 120)
-    rounds(cache)
-    retrieval: Any = cache._use().retrieval
-    prefix, ((partition, held),) = retrieval.index._prefix, retrieval.indexed.items()
-    cache.close()
-    path = str((bench.path / "chroma").resolve())
-    client = chromadb.PersistentClient(path, Settings(anonymized_telemetry=False))
-    (collection,) = client.list_collections()
-    assert str(collection.id) == held.collection
-    collection.modify(name=prefix + partition.hex()[:24])  # as that version named it
-    client.close()
-    with sqlite3.connect(bench.path / "ledger.sqlite3") as connection:
-        for name in ("generation", "added"):
-            connection.execute(f"ALTER TABLE semcache_indexed DROP COLUMN {name}")
-        for name in ("space", "means"):
-            connection.execute(f"DROP TABLE semcache_{name}")
-        connection.execute("UPDATE semcache_meta SET value = 4 WHERE name = 'schema_version'")
-        connection.execute("INSERT INTO semcache_removed VALUES (5, ?)", (partition,))
-    connection.close()
-    again = bench.open(scan_limit=LIMIT)
-    ledger = again._use().ledger
-    assert (ledger.generations(MODEL).all(), ledger.take_removed()) == ({}, {})
-    assert_finds(again, 0, 120)
-    rounds(again)
-    assert_finds(again, 0, 120)
-    assert live(again).collection != held.collection
     assert len(segment_directories(bench)) == 1
 
 
@@ -308,7 +274,7 @@ def test_new_vectors_under_old_ids_begin_a_new_generation(bench: Bench) -> None:
     rounds(cache)
     ledger = cache._use().ledger
     vector = WordEmbedder().embed(["quite other"])[0]
-    ledger.replace_vectors([(7, MODEL, vector)])
+    ledger.entries.replace_vectors([(7, MODEL, vector)])
     assert live(cache) == Generation(1)
     retrieval = cache._use().retrieval
     retrieval.renewed()

@@ -16,7 +16,8 @@ from semcache_core.errors import (
 )
 from semcache_core.search.retriever import CANDIDATES, MOST_CANDIDATES, Retriever
 from semcache_core.search.scan import _ROWS_BYTES, ScanMemory
-from semcache_core.storage.ledger import Ledger, NewEntry
+from semcache_core.storage.entries import NewEntry
+from semcache_core.storage.ledger import Ledger
 from semcache_core.types import EMPTY, Generation, Matrix, Vector
 
 FINGERPRINT = "f" * 64
@@ -68,7 +69,7 @@ class Shelf:
 
     def put(self, angle: float, expires: float | None = None, partition: bytes = PARTITION) -> int:
         self.stored += 1
-        return self.ledger.insert(
+        return self.ledger.entries.insert(
             NewEntry(
                 exact=self.stored.to_bytes(32, "big"),
                 partition=partition,
@@ -87,7 +88,7 @@ class Shelf:
         )
 
     def index_all(self) -> None:
-        ids, vectors = self.ledger.vectors_after(PARTITION, FINGERPRINT, 0)
+        ids, vectors = self.ledger.lookups.vectors_after(PARTITION, FINGERPRINT, 0)
         self.index.add(PARTITION, [int(i) for i in ids], vectors)
         self.retrieval.index = self.index
         self.retrieval.indexed = {PARTITION: Generation(through=int(ids[-1]))}
@@ -152,7 +153,7 @@ def test_an_index_full_of_dead_entries_still_finds_the_live_one(
     live = shelf.put(5)
     shelf.index_all()
     if how == "deleted":
-        assert shelf.ledger.delete_expired(NOW) == len(gone)
+        assert shelf.ledger.entries.delete_expired(NOW) == len(gone)
     assert shelf.ids(0) == [live]
 
 
@@ -184,16 +185,16 @@ def test_an_entry_replaced_between_finding_it_and_reading_it_is_found_by_its_new
     far = shelf.put(80)
     if indexed:
         shelf.index_all()
-    original = shelf.ledger.live
+    original = shelf.ledger.lookups.live
     new: list[int] = []
 
     def live(*args: Any) -> Any:
         if not new:
-            shelf.ledger.delete_expired(NOW)
+            shelf.ledger.entries.delete_expired(NOW)
             new.append(shelf.put(0))
         return original(*args)
 
-    monkeypatch.setattr(shelf.ledger, "live", live)
+    monkeypatch.setattr(shelf.ledger.lookups, "live", live)
     assert shelf.ids(0) == [*new, far]
 
 
@@ -359,7 +360,7 @@ class TestAScopeTooLargeToScan:
     ) -> None:
         large.index_all()
         large.retrieval.nearest(PARTITION, unit(0.0)[0], NOW)
-        monkeypatch.setattr(large.ledger, "has_more_vectors", lambda *_: 1 / 0)
+        monkeypatch.setattr(large.ledger.lookups, "has_more_vectors", lambda *_: 1 / 0)
         large.put(0.5)
         large.retrieval.nearest(PARTITION, unit(0.0)[0], NOW)
 
@@ -393,7 +394,7 @@ class TestAScopeTooLargeToScan:
 def test_new_vectors_under_old_ids_are_seen_once_it_is_told(shelf: Shelf) -> None:
     entry_id, newer = shelf.put(80), shelf.put(50)
     assert shelf.ids(0) == [newer, entry_id]
-    shelf.ledger.replace_vectors([(entry_id, FINGERPRINT, unit(1)[0])])
+    shelf.ledger.entries.replace_vectors([(entry_id, FINGERPRINT, unit(1)[0])])
     shelf.retrieval.renewed()
     assert shelf.ids(0) == [entry_id, newer]
 
@@ -407,14 +408,14 @@ class TestScanMemory:
     ) -> None:
         memory = ScanMemory(shelf.ledger, FINGERPRINT, 2**20)
         read: list[int] = []
-        original = shelf.ledger.vectors_after
+        original = shelf.ledger.lookups.vectors_after
 
         def counted(*asked: Any, **more: Any) -> Any:
             found = original(*asked, **more)
             read.append(len(found[0]))
             return found
 
-        monkeypatch.setattr(shelf.ledger, "vectors_after", counted)
+        monkeypatch.setattr(shelf.ledger.lookups, "vectors_after", counted)
         ids = [shelf.put(1), shelf.put(2)]
         assert self.rows(shelf, memory) == ids
         ids.append(shelf.put(3))

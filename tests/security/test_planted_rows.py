@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from semcache_core import Request, SemanticCache, SemcacheError
 from semcache_core.errors import EmbedderError, IndexUnavailableError, LedgerError
 from semcache_core.search.chroma import ChromaIndex
-from semcache_core.storage.rows import number_from, vector_from, vectors_from
+from semcache_core.storage.lookups import number_from, vector_from, vectors_from
 from semcache_core.types import Vector
 
 LEDGER = "ledger.sqlite3"

@@ -16,7 +16,7 @@ from semcache_core.request import key_of
 from semcache_core.search import compaction
 from semcache_core.search.chroma import ChromaIndex
 from semcache_core.search.compaction import Lease
-from semcache_core.storage.ledger import Ledger
+from semcache_core.storage.lookups import Lookups
 from semcache_core.types import Generation
 
 pytestmark = pytest.mark.usefixtures("still")
@@ -56,7 +56,7 @@ def connect(chroma_server: int) -> Any:
 
 def positions(cache: SemanticCache) -> dict[bytes, Generation]:
     """Of what is in an index."""
-    known = cache._use().ledger.generations(FINGERPRINT).all()
+    known = cache._use().ledger.index_state(FINGERPRINT).all()
     return {partition: one for partition, one in known.items() if one.through}
 
 
@@ -156,7 +156,9 @@ def test_what_went_into_an_index_thrown_away_meanwhile_is_not_named_as_indexed(
     def rebuild_elsewhere() -> None:
         # as far as the index had been: the position in the ledger reads as if nothing had happened
         with monkeypatch.context() as short:
-            short.setattr(two._use().ledger, "vectors_after", lambda *a, f=two: _first_120(f, *a))
+            short.setattr(
+                two._use().ledger.lookups, "vectors_after", lambda *a, f=two: _first_120(f, *a)
+            )
             two.rebuild()
             settle(two)
 
@@ -170,7 +172,7 @@ def test_what_went_into_an_index_thrown_away_meanwhile_is_not_named_as_indexed(
 
 
 def _first_120(cache: SemanticCache, *arguments: Any) -> Any:
-    ids, vectors = Ledger.vectors_after(cache._use().ledger, *arguments)
+    ids, vectors = Lookups.vectors_after(cache._use().ledger.lookups, *arguments)
     return ids[ids <= 120], vectors[ids <= 120]
 
 

@@ -22,8 +22,9 @@ from semcache_core import Request, SemcacheError
 from semcache_core.pipeline.background import PolicyChange
 from semcache_core.quality.verdicts import ServedHit, Verdict, VerdictLog
 from semcache_core.storage import postgres as pg
+from semcache_core.storage.entries import NewEntry
 from semcache_core.storage.eviction import Limits
-from semcache_core.storage.ledger import Ledger, NewEntry
+from semcache_core.storage.ledger import Ledger
 from semcache_core.storage.schema import FIRST_VERSION, meta, quarantined
 from semcache_core.transfer.entries import Listing
 from services_hosts import wait_until
@@ -66,12 +67,12 @@ def test_the_totals_are_those_of_a_recount_whatever_is_done(postgres: PostgresSe
 
 
 def test_a_ledger_is_ranked_by_a_policy_new_to_it(ledger: Ledger) -> None:
-    ids = [ledger.insert(new(f"q{i}", tags=("t",))) for i in range(3)]
+    ids = [ledger.entries.insert(new(f"q{i}", tags=("t",))) for i in range(3)]
     before = ledger.space()
     PolicyChange(ledger, "lfu")
     assert ledger.space() == replace(before, ranked_by="lfu")
-    ledger.insert(new("q3"), Limits(3, policy="lfu"))
-    assert ledger.get(ids[0], PARTITION, 100) is None
+    ledger.entries.insert(new("q3"), Limits(3, policy="lfu"))
+    assert ledger.lookups.get(ids[0], PARTITION, 100) is None
 
 
 class TestClaimInPostgres(ClaimContract):
@@ -85,7 +86,7 @@ def test_a_writer_draws_no_id_before_the_one_in_front_of_it_can_be_seen(
     seen: list[int] = []
 
     def second() -> None:
-        seen.append(other.insert(new("second")))
+        seen.append(other.entries.insert(new("second")))
         stored.set()
 
     thread = threading.Thread(target=second)
@@ -97,7 +98,7 @@ def test_a_writer_draws_no_id_before_the_one_in_front_of_it_can_be_seen(
         )
         wait_until(lambda: ledger.read(waiting, {})[0][0] == 1)
         # whoever reads now and remembers what it saw as "everything up to here" misses nothing
-        assert other.vectors_after(PARTITION, FINGERPRINT, 0)[0].tolist() == []
+        assert other.lookups.vectors_after(PARTITION, FINGERPRINT, 0)[0].tolist() == []
         assert not stored.is_set()
     thread.join(30)
     assert first is not None and seen[0] > first
@@ -111,14 +112,16 @@ def test_readers_that_remember_where_they_were_meet_all_that_many_writers_store(
     met: list[int] = []
 
     def write(n: int) -> list[int]:
-        return [writers[n].insert(new(f"{n} {i}")) for i in range(40)]
+        return [writers[n].entries.insert(new(f"{n} {i}")) for i in range(40)]
 
     def read() -> None:
         ended = False
         while not ended:
             ended = done.is_set()
             met.extend(
-                reader.vectors_after(PARTITION, FINGERPRINT, met[-1] if met else 0)[0].tolist()
+                reader.lookups.vectors_after(PARTITION, FINGERPRINT, met[-1] if met else 0)[
+                    0
+                ].tolist()
             )
 
     stored: list[list[int]] = [[] for _ in writers]
@@ -139,15 +142,15 @@ def test_readers_that_remember_where_they_were_meet_all_that_many_writers_store(
 
 
 def test_an_id_that_was_rolled_back_is_not_used_again(ledger: Ledger) -> None:
-    first = ledger.insert(new("q"))
+    first = ledger.entries.insert(new("q"))
     with pytest.raises(ZeroDivisionError), ledger.write() as connection:
         connection.execute(sa.text("SELECT nextval('semcache_entries_id_seq')"))
         raise ZeroDivisionError
-    assert ledger.insert(new("p")) == first + 2
+    assert ledger.entries.insert(new("p")) == first + 2
 
 
 def test_records_are_kept_as_in_a_file(ledger: Ledger) -> None:
-    records, entry_id = VerdictLog(ledger), ledger.insert(new("q", cost=0.5, tokens_in=3))
+    records, entry_id = VerdictLog(ledger), ledger.entries.insert(new("q", cost=0.5, tokens_in=3))
     for i in range(60):
         records.served(ServedHit(entry_id, f"asked {i}", b"k" * 32, 0.9, 0.75, float(i)))
     records.flush()
@@ -158,16 +161,16 @@ def test_records_are_kept_as_in_a_file(ledger: Ledger) -> None:
         records.judge(wrong, b"k" * 32)
     assert records.judged() == [wrong, wrong]
     assert len(ledger.read(sa.select(quarantined), {})) == 1
-    (live,) = ledger.live([entry_id], PARTITION, FINGERPRINT, 1.0, b"k" * 32)
+    (live,) = ledger.lookups.live([entry_id], PARTITION, FINGERPRINT, 1.0, b"k" * 32)
     assert live.doubt > 0 and live.known_wrong
-    assert ledger.touch({entry_id: (2, 5.0)}).cost == 1.0
+    assert ledger.entries.touch({entry_id: (2, 5.0)}).cost == 1.0
     saved = ledger.saved()
     assert (saved.tokens_in, saved.tokens_out, saved.cost) == (6, None, 1.0)
 
 
 def test_entries_are_listed_as_in_a_file(ledger: Ledger) -> None:
-    first = ledger.insert(new("q", tags=("a,b", "ü"), answer_digest=b"d" * 32))
-    second = ledger.insert(new("p", answer=first))
+    first = ledger.entries.insert(new("q", tags=("a,b", "ü"), answer_digest=b"d" * 32))
+    second = ledger.entries.insert(new("p", answer=first))
     with ledger.write() as connection:
         connection.execute(sa.insert(quarantined), {"asked_key": b"\x00,", "entry_id": first})
     one, other = Listing(ledger).oldest_first(100.0)
@@ -194,7 +197,8 @@ def test_a_newer_ledger_is_refused_and_left_as_it_is(
 
 OPENS = """
 import sys
-from semcache_core.storage.ledger import Ledger, NewEntry
+from semcache_core.storage.entries import NewEntry
+from semcache_core.storage.ledger import Ledger
 sys.stdin.readline()
 ledger = Ledger.open(None, sys.argv[1])
 print(ledger.id)
@@ -269,12 +273,12 @@ def test_without_the_driver_the_error_says_what_to_install() -> None:
 def uses(ledger: Ledger, entry: NewEntry) -> Iterator[Callable[[], object]]:
     """Ways to use a ledger, each given when all of them have worked."""
     for use in (
-        lambda: ledger.find(entry.exact, 100),
+        lambda: ledger.lookups.find(entry.exact, 100),
         lambda: ledger.count(),
-        lambda: ledger.insert(entry),
+        lambda: ledger.entries.insert(entry),
     ):
-        ledger.insert(entry)
-        assert ledger.find(entry.exact, 100) is not None
+        ledger.entries.insert(entry)
+        assert ledger.lookups.find(entry.exact, 100) is not None
         assert ledger.count() == 1
         yield use
 
@@ -286,10 +290,10 @@ def test_a_restarted_server_is_met_again_without_an_error(
     for use in uses(ledger, entry):
         postgres.stop()
         with pytest.raises(SemcacheError, match="see that the server is up"):
-            ledger.find(entry.exact, 100)
+            ledger.lookups.find(entry.exact, 100)
         postgres.start()
         assert use()
-    assert ledger.find(entry.exact, 100) is not None
+    assert ledger.lookups.find(entry.exact, 100) is not None
 
 
 def test_connections_that_the_server_ended_are_replaced_and_nobody_notices(
@@ -308,22 +312,25 @@ def test_a_server_that_hangs_is_given_up(
     monkeypatch.setattr(pg, "SILENT_SECONDS", 0.3)
     ledger._database._arguments["connect_timeout"] = 2  # type: ignore[attr-defined]
     entry = new("q")
-    ledger.insert(entry)
-    assert ledger.find(entry.exact, 100) is not None
+    ledger.entries.insert(entry)
+    assert ledger.lookups.find(entry.exact, 100) is not None
     postgres.pause(True)
     try:
-        for use in (lambda: ledger.find(entry.exact, 100), lambda: ledger.insert(entry)):
+        for use in (
+            lambda: ledger.lookups.find(entry.exact, 100),
+            lambda: ledger.entries.insert(entry),
+        ):
             with pytest.raises(SemcacheError, match=r"no answer within 0\.3 s"):
                 use()
         with pytest.raises(SemcacheError, match="timeout expired"):
-            ledger.find(entry.exact, 100)
+            ledger.lookups.find(entry.exact, 100)
         with pytest.raises(SemcacheError, match="is asked again 10 s later"):
-            ledger.find(entry.exact, 100)
+            ledger.lookups.find(entry.exact, 100)
     finally:
         postgres.pause(False)
     ledger._database._spared_until = 0.0  # type: ignore[attr-defined]
-    assert ledger.find(entry.exact, 100) is not None
-    assert ledger.insert(entry)
+    assert ledger.lookups.find(entry.exact, 100) is not None
+    assert ledger.entries.insert(entry)
 
 
 def test_a_writer_that_waits_too_long_says_for_whom(
@@ -332,8 +339,8 @@ def test_a_writer_that_waits_too_long_says_for_whom(
     monkeypatch.setitem(pg._OPTIONS, "lock_timeout", "50ms")
     waiting = Ledger.open(None, url)
     with ledger.write(), pytest.raises(SemcacheError, match=r"lock timeout; other writers held it"):
-        waiting.insert(new("q"))
-    assert waiting.insert(new("q"))
+        waiting.entries.insert(new("q"))
+    assert waiting.entries.insert(new("q"))
     waiting.close()
 
 
@@ -344,22 +351,22 @@ def test_a_writer_that_was_stopped_in_the_middle_does_not_keep_the_others_waitin
     stopped = Ledger.open(None, url)
     with pytest.raises(SemcacheError), stopped.write() as connection:
         connection.execute(sa.text("DELETE FROM semcache_meta"))
-        assert ledger.insert(new("q"))  # after the server has ended that one
+        assert ledger.entries.insert(new("q"))  # after the server has ended that one
         connection.execute(sa.text("SELECT 1"))
     assert len(ledger.read(sa.select(meta), {})) == 2
-    assert stopped.insert(new("p"))
+    assert stopped.entries.insert(new("p"))
     stopped.close()
 
 
 def test_more_threads_than_connections_read_at_once(ledger: Ledger) -> None:
     entry = new("q")
-    ledger.insert(entry)
+    ledger.entries.insert(entry)
     failed: list[BaseException] = []
 
     def look() -> None:
         try:
             for _ in range(20):
-                assert ledger.find(entry.exact, 100) is not None
+                assert ledger.lookups.find(entry.exact, 100) is not None
         except BaseException as error:
             failed.append(error)
 
@@ -378,10 +385,11 @@ WRITES = f"""
 import os, sys
 sys.path.insert(0, {TESTS!r})
 from ledger_contract import new
-from semcache_core.storage.ledger import Ledger, NewEntry
+from semcache_core.storage.entries import NewEntry
+from semcache_core.storage.ledger import Ledger
 ledger = Ledger.open(None, sys.argv[1])
 for i in range(10**6):
-    ledger.insert(new(f"{{sys.argv[2]}} {{i}}", tags=("t",)))
+    ledger.entries.insert(new(f"{{sys.argv[2]}} {{i}}", tags=("t",)))
     os.write(1, f"{{i}}\\n".encode())
 """
 
@@ -400,14 +408,14 @@ def test_killed_writers_lose_nothing_that_was_stored_and_block_nobody(
         os.kill(child.pid, signal.SIGKILL)
         rest = child.communicate()[0].split()
         stored[name] = int(rest[-1] if rest else line)
-        ledger.insert(new(f"after {name}"))
+        ledger.entries.insert(new(f"after {name}"))
     for name, last in stored.items():
         for i in range(last + 1):
-            assert ledger.find(new(f"{name} {i}").exact, 100) is not None
+            assert ledger.lookups.find(new(f"{name} {i}").exact, 100) is not None
     # an entry whose process died before it could say so is there whole, or not at all
     count = ledger.count()
-    assert len(ledger.vectors_after(PARTITION, FINGERPRINT, 0)[0]) == count
-    assert ledger.invalidate(["t"], None, None) == count - 3
+    assert len(ledger.lookups.vectors_after(PARTITION, FINGERPRINT, 0)[0]) == count
+    assert ledger.entries.invalidate(["t"], None, None) == count - 3
 
 
 @pytest.mark.parametrize("leave", ["os._exit", "sys.exit"])

@@ -14,9 +14,10 @@ from running_totals import TEXTS, RunningTotals, check_totals, counted_anew, new
 from semcache_core import Request, SemanticCache, Usage
 from semcache_core.pipeline.background import PolicyChange
 from semcache_core.storage import eviction
+from semcache_core.storage.entries import Entries, ImportedEntry
+from semcache_core.storage.entries import size_of as size_of_entry
 from semcache_core.storage.eviction import AT_ONCE, BEFOREHAND, Limits, Policy, Reason, size_of
-from semcache_core.storage.ledger import FILE_NAME, ImportedEntry, Ledger
-from semcache_core.storage.ledger import size_of as size_of_entry
+from semcache_core.storage.ledger import FILE_NAME, Ledger
 from semcache_core.storage.schema import ENTRY_BYTES, entries
 from semcache_core.storage.sqlite import KEPT_PAGES
 
@@ -52,10 +53,10 @@ def test_a_text_takes_what_its_bytes_take(text: str) -> None:
 
 def test_the_least_recently_used_go_until_the_bytes_are_within_the_limit(ledger: Ledger) -> None:
     for i in range(6):
-        ledger.insert(new(f"q{i}", created=100.0 + i))
+        ledger.entries.insert(new(f"q{i}", created=100.0 + i))
     each = size_of_entry(new("q0"))
     large = new("large", response="x" * 2 * each, created=200.0)
-    ledger.insert(large, Limits(max_bytes=13 * each // 2))
+    ledger.entries.insert(large, Limits(max_bytes=13 * each // 2))
     assert questions(ledger) == ["large", "q3", "q4", "q5"]
     assert ledger.space().bytes <= 13 * each // 2
 
@@ -63,44 +64,46 @@ def test_the_least_recently_used_go_until_the_bytes_are_within_the_limit(ledger:
 def test_a_limit_that_holds_to_the_byte_evicts_nothing(ledger: Ledger) -> None:
     first, second = new("one"), new("two")
     most = size_of_entry(first) + size_of_entry(second)
-    ledger.insert(first)
-    ledger.insert(second, Limits(max_bytes=most))
+    ledger.entries.insert(first)
+    ledger.entries.insert(second, Limits(max_bytes=most))
     assert questions(ledger) == ["one", "two"]
-    ledger.clear()
-    ledger.insert(first)
-    ledger.insert(second, Limits(max_bytes=most - 1))
+    ledger.entries.clear()
+    ledger.entries.insert(first)
+    ledger.entries.insert(second, Limits(max_bytes=most - 1))
     assert questions(ledger) == ["two"]
 
 
 @pytest.mark.parametrize("policy", ["lru", "lfu", "cost"])
 def test_what_has_expired_goes_first_and_is_told_apart(policy: Policy, ledger: Ledger) -> None:
-    ledger.rank(policy)
+    ledger.entries.rank(policy)
     gone = Gone()
-    ledger.insert(new("used", created=100.0, expires=150.0))
-    ledger.touch({1: (9, 149.0)})
-    ledger.insert(new("unused", created=101.0))
-    ledger.insert(new("third", created=160.0), Limits(2, None, policy, gone.tell))
+    ledger.entries.insert(new("used", created=100.0, expires=150.0))
+    ledger.entries.touch({1: (9, 149.0)})
+    ledger.entries.insert(new("unused", created=101.0))
+    ledger.entries.insert(new("third", created=160.0), Limits(2, None, policy, gone.tell))
     assert (questions(ledger), gone) == (["third", "unused"], {"expired": 1})
-    ledger.insert(new("fourth", created=161.0), Limits(2, None, policy, gone.tell))
+    ledger.entries.insert(new("fourth", created=161.0), Limits(2, None, policy, gone.tell))
     assert (questions(ledger), gone) == (["fourth", "third"], {"expired": 1, "space": 1})
 
 
 def test_by_lfu_what_was_used_least_goes_however_lately_it_came(ledger: Ledger) -> None:
     limits = Limits(3, policy="lfu")
-    ledger.rank("lfu")
-    ids = [ledger.insert(new(f"q{i}", created=100.0 + i), limits) for i in range(3)]
-    ledger.touch({ids[0]: (3, 103.0), ids[1]: (1, 104.0)})
-    ledger.insert(new("q3", created=105.0), limits)
+    ledger.entries.rank("lfu")
+    ids = [ledger.entries.insert(new(f"q{i}", created=100.0 + i), limits) for i in range(3)]
+    ledger.entries.touch({ids[0]: (3, 103.0), ids[1]: (1, 104.0)})
+    ledger.entries.insert(new("q3", created=105.0), limits)
     assert questions(ledger) == ["q0", "q1", "q3"]
 
 
 def test_by_lfu_what_was_used_much_long_ago_goes_in_the_end(ledger: Ledger) -> None:
     limits = Limits(3, policy="lfu")
-    ledger.rank("lfu")
-    old = ledger.insert(new("old"), limits)
-    ledger.touch({old: (4, 100.0)})
+    ledger.entries.rank("lfu")
+    old = ledger.entries.insert(new("old"), limits)
+    ledger.entries.touch({old: (4, 100.0)})
     for i in range(30):  # each is used once after it came, and never again
-        ledger.touch({ledger.insert(new(f"q{i}", created=101.0 + i), limits): (1, 101.5 + i)})
+        ledger.entries.touch(
+            {ledger.entries.insert(new(f"q{i}", created=101.0 + i), limits): (1, 101.5 + i)}
+        )
         if i == 2:
             assert "old" in questions(ledger)
     assert "old" not in questions(ledger)
@@ -109,34 +112,34 @@ def test_by_lfu_what_was_used_much_long_ago_goes_in_the_end(ledger: Ledger) -> N
 @pytest.mark.parametrize("measure", ["cost", "seconds", "tokens_out"])
 def test_by_cost_what_saves_least_for_its_room_goes(measure: str, ledger: Ledger) -> None:
     limits = Limits(3, policy="cost")
-    ledger.rank("cost")
-    ledger.insert(new("dear", **{measure: 10}), limits)
-    ledger.insert(new("cheap", **{measure: 1}), limits)
-    ledger.insert(new("dear and large", response="x" * 100_000, **{measure: 20}), limits)
-    ledger.insert(new("next", **{measure: 10}), limits)
+    ledger.entries.rank("cost")
+    ledger.entries.insert(new("dear", **{measure: 10}), limits)
+    ledger.entries.insert(new("cheap", **{measure: 1}), limits)
+    ledger.entries.insert(new("dear and large", response="x" * 100_000, **{measure: 20}), limits)
+    ledger.entries.insert(new("next", **{measure: 10}), limits)
     assert questions(ledger) == ["cheap", "dear", "next"]
-    ledger.insert(new("last", **{measure: 10}), limits)
+    ledger.entries.insert(new("last", **{measure: 10}), limits)
     assert questions(ledger) == ["dear", "last", "next"]
 
 
 def test_by_cost_amounts_of_different_units_compare_by_their_means(ledger: Ledger) -> None:
     limits = Limits(5, policy="cost")
-    ledger.rank("cost")
-    ledger.insert(new("cents 1", cost=0.001), limits)
-    ledger.insert(new("cents 2", cost=0.003), limits)
-    ledger.insert(new("tokens 1", tokens_in=100, tokens_out=900), limits)
-    ledger.insert(new("tokens 2", tokens_out=400), limits)
-    ledger.insert(new("nothing known"), limits)
-    ledger.insert(new("cents 3", cost=0.002), limits)
+    ledger.entries.rank("cost")
+    ledger.entries.insert(new("cents 1", cost=0.001), limits)
+    ledger.entries.insert(new("cents 2", cost=0.003), limits)
+    ledger.entries.insert(new("tokens 1", tokens_in=100, tokens_out=900), limits)
+    ledger.entries.insert(new("tokens 2", tokens_out=400), limits)
+    ledger.entries.insert(new("nothing known"), limits)
+    ledger.entries.insert(new("cents 3", cost=0.002), limits)
     assert "tokens 2" not in questions(ledger)  # its mean is 700, and it is .57 of that
 
 
 def test_ties_go_by_last_use_and_then_by_age(ledger: Ledger) -> None:
-    ledger.rank("lfu")
+    ledger.entries.rank("lfu")
     for question, used in (("a", 103.0), ("b", 102.0), ("c", 102.0)):
-        ledger.insert(new(question, created=used))
+        ledger.entries.insert(new(question, created=used))
     for left in (["a", "c"], ["a"]):
-        ledger.make_room(Limits(len(left), policy="lfu"), 110.0)
+        ledger.entries.make_room(Limits(len(left), policy="lfu"), 110.0)
         assert questions(ledger) == left
 
 
@@ -145,29 +148,31 @@ def test_ties_go_by_last_use_and_then_by_age(ledger: Ledger) -> None:
 def test_a_new_entry_is_never_evicted_for_itself(
     policy: Policy, limited: dict[str, int], ledger: Ledger
 ) -> None:
-    ledger.rank(policy)
+    ledger.entries.rank(policy)
     limits = Limits(**limited, policy=policy)
     for i in range(3):
-        ledger.touch({ledger.insert(new(f"q{i}", created=1000.0, cost=9), limits): (9, 1000.0)})
-    ledger.insert(new("late", created=1.0, cost=0.0), limits)
+        ledger.entries.touch(
+            {ledger.entries.insert(new(f"q{i}", created=1000.0, cost=9), limits): (9, 1000.0)}
+        )
+    ledger.entries.insert(new("late", created=1.0, cost=0.0), limits)
     assert "late" in questions(ledger)
 
 
 def test_a_cost_of_nothing_is_no_error_and_ranks_lowest(ledger: Ledger) -> None:
     limits = Limits(2, policy="cost")
-    ledger.rank("cost")
-    ledger.insert(new("free", cost=0.0), limits)
-    ledger.insert(new("dear", cost=2.0), limits)
-    ledger.insert(new("free too", cost=0.0), limits)
-    ledger.insert(new("dear too", cost=2.0), limits)
+    ledger.entries.rank("cost")
+    ledger.entries.insert(new("free", cost=0.0), limits)
+    ledger.entries.insert(new("dear", cost=2.0), limits)
+    ledger.entries.insert(new("free too", cost=0.0), limits)
+    ledger.entries.insert(new("dear too", cost=2.0), limits)
     assert questions(ledger) == ["dear", "dear too"]
 
 
 @pytest.mark.parametrize("cost", [float("inf"), float("nan"), -1.0])
 def test_a_cost_that_is_no_amount_counts_as_unknown(cost: float, ledger: Ledger) -> None:
-    ledger.rank("cost")
-    ledger.insert(new("strange", cost=cost, seconds=4.0))
-    ledger.insert(new("plain", seconds=4.0))
+    ledger.entries.rank("cost")
+    ledger.entries.insert(new("strange", cost=cost, seconds=4.0))
+    ledger.entries.insert(new("plain", seconds=4.0))
     worth = [row[0] for row in ledger.read(sa.select(entries.c.worth), {})]
     assert worth == pytest.approx(
         [1 / size_of_entry(new("strange")), 1 / size_of_entry(new("plain"))]
@@ -178,10 +183,10 @@ def test_a_cost_that_is_no_amount_counts_as_unknown(cost: float, ledger: Ledger)
 
 
 def test_a_policy_new_to_a_ledger_ranks_what_is_there(ledger: Ledger) -> None:
-    ids = [ledger.insert(new(f"q{i}", created=100.0 + i)) for i in range(3)]
-    ledger.touch({ids[0]: (5, 101.0)})
-    assert ledger.rank("lfu") is None
-    ledger.make_room(Limits(1, policy="lfu"), 110.0)
+    ids = [ledger.entries.insert(new(f"q{i}", created=100.0 + i)) for i in range(3)]
+    ledger.entries.touch({ids[0]: (5, 101.0)})
+    assert ledger.entries.rank("lfu") is None
+    ledger.entries.make_room(Limits(1, policy="lfu"), 110.0)
     assert questions(ledger) == ["q0"]
 
 
@@ -190,7 +195,7 @@ def test_a_cache_with_another_policy_ranks_the_rest_in_its_upkeep(
 ) -> None:
     with closing(Ledger.open(bench.path, None)) as ledger:
         many = [new(f"q{i}", ImportedEntry, vector=None) for i in range(AT_ONCE + 5)]
-        ledger.insert_newer(many, 100.0)
+        ledger.entries.insert_newer(many, 100.0)
     cache = bench.open(eviction="lfu")
     ledger = cache._use().ledger
     assert ledger.space().ranked_by == "lru"
@@ -206,25 +211,25 @@ def test_until_all_are_ranked_the_least_recently_used_go(
     many = [
         new(f"q{i:04}", ImportedEntry, created=100.0 + i, vector=None) for i in range(AT_ONCE + 1)
     ]
-    ledger.insert_newer(many, 100.0)
-    ledger.touch({AT_ONCE + 1: (1, 2.0)})
-    through = ledger.rank("lfu")
+    ledger.entries.insert_newer(many, 100.0)
+    ledger.entries.touch({AT_ONCE + 1: (1, 2.0)})
+    through = ledger.entries.rank("lfu")
     assert through == AT_ONCE
-    ledger.make_room(Limits(AT_ONCE, policy="lfu"), 110.0)
+    ledger.entries.make_room(Limits(AT_ONCE, policy="lfu"), 110.0)
     assert "q0000" not in questions(ledger)
-    assert ledger.rank("lfu", through) is None
+    assert ledger.entries.rank("lfu", through) is None
     assert ledger.space().ranked_by == "lfu"
-    ledger.make_room(Limits(1, policy="lfu"), 110.0)
+    ledger.entries.make_room(Limits(1, policy="lfu"), 110.0)
     assert questions(ledger) == [f"q{AT_ONCE:04}"]
 
 
 def test_lru_leaves_the_ranks_of_another_policy_alone_and_right(ledger: Ledger) -> None:
-    ledger.rank("lfu")
-    ids = [ledger.insert(new(f"q{i}", created=100.0 + i), Limits(3)) for i in range(3)]
-    assert ledger.rank("lru") is None
-    ledger.touch({ids[0]: (2, 100.5)})
+    ledger.entries.rank("lfu")
+    ids = [ledger.entries.insert(new(f"q{i}", created=100.0 + i), Limits(3)) for i in range(3)]
+    assert ledger.entries.rank("lru") is None
+    ledger.entries.touch({ids[0]: (2, 100.5)})
     assert ledger.space().ranked_by == "lfu"
-    ledger.make_room(Limits(1, policy="lfu"), 110.0)
+    ledger.entries.make_room(Limits(1, policy="lfu"), 110.0)
     assert questions(ledger) == ["q0"]
 
 
@@ -232,10 +237,10 @@ def test_a_step_of_ranking_that_fails_is_tried_again(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = [new(f"q{i}", ImportedEntry, vector=None) for i in range(AT_ONCE + 1)]
-    ledger.insert_newer(many, 100.0)
+    ledger.entries.insert_newer(many, 100.0)
     change = PolicyChange(ledger, "lfu")
     with monkeypatch.context() as patched:
-        patched.setattr(Ledger, "rank", lambda *_: 1 / 0)
+        patched.setattr(Entries, "rank", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             change.step()
     assert [change.step(), change.step(), change.step()] == [True, False, False]
@@ -255,8 +260,8 @@ def test_one_transaction_evicts_so_many_and_upkeep_the_rest(bench: Bench, still:
     gone = Gone()
     with closing(Ledger.open(bench.path, None)) as ledger:
         many = [new(f"q{i}", ImportedEntry, vector=None) for i in range(2 * AT_ONCE + 5)]
-        ledger.insert_newer(many, 100.0)
-        ledger.insert(new("another"), Limits(3, tell=gone.tell))
+        ledger.entries.insert_newer(many, 100.0)
+        ledger.entries.insert(new("another"), Limits(3, tell=gone.tell))
         assert ledger.count() == AT_ONCE + 6
     assert gone == {"space": AT_ONCE}
     cache = bench.open(max_entries=3)
@@ -404,7 +409,7 @@ def test_a_file_that_was_not_made_for_it_stays_as_it_is(bench: Bench, still: Non
 def test_limits_without_a_number_change_nothing(ledger: Ledger) -> None:
     limits = replace(Limits(1), max_entries=None)
     for i in range(3):
-        ledger.insert(new(f"q{i}"), limits)
+        ledger.entries.insert(new(f"q{i}"), limits)
     assert not limits.bounded and ledger.count() == 3
 
 
@@ -415,11 +420,11 @@ def test_limits_without_a_number_change_nothing(ledger: Ledger) -> None:
 def test_an_update_beyond_a_limit_makes_room_for_those_that_follow(
     policy: Policy, ledger: Ledger
 ) -> None:
-    ledger.rank(policy)
+    ledger.entries.rank(policy)
     limits = Limits(300, policy=policy)
     counts = []
     for i in range(310):
-        ledger.insert(new(f"q{i}", created=100.0 + i, vector=None), limits)
+        ledger.entries.insert(new(f"q{i}", created=100.0 + i, vector=None), limits)
         counts.append(ledger.space().entries)
     # 301 are one too many: that one goes, and three, a hundredth, with it
     assert counts[297:] == [298, 299, 300, 297, 298, 299, 300, 297, 298, 299, 300, 297, 298]
@@ -430,9 +435,9 @@ def test_room_in_bytes_is_made_beforehand_too_but_not_for_more_than_so_many(
 ) -> None:
     each = size_of_entry(new("q00000", vector=None))
     many = [new(f"q{i:05}", ImportedEntry, created=100.0 + i, vector=None) for i in range(7001)]
-    ledger.insert_newer(many, 100.0)
+    ledger.entries.insert_newer(many, 100.0)
     gone = Gone()
-    ledger.make_room(Limits(None, 7000 * each, tell=gone.tell), 100.0)
+    ledger.entries.make_room(Limits(None, 7000 * each, tell=gone.tell), 100.0)
     assert gone == {"space": BEFOREHAND + 1}
 
 

@@ -40,8 +40,8 @@ ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=40
 def test_any_question_and_any_answer_are_found_as_they_were(question: str, response: str) -> None:
     ledger = _memory()
     entry = new(question, response=response)
-    entry_id = ledger.insert(entry)
-    found = ledger.find(entry.exact, 100)
+    entry_id = ledger.entries.insert(entry)
+    found = ledger.lookups.find(entry.exact, 100)
     assert found is not None
     assert (found.id, found.question, found.response) == (entry_id, question, response)
 
@@ -160,9 +160,9 @@ def test_a_read_that_the_driver_refuses_is_a_semcache_error(ledger: Ledger) -> N
     with ledger.write() as connection:
         connection.exec_driver_sql("DROP TABLE semcache_entries")
     for read in (
-        lambda: ledger.find(b"", 0.0),
-        lambda: ledger.live([1], PARTITION, FINGERPRINT, 0.0),
-        lambda: ledger.has_vectors(PARTITION, FINGERPRINT, 0.0),
+        lambda: ledger.lookups.find(b"", 0.0),
+        lambda: ledger.lookups.live([1], PARTITION, FINGERPRINT, 0.0),
+        lambda: ledger.lookups.has_vectors(PARTITION, FINGERPRINT, 0.0),
     ):
         with pytest.raises(SemcacheError, match="no such table"):
             read()
@@ -205,7 +205,7 @@ def test_a_connection_that_failed_is_closed_and_the_next_query_gets_another(ledg
     with pytest.raises(sqlite3.OperationalError), ledger._database._readers.one() as failed:
         failed.execute("SELECT nothing")
     assert is_closed(failed)
-    assert ledger.find(b"no such key", 0.0) is None
+    assert ledger.lookups.find(b"no such key", 0.0) is None
 
 
 def test_what_is_read_while_the_ledger_closes_is_closed_when_it_ends(tmp_path: Path) -> None:

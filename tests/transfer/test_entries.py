@@ -9,7 +9,8 @@ import pytest
 from fakes import entry_fields
 from semcache_core.quality.verdicts import Verdict, VerdictLog
 from semcache_core.request import key_of
-from semcache_core.storage.ledger import Ledger, NewEntry
+from semcache_core.storage.entries import NewEntry
+from semcache_core.storage.ledger import Ledger
 from semcache_core.transfer import entries
 from semcache_core.transfer.entries import Listed, Listing, Model
 from semcache_core.types import Request
@@ -32,7 +33,7 @@ def two_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def store(ledger: Ledger, question: str, **changes: Any) -> int:
-    return ledger.insert(NewEntry(**entry_fields(question, **{"vector": UNIT} | changes)))
+    return ledger.entries.insert(NewEntry(**entry_fields(question, **{"vector": UNIT} | changes)))
 
 
 def questions(listed: Iterator[Listed]) -> list[str]:
@@ -58,7 +59,7 @@ def test_an_entry_is_listed_with_all_that_is_kept_of_it(ledger: Ledger) -> None:
     )  # fmt: skip
     wrong = Verdict("acme", entry_id, "b", "a", 0.9, 0.95, False, "feedback", 1.0)
     VerdictLog(ledger).judge(wrong, KEY)
-    ledger.touch({entry_id: (3, 200.0)})
+    ledger.entries.touch({entry_id: (3, 200.0)})
     listed = next(Listing(ledger).oldest_first(200.0))
     assert listed.doubt > 0
     assert listed.vector is not None and np.array_equal(listed.vector, UNIT)
@@ -108,7 +109,7 @@ def test_an_answer_replaced_between_two_pages_is_met_and_the_rest_once(ledger: L
     met = [next(found)]
     store(ledger, "0", response="new")  # met already: then the new one too
     store(ledger, "4", response="new")  # not met yet: the new one only
-    ledger.delete(3)
+    ledger.entries.delete(3)
     met += found
     assert [(one.question, one.response[:3]) for one in met] == [
         ("0", "ans"), ("1", "ans"), ("3", "ans"), ("0", "new"), ("4", "new"),
@@ -117,7 +118,7 @@ def test_an_answer_replaced_between_two_pages_is_met_and_the_rest_once(ledger: L
 
 def test_the_kind_says_how_an_entry_is_found(ledger: Ledger) -> None:
     hub = store(ledger, "a")
-    ledger.serve_only_exactly(hub, 150.0)
+    ledger.entries.serve_only_exactly(hub, 150.0)
     store(ledger, "b")
     store(ledger, "c", exact_only=True, vector=None)
     store(ledger, "d", vector=None)
@@ -140,7 +141,7 @@ class TestSameAs:
         first = store(ledger, "a", answer_digest=b"d" * 32)
         store(ledger, "b", answer=first, answer_digest=b"e" * 32)
         store(ledger, "c", answer=first)
-        ledger.delete(first)
+        ledger.entries.delete(first)
         named = (key_of(Request("b"), "default").exact, b"e" * 32)
         assert [one.same_as for one in Listing(ledger).oldest_first(200.0)] == [None, named]
 

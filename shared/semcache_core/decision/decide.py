@@ -92,7 +92,7 @@ class HitDecider:
         elif best.probability < self._parts.audit.threshold:
             reason = "the measured error is above the bound, so the audit raised the threshold"
             return Decision(reason, held_back=best, near=left, judgement=judgement)
-        entry = self._parts.ledger.get(best.neighbour.entry_id, key.partition, now)
+        entry = self._parts.ledger.lookups.get(best.neighbour.entry_id, key.partition, now)
         if entry is None:
             return None
         return Decision(reason, served=best, entry=entry, near=left, judgement=judgement)
@@ -119,7 +119,7 @@ class HitDecider:
         if not self._confirmations:
             return {one.entry.id for one in near}
         answers = sorted({one.entry.answer for one in near})
-        writers = self._parts.ledger.writers(answers, key.partition)
+        writers = self._parts.ledger.lookups.writers(answers, key.partition)
         return {
             one.entry.id
             for one in near
@@ -139,7 +139,7 @@ class HitDecider:
         uncertain = judgement.best(parts.uncertain_from)
         if uncertain is None:
             return None
-        answer = parts.ledger.answer_text(uncertain.neighbour.entry_id)
+        answer = parts.ledger.lookups.answer_text(uncertain.neighbour.entry_id)
         if answer is None:
             return None
         stored = uncertain.neighbour.question

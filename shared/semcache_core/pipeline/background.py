@@ -42,7 +42,7 @@ class HitCounter:
         with self._lock:
             pending, self._pending = self._pending, {}
         try:
-            saved = ledger.touch(pending)
+            saved = ledger.entries.touch(pending)
         except SemcacheError:
             for entry_id, (count, last) in pending.items():
                 self.add(entry_id, last, count)
@@ -156,13 +156,13 @@ class BackgroundWorker:
     def _make_room(self) -> None:
         """What an update left: it evicts only so much at once. And what was never its to do."""
         ledger, limits, now = self._ledger, self._limits, self._clock()
-        if expired := ledger.delete_expired(now):
+        if expired := ledger.entries.delete_expired(now):
             limits.tell("expired", expired)
         for _ in range(STEPS):
             if not self._policy_change.step():
                 break
         for _ in range(STEPS):
-            if not limits.bounded or ledger.make_room(limits, now) < AT_ONCE:
+            if not limits.bounded or ledger.entries.make_room(limits, now) < AT_ONCE:
                 break
         for _ in range(STEPS):
             if not ledger.shrink():
@@ -193,5 +193,5 @@ class PolicyChange:
     def step(self) -> bool:
         """Rank AT_ONCE entries; returns whether there are more."""
         if self._ranked_to is not None:
-            self._ranked_to = self._ledger.rank(self._policy, self._ranked_to)
+            self._ranked_to = self._ledger.entries.rank(self._policy, self._ranked_to)
         return self._ranked_to is not None

@@ -83,10 +83,10 @@ class Engine:
     def _re_embed(self, embed: Callable[[str], Vector | None]) -> int:
         renewed, after = 0, 0
         fingerprint = self.embedder.fingerprint
-        while batch := self.ledger.unembedded(fingerprint, after, _REBUILD_BATCH):
+        while batch := self.ledger.lookups.unembedded(fingerprint, after, _REBUILD_BATCH):
             after = batch[-1][0]
             rows = [(entry_id, embed(question)) for entry_id, question in batch]
-            self.ledger.replace_vectors(
+            self.ledger.entries.replace_vectors(
                 [(i, fingerprint, vector) for i, vector in rows if vector is not None]
             )
             renewed += sum(vector is not None for _, vector in rows)
@@ -137,7 +137,7 @@ def open_engine(
         asked = list({hit.asked for hit in records.served_of(entry_id)})
         served_at = calibration.judged_by.similarity_at(threshold)
         if len(asked) >= MIN_ASKED and is_hub(embed(asked), served_at):
-            ledger.serve_only_exactly(entry_id, clock())
+            ledger.entries.serve_only_exactly(entry_id, clock())
             log.warning(
                 "semcache: entry %d answered %d questions that have little in common, and is from "
                 "now on served only exactly; look at it with `semcache inspect --entry %d`",

@@ -143,7 +143,7 @@ class AnswerComparer:
         return pending.verdicts[pair]
 
     def _compared(self, entry_id: int, answer: str) -> bool | None:
-        stored = self._ledger.answer_text(entry_id)
+        stored = self._ledger.lookups.answer_text(entry_id)
         if stored is None:
             return None
         if answer_digest(stored) == answer_digest(answer):

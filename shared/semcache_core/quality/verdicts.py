@@ -12,7 +12,8 @@ from semcache_core._utils.intervals import Measured
 from semcache_core.errors import SemcacheError
 from semcache_core.quality import entry_trust
 from semcache_core.storage import schema
-from semcache_core.storage.ledger import ID_CHUNK, Ledger
+from semcache_core.storage.ledger import Ledger
+from semcache_core.storage.lookups import ID_CHUNK
 
 BUFFERED = 10_000
 KEPT_PER_ENTRY = 50

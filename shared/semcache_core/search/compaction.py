@@ -192,7 +192,7 @@ class Compaction:
 
     def _add_batch(self, index: ChromaIndex, copy: _Copy) -> None:
         partition, new = copy.partition, copy.new
-        ids, vectors = self._ledger.vectors_after(
+        ids, vectors = self._ledger.lookups.vectors_after(
             partition,
             self._retrieval.fingerprint,
             new.through,
@@ -226,8 +226,7 @@ class Compaction:
     def _is_whole(self, index: ChromaIndex, copy: _Copy) -> bool:
         """Whether it has all that it should: nothing that is not there may be named as indexed."""
         partition, new = copy.partition, copy.new
-        model = self._retrieval.fingerprint
-        wanted = self._ledger.count_vectors(partition, model, new.through)
+        wanted = self._generations.count_vectors(partition, new.through)
         return index.count(partition, new) >= wanted
 
     def _drop_retired(self, index: ChromaIndex, wait: float) -> None:

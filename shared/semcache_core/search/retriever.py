@@ -11,7 +11,8 @@ from semcache_core.errors import (
     IndexUnavailableError,
 )
 from semcache_core.search.scan import PartitionRows, ScanMemory
-from semcache_core.storage.ledger import Ledger, StoredEntry
+from semcache_core.storage.ledger import Ledger
+from semcache_core.storage.lookups import StoredEntry
 from semcache_core.types import Generation, NearestIndex, Vector
 
 log = logging.getLogger("semcache")
@@ -89,7 +90,9 @@ class Retriever:
             proposed = [entry_id for source in sources for entry_id in source]
             live = [
                 entry
-                for entry in self._ledger.live(proposed, partition, self.fingerprint, now, asked)
+                for entry in self._ledger.lookups.live(
+                    proposed, partition, self.fingerprint, now, asked
+                )
                 if len(entry.vector) == len(vector)  # else it was planted
             ]
             dead = set(proposed) - {entry.id for entry in live}
@@ -152,7 +155,7 @@ class Retriever:
     def _too_large(self, partition: bytes, vector: Vector, start: int) -> bool:
         """Whether a scan would need more memory than it may have, and is not there already."""
         most = max(self._scan_limit, self._scan_memory_bytes // vector.nbytes)
-        return not self._scan.holds(partition, start) and self._ledger.has_more_vectors(
+        return not self._scan.holds(partition, start) and self._ledger.lookups.has_more_vectors(
             partition, self.fingerprint, most, start
         )
 

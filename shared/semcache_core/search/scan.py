@@ -97,7 +97,7 @@ class ScanMemory:
             known = _EMPTY if held is None or held.start > start else held
             if known.start < start:
                 known = known.above(start)
-            ids, vectors = self._ledger.vectors_after(
+            ids, vectors = self._ledger.lookups.vectors_after(
                 partition,
                 self._fingerprint,
                 max(known.last, start),

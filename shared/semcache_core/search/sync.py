@@ -64,7 +64,7 @@ class IndexSync:
         self._scan_limit = scan_limit
         self._home = home
         self.ownership = Ownership(ledger, retrieval, home, client)
-        self._generations = ledger.generations(retrieval.fingerprint)
+        self._generations = ledger.index_state(retrieval.fingerprint)
         claim = None if client is None else Lease(ledger, "renewal")
         self._renewal = Compaction(ledger, self._generations, retrieval, claim)
         self._calls = CallLimits.embedded() if client is None else CallLimits()
@@ -124,7 +124,7 @@ class IndexSync:
         ):
             self._last_count = written
             self._retrieval.found_large.clear()
-            self._large = self._ledger.large_partitions(self._fingerprint, self._scan_limit)
+            self._large = self._generations.large_partitions(self._scan_limit)
 
     def renew(self, stopping: threading.Event) -> None:
         """Make every collection anew from the ledger; one that is broken in the next step."""
@@ -229,7 +229,7 @@ class IndexSync:
             )
 
     def _is_whole(self, index: ChromaIndex, partition: bytes, live: Generation) -> bool:
-        wanted = self._ledger.count_vectors(partition, self._fingerprint, live.through)
+        wanted = self._generations.count_vectors(partition, live.through)
         return index.count(partition, live) >= wanted
 
     def _lose(self, partition: bytes, live: Generation) -> None:
@@ -276,7 +276,7 @@ class IndexSync:
     def _catch_up(self, partition: bytes, live: Generation, stopping: threading.Event) -> None:
         was = live
         while not stopping.is_set():
-            ids, vectors = self._ledger.vectors_after(
+            ids, vectors = self._ledger.lookups.vectors_after(
                 partition, self._fingerprint, live.through, MAX_BATCH, self._retrieval.dimension
             )
             if len(ids) < (WORTH_WRITING if live.through else 1):
@@ -296,7 +296,7 @@ class IndexSync:
             was = live
 
     def _remove_deleted(self) -> None:
-        for partition, gone in self._ledger.take_removed(MAX_BATCH).items():
+        for partition, gone in self._generations.take_removed(MAX_BATCH).items():
             if (live := self._retrieval.indexed.get(partition)) is not None:
                 self._opened.remove(partition, gone, live)
 

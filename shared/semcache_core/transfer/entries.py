@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import sqlalchemy as sa
 
 from semcache_core.storage.ledger import Ledger
-from semcache_core.storage.rows import UNREADABLE, vector_from
+from semcache_core.storage.lookups import UNREADABLE, vector_from
 from semcache_core.storage.schema import (
     entries,
     is_live,

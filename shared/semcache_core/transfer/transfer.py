@@ -11,8 +11,9 @@ from semcache_core.decision.same_answer import answer_digest
 from semcache_core.embedding.batching import embed_all
 from semcache_core.errors import SemcacheError
 from semcache_core.request import key_of
+from semcache_core.storage.entries import ImportedEntry, NewEntry
 from semcache_core.storage.eviction import Limits
-from semcache_core.storage.ledger import ImportedEntry, Ledger, NewEntry
+from semcache_core.storage.ledger import Ledger
 from semcache_core.transfer.entries import Listing
 from semcache_core.transfer.jsonl import (
     MAX_LINE_BYTES,
@@ -147,13 +148,13 @@ class Importer:
         arrivals = [self._arrival(one, header) for one in batch]
         live = [one for one in arrivals if one.expires is None or one.expires > self.now]
         # told before the rest is done: an import that is begun again embeds nothing twice
-        awaited = self.ledger.awaited(live, self.now)
+        awaited = self.ledger.entries.awaited(live, self.now)
         new = [one for one, wanted in zip(live, awaited, strict=True) if wanted]
         admitted = [
             one for one in map(self._admitted, new) if one is not None and not self.too_large(one)
         ]
         ready, embedded = self._with_vectors(admitted)
-        stored = self.ledger.insert_newer(ready, self.now, self.limits)
+        stored = self.ledger.entries.insert_newer(ready, self.now, self.limits)
         return Imported(
             read=len(batch),
             stored=stored,
