@@ -48,7 +48,7 @@ def measure(live: int, added: int, n: int, seed: int) -> dict[str, Any]:
         ledger = Ledger.open(path, None)
         retrieval = Retriever(ledger, MODEL, 0, 2**40)
         indexer = IndexSync(ledger, retrieval, 0, EmbeddedIndex(path), None)
-        indexer._renewal._look_at = float("inf")  # only when the old one has been measured
+        indexer._compaction._look_at = float("inf")  # only when the old one has been measured
         try:
             for start in range(0, added, BATCH):
                 rows = _unit(rng.normal(size=(BATCH, DIMENSION)))
@@ -59,7 +59,7 @@ def measure(live: int, added: int, n: int, seed: int) -> dict[str, Any]:
             queries = _unit(rng.normal(size=(n, DIMENSION)))
             before = _state(path, retrieval, queries)
             started = time.perf_counter()
-            indexer.renew(threading.Event())
+            indexer.rebuild(threading.Event())
             seconds = time.perf_counter() - started
             compaction.RETIRE_SECONDS = 0.0
             indexer.step(0, threading.Event())

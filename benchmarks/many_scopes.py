@@ -50,7 +50,7 @@ def measured(path: Path, artefact: Path, layout: Layout, calls: int, seed: int) 
     with opened(path, artefact) as cache:
         parts, before = cache._use(), rss_mib()
         started = time.perf_counter()
-        parts.ledger.index_state(parts.retrieval.fingerprint).large_partitions(SCAN_LIMIT)
+        parts.ledger.index_state(parts.retriever.fingerprint).large_partitions(SCAN_LIMIT)
         counted = time.perf_counter() - started
         first = [asked(cache, layout.scopes[i]) for i in order[:calls]]
         again = [asked(cache, layout.scopes[i]) for i in order[:calls]]

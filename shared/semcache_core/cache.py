@@ -174,7 +174,7 @@ class SemanticCache:
         if not self._reads(parts, request.question):
             return Decision(_UNREADABLE)
         with self._gate:
-            vector = parts.recent.embed(parts.embedder, request.question, key.namespace)
+            vector = parts.vector_cache.embed(parts.embedder, request.question, key.namespace)
             ended("embed")
             by_meaning = HitDecider(parts, self.settings.confirmations)
             return by_meaning.decide(request, key, vector, now, ended)
@@ -267,7 +267,7 @@ class SemanticCache:
                 parts.touches.flush(parts.ledger)  # eviction goes by use
             entry_id = parts.ledger.entries.insert(new, parts.limits)
             self._answered(parts, key, request.question, said, now)
-            parts.upkeep.written += 1
+            parts.background.written += 1
             self._count("update")
             self._telemetry.updated("stored", key.namespace, span)
             return entry_id
@@ -316,7 +316,7 @@ class SemanticCache:
         vector = None
         by_meaning = not self._why_not_by_meaning(parts, request)
         if by_meaning and self._reads(parts, request.question):
-            vector = parts.recent.embed(parts.embedder, request.question, key.namespace)
+            vector = parts.vector_cache.embed(parts.embedder, request.question, key.namespace)
         return NewEntry(
             exact=key.exact,
             partition=key.partition,
@@ -466,7 +466,7 @@ class SemanticCache:
             parts = self._use()
             if parts.threshold is not None:
                 embed_one(parts.embedder, "warm")
-                parts.retrieval.await_index(index_seconds)
+                parts.retriever.await_index(index_seconds)
 
     # -- housekeeping --------------------------------------------------------------------------
 
@@ -576,7 +576,7 @@ class SemanticCache:
         )
         with EntriesFile(Path(file)) as source:
             imported = intake.take(source, progress)
-        parts.upkeep.written += imported.stored
+        parts.background.written += imported.stored
         return imported
 
     def stats(self) -> CacheStats:
@@ -604,7 +604,7 @@ class SemanticCache:
             failures=failed,
             max_error_rate=self.settings.max_error_rate,
             threshold=None if parts.threshold is None else parts.audit.threshold,
-            indexed_scopes=len(parts.retrieval.indexed),
+            indexed_scopes=len(parts.retriever.indexed),
             withheld=counts["withheld audit"] + counts["withheld shadow"],
             refused=counts["refused"],
             feedback=counts["feedback"],
@@ -697,7 +697,7 @@ class SemanticCache:
                 parts = self._parts
             if parts.threshold is None:
                 self.warn_once("exact only", parts.why_exact_only)
-        parts.upkeep.start()
+        parts.background.start()
         return parts
 
     def _opened(self) -> Engine:
@@ -966,7 +966,7 @@ def _watch_forks(reference: "weakref.ref[SemanticCache]") -> None:
 
     def before() -> None:
         forking.acquire()
-        if (cache := reference()) is not None and (parts := cache._parts) is not None:
+        if (cache := reference()) is not None and (parts := cache._process.engine) is not None:
             left.append(parts.ledger)
             parts.ledger.before_fork()
 
@@ -980,7 +980,7 @@ def _watch_forks(reference: "weakref.ref[SemanticCache]") -> None:
         _INHERITED.extend(left)
         left.clear()
         if (cache := reference()) is not None:
-            cache._forget_process()
+            cache._process.forget()
             _INHERITED.append(cache._chroma_client)
             cache._chroma_client = None
 

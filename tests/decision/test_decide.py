@@ -51,15 +51,15 @@ def decide(
     given = replace(cache._use(), **parts)
     vector = given.embedder.embed([question])[0]
     return HitDecider(given, confirmations).decide(
-        request, cache._key(request), vector, cache._clock()
+        request, key_of(request, cache.settings.namespace), vector, cache._clock()
     )
 
 
 def judge(cache: SemanticCache, entry_id: int | None, asked: str, correct: bool = False) -> None:
     assert entry_id is not None
-    cache._use().records.judge(
+    cache._use().verdicts.judge(
         Verdict("default", entry_id, asked, "left", 0.95, 0.95, correct, "feedback", 1.0),
-        cache._key(Request(asked)).exact,
+        key_of(Request(asked), cache.settings.namespace).exact,
     )
 
 

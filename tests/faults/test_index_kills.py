@@ -90,7 +90,7 @@ elif phase == "dropping":
     compaction.RETIRE_SECONDS = 0.0
     die_in(ChromaIndex, "drop", after=True)
 if phase in ("copying", "copied", "swapped", "dropping"):
-    indexer.renew(threading.Event())
+    indexer.rebuild(threading.Event())
 if phase != "closing":
     indexer.step(0, threading.Event())
 indexer.close()

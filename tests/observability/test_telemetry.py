@@ -191,7 +191,7 @@ class TestCounters:
         cache.update(Request("two"), "a")
         for question in ("one", "one", "two"):
             cache.lookup(Request(question))
-        cache._use().upkeep.round()
+        cache._use().background.round()
         found = recorded()
         assert found["semcache.saved.tokens"] == {
             (("gen_ai.token.type", "input"),): 20,
@@ -209,7 +209,7 @@ class TestCounters:
             cache.update(Request(question), "a")
         cache.update(Request("short again"), "a", ttl=5)
         bench.clock.now += 10
-        cache._use().upkeep.round()
+        cache._use().background.round()
         assert recorded()["semcache.evictions"] == {
             (("semcache.reason", "expired"),): 2,
             (("semcache.reason", "space"),): 3,
@@ -288,7 +288,7 @@ class TestGauges:
         fourth = cache.update(Request("four"), "a")
         assert _gauge(recorded(), "index.lag") == {str(bench.path / "ledger.sqlite3"): 4}
         assert fourth is not None
-        partition = cache._key(Request("four")).partition
+        partition = key_of(Request("four"), cache.settings.namespace).partition
         ledger.index_state(fingerprint).advance(partition, EMPTY, Generation(0, fourth - 2, 2))
         assert ledger.index_state(fingerprint).not_indexed(3) == 1
         assert (
@@ -301,7 +301,7 @@ class TestGauges:
     ) -> None:
         cache = bench.open()
         now = [100.0]
-        monkeypatch.setattr(cache._telemetry._gauges, "_clock", lambda: now[0])
+        monkeypatch.setattr(cache._process.telemetry._gauges, "_clock", lambda: now[0])
         reads: list[float] = []
         count = Ledger.count
         monkeypatch.setattr(
@@ -441,7 +441,7 @@ class TestSpans:
     ) -> None:
         cache = bench.open()
         ticks = iter(range(0, 10**6, 2))
-        monkeypatch.setattr("semcache_core.cache.time.perf_counter", lambda: float(next(ticks)))
+        monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
         cache.lookup(Request("one"))
         exporter = InMemorySpanExporter()
         provider = _provider(exporter)
@@ -479,7 +479,7 @@ def test_a_prometheus_page_shows_them(bench: Bench, monkeypatch: pytest.MonkeyPa
     cache = bench.open()
     cache.update(Request("one"), "a", cost=5.0)
     cache.lookup(Request("one"))
-    cache._use().upkeep.round()
+    cache._use().background.round()
     page = generate_latest(REGISTRY).decode()
     provider.shutdown()  # and off the registry
     values = dict(line.rsplit(" ", 1) for line in page.splitlines() if line[0] != "#")

@@ -38,7 +38,7 @@ class TestRound:
         cache.update(Request("short"), "a", ttl=10)
         cache.update(Request("long"), "a", ttl=100)
         bench.clock.now += 10
-        cache._use().upkeep.round()
+        cache._use().background.round()
         assert cache._use().ledger.count() == 1
 
     def test_writes_the_hits(self, bench: Bench) -> None:
@@ -47,7 +47,7 @@ class TestRound:
         for _ in range(3):
             assert cache.lookup(Request("q"))
         assert cache.sizes()["hits_ever"] == 0
-        cache._use().upkeep.round()
+        cache._use().background.round()
         assert cache.sizes()["hits_ever"] == 3
 
     @pytest.mark.parametrize("error", [LedgerError("disk full"), ZeroDivisionError("disk full")])
@@ -61,7 +61,7 @@ class TestRound:
         cache = bench.open()
         cache.update(Request("short"), "a", ttl=10)
         bench.clock.now += 10
-        upkeep = cache._use().upkeep
+        upkeep = cache._use().background
         with monkeypatch.context() as patched:
 
             def fail(now: float) -> int:
@@ -86,9 +86,9 @@ class TestRound:
                 raise LedgerError("locked")
 
             patched.setattr(cache._use().ledger.entries, "touch", fail)
-            cache._use().upkeep.round()
+            cache._use().background.round()
         cache.lookup(Request("q"))
-        cache._use().upkeep.round()
+        cache._use().background.round()
         assert cache.sizes()["hits_ever"] == 2
 
     def test_closing_writes_the_last_hits(self, bench: Bench) -> None:
@@ -103,10 +103,10 @@ class TestRound:
         cache = bench.open()
         entry_id = cache.update(Request("one two three"), "a")
         assert cache.lookup(Request("three two one")) is not None
-        reader = bench.open()._use().records
+        reader = bench.open()._use().verdicts
         assert reader.last_served(entry_id or 0) is None
         if by == "a round":
-            cache._use().upkeep.round()
+            cache._use().background.round()
         else:
             cache.close()
         served = reader.last_served(entry_id or 0)
@@ -114,7 +114,7 @@ class TestRound:
 
     def test_one_entry_a_round_is_looked_at_for_what_it_answered(self, bench: Bench) -> None:
         cache = bench.open()
-        upkeep, looked_at = cache._use().upkeep, list[int]()
+        upkeep, looked_at = cache._use().background, list[int]()
         upkeep._look_for_hub = looked_at.append
         for words in (["one", "two"], ["red", "blue"]):
             cache.update(Request(" ".join(words)), "a")
@@ -134,7 +134,7 @@ class TestRound:
         def fail(entry_id: int) -> None:
             raise LedgerError("the embedder is down")
 
-        upkeep = cache._use().upkeep
+        upkeep = cache._use().background
         upkeep._look_for_hub = fail
         bench.clock.now += 10
         upkeep.round()
@@ -143,7 +143,7 @@ class TestRound:
 
 
 def _upkeep_threads() -> set[threading.Thread]:
-    return {t for t in threading.enumerate() if t.name == "semcache-upkeep"}
+    return {t for t in threading.enumerate() if t.name == "semcache-background"}
 
 
 def test_the_thread_starts_with_the_first_use_and_ends_with_close(bench: Bench) -> None:
@@ -195,7 +195,7 @@ def test_a_cache_may_be_collected_within_its_own_round(bench: Bench) -> None:
 
     class Clock(ManualClock):
         def __call__(self) -> float:
-            if threading.current_thread().name == "semcache-upkeep" and armed:
+            if threading.current_thread().name == "semcache-background" and armed:
                 close = armed.pop()
                 close()
                 dropped.set()
@@ -211,7 +211,7 @@ def test_a_cache_may_be_collected_within_its_own_round(bench: Bench) -> None:
         finished.set()
 
     ledger.close = close  # type: ignore[method-assign]
-    assert cache._finalizer is not None
-    armed.append(cache._finalizer)
+    assert cache._process.finalizer is not None
+    armed.append(cache._process.finalizer)
     assert dropped.wait(30)
     assert finished.wait(30)

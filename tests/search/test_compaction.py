@@ -54,7 +54,7 @@ def live(cache: SemanticCache) -> Generation:
 
 
 def _index(cache: SemanticCache) -> Any:
-    return cache._use().retrieval.index
+    return cache._use().retriever.index
 
 
 def segment_directories(bench: Bench) -> list[Path]:
@@ -67,7 +67,7 @@ def test_a_collection_of_dead_entries_is_made_anew_and_leaves_no_file(bench: Ben
     assert_finds(cache, EVER - LIVE, EVER)
     assert live(cache).number > 0
     assert live(cache).added <= 2 * LIVE
-    index: Any = cache._use().retrieval.index
+    index: Any = cache._use().retriever.index
     assert len(index._client.list_collections()) == 1
     assert len(segment_directories(bench)) == 1
 
@@ -132,7 +132,7 @@ def test_rebuild_makes_a_new_generation_while_the_old_one_serves(
     fill(cache, 0, 120)
     rounds(cache)
     scanned: list[bytes] = []
-    retrieval: Any = cache._use().retrieval
+    retrieval: Any = cache._use().retriever
     monkeypatch.setattr(retrieval, "_scan_all", lambda p, *_: scanned.append(p) or [])
     add = ChromaIndex.add
 
@@ -197,7 +197,7 @@ class TestBeside:
     def test_what_is_too_large_to_scan_is_a_miss_until_it_is_told(
         self, owner: SemanticCache, beside: SemanticCache, warnings_of: Any
     ) -> None:
-        retrieval: Any = beside._use().retrieval
+        retrieval: Any = beside._use().retriever
         retrieval._scan_memory_bytes = 0
         assert_finds(beside, 0, 120)
         owner.invalidate(["last"])
@@ -246,8 +246,8 @@ class TestOnAServer:
         monkeypatch.setattr(compaction, "BATCHES_A_ROUND", 1)
         rounds(one, 1)
         rounds(two, 1)
-        assert one._use().upkeep._indexer._renewal._copy is not None
-        assert two._use().upkeep._indexer._renewal._copy is None
+        assert one._use().background._index_sync._compaction._copy is not None
+        assert two._use().background._index_sync._compaction._copy is None
         one.close()  # in the middle: another takes the copy over, from the beginning
         rounds(two, 12)
         assert live(two).number == 1
@@ -276,8 +276,8 @@ def test_new_vectors_under_old_ids_begin_a_new_generation(bench: Bench) -> None:
     vector = WordEmbedder().embed(["quite other"])[0]
     ledger.entries.replace_vectors([(7, MODEL, vector)])
     assert live(cache) == Generation(1)
-    retrieval = cache._use().retrieval
-    retrieval.renewed()
+    retrieval = cache._use().retriever
+    retrieval.forget_vectors()
     rounds(cache)
     ((partition, _),) = retrieval.indexed.items()
     assert retrieval.nearest(partition, vector, 0.0)[0].entry.id == 7

@@ -309,7 +309,7 @@ def test_a_scan_beyond_the_limit_calls_the_indexer(shelf: Shelf) -> None:
     for n in range(1, 6):
         shelf.put(n)
         small.nearest(PARTITION, unit(0)[0], NOW)
-        assert small.found_large.is_set() == (n > 3)
+        assert small.count_requested.is_set() == (n > 3)
 
 
 class TestAScopeTooLargeToScan:
@@ -320,7 +320,7 @@ class TestAScopeTooLargeToScan:
         self.ids = [shelf.put(angle / 100) for angle in range(30)]
         few = 10 * unit(0.0).nbytes
         shelf.retrieval = Retriever(shelf.ledger, FINGERPRINT, 5, few)
-        shelf.retrieval.settled.set()
+        shelf.retrieval.index_checked.set()
         return shelf
 
     def test_is_left_to_the_index(self, large: Shelf) -> None:
@@ -331,7 +331,7 @@ class TestAScopeTooLargeToScan:
         for _ in range(2):
             with pytest.raises(IndexUnavailableError, match="too large to scan"):
                 large.retrieval.nearest(PARTITION, unit(0.0)[0], NOW)
-        assert large.retrieval.found_large.is_set()
+        assert large.retrieval.count_requested.is_set()
         assert len(warnings_of("too large to scan")) == 1
 
     @pytest.mark.parametrize(
@@ -366,7 +366,7 @@ class TestAScopeTooLargeToScan:
 
     def test_is_scanned_below_the_scan_limit_whatever_the_memory(self, large: Shelf) -> None:
         retrieval = Retriever(large.ledger, FINGERPRINT, 30, 1)
-        retrieval.settled.set()
+        retrieval.index_checked.set()
         assert retrieval.nearest(PARTITION, unit(0.0)[0], NOW)[0].entry.id == self.ids[0]
 
     def test_that_was_small_when_it_was_read_is_still_scanned(self, shelf: Shelf) -> None:
@@ -378,11 +378,11 @@ class TestAScopeTooLargeToScan:
         assert retrieval.nearest(PARTITION, unit(0.0)[0], NOW)[0].entry.id == first
 
     def test_waits_for_an_index_that_is_being_opened(self, large: Shelf) -> None:
-        large.retrieval.settled.clear()
+        large.retrieval.index_checked.clear()
 
         def open_index() -> None:
             large.index_all()
-            large.retrieval.settled.set()
+            large.retrieval.index_checked.set()
 
         opening = threading.Timer(0.05, open_index)
         opening.start()
@@ -395,7 +395,7 @@ def test_new_vectors_under_old_ids_are_seen_once_it_is_told(shelf: Shelf) -> Non
     entry_id, newer = shelf.put(80), shelf.put(50)
     assert shelf.ids(0) == [newer, entry_id]
     shelf.ledger.entries.replace_vectors([(entry_id, FINGERPRINT, unit(1)[0])])
-    shelf.retrieval.renewed()
+    shelf.retrieval.forget_vectors()
     assert shelf.ids(0) == [entry_id, newer]
 
 

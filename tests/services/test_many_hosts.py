@@ -41,10 +41,10 @@ def assert_finds_all(cache: SemanticCache, start: int = 0, stop: int = 120) -> N
 
 
 def holds(cache: SemanticCache, entry_id: int) -> bool:
-    index = cache._use().upkeep._indexer._index
+    index = cache._use().background._index_sync._index
     assert index is not None
     partition = key_of(Request(""), "default").partition
-    collection = index._collection(partition, cache._use().retrieval.indexed[partition])
+    collection = index._collection(partition, cache._use().retriever.indexed[partition])
     return collection.get(ids=[str(entry_id)])["ids"] == [str(entry_id)]
 
 
@@ -125,8 +125,8 @@ def test_a_process_elsewhere_that_indexes_at_the_same_time_loses_nothing(
     for start in (0, 1000):
         assert_finds_all(cache, start, start + 250)
     (position,) = positions(cache).values()
-    partition = cache._key(Request("")).partition
-    index = cache._use().retrieval.index
+    partition = key_of(Request(""), cache.settings.namespace).partition
+    index = cache._use().retriever.index
     held = cache._use().ledger.count_vectors(partition, FINGERPRINT, position.through)
     assert index is not None and index.count(partition, position) >= held > 100
 
@@ -163,7 +163,7 @@ def test_what_went_into_an_index_thrown_away_meanwhile_is_not_named_as_indexed(
             settle(two)
 
     Interrupted(monkeypatch, rebuild_elsewhere)
-    one._use().upkeep.round()
+    one._use().background.round()
     (position,) = positions(two).values()
     assert position.through == 120
     for cache in (one, two):
@@ -247,7 +247,7 @@ def test_a_collection_made_anew_under_its_name_is_not_taken_for_the_old_one(
     cache = hosts.open(scan_limit=LIMIT, chroma_client=connect())
     fill(cache)
     settle(cache)
-    index: Any = cache._use().retrieval.index
+    index: Any = cache._use().retriever.index
     ((partition, live),) = positions(cache).items()
     client = connect()
     (name,) = (c.name for c in client.list_collections() if c.name.startswith(index._prefix))
@@ -279,7 +279,7 @@ def worn_pair(hosts: Any, connect: Any, monkeypatch: pytest.MonkeyPatch) -> list
 
 
 def collections(cache: SemanticCache, client: Any) -> list[str]:
-    index: Any = cache._use().upkeep._indexer._index
+    index: Any = cache._use().background._index_sync._index
     return [c.name for c in client.list_collections() if c.name.startswith(index._prefix)]
 
 
@@ -308,19 +308,21 @@ def test_two_hosts_that_make_a_shared_collection_anew_lose_nothing_and_leave_one
     assert live.number == 1 or (live.number > 1 and not claimed)
     assert live.added < 2 * 120 + 100
     assert len(collections(pair[0], connect())) == 1
-    assert not any(cache._use().upkeep._indexer._renewal._claim._value() for cache in pair)
+    assert not any(
+        cache._use().background._index_sync._compaction._lease._value() for cache in pair
+    )
 
 
 def _rounds(cache: SemanticCache) -> None:
     for _ in range(25):
-        cache._use().upkeep.round()
+        cache._use().background.round()
 
 
 def test_a_host_that_dies_while_it_makes_a_collection_anew_is_followed_by_another(
     hosts: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone, other = worn_pair(hosts, connect, monkeypatch)
-    gone._use().upkeep.round()
+    gone._use().background.round()
     assert len(collections(gone, connect())) == 2
     settle(other)
     assert [live.number for live in positions(other).values()] == [0]
@@ -337,7 +339,7 @@ def test_a_host_that_dies_while_it_makes_a_collection_anew_is_followed_by_anothe
 def test_the_levels_of_a_shared_ledger_name_it_without_its_password(hosts: Any) -> None:
     cache = hosts.open(ledger_url=hosts.url.replace("semcache@", "semcache:s3cret@"))
     cache.update(Request("q"), "a")
-    levels = cache._levels()
+    levels = cache._process.levels()
     assert levels is not None and levels.entries == 1 and levels.disk > 0
     assert levels.ledger.startswith("postgresql://") and levels.ledger.endswith("/postgres")
     for shown in (repr(cache.settings), str(cache.settings), repr(cache.stats()), repr(levels)):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from claim_contract import ClaimContract
+from lease_contract import LeaseContract
 from ledger_contract import FINGERPRINT, PARTITION, LedgerContract, new
 from postgres_server import PostgresServer
 from running_totals import RunningTotals, check_totals
@@ -75,7 +75,7 @@ def test_a_ledger_is_ranked_by_a_policy_new_to_it(ledger: Ledger) -> None:
     assert ledger.lookups.get(ids[0], PARTITION, 100) is None
 
 
-class TestClaimInPostgres(ClaimContract):
+class TestClaimInPostgres(LeaseContract):
     pass
 
 

@@ -199,7 +199,7 @@ def test_a_cache_with_another_policy_ranks_the_rest_in_its_upkeep(
     cache = bench.open(eviction="lfu")
     ledger = cache._use().ledger
     assert ledger.space().ranked_by == "lru"
-    cache._use().upkeep.round()
+    cache._use().background.round()
     assert ledger.space().ranked_by == "lfu"
     with_rank = sa.select(sa.func.count()).where(entries.c.priority == 1.0)
     assert ledger.read(with_rank, {})[0][0] == AT_ONCE + 5
@@ -265,7 +265,7 @@ def test_one_transaction_evicts_so_many_and_upkeep_the_rest(bench: Bench, still:
         assert ledger.count() == AT_ONCE + 6
     assert gone == {"space": AT_ONCE}
     cache = bench.open(max_entries=3)
-    cache._use().upkeep.round()
+    cache._use().background.round()
     assert cache._use().ledger.count() == 3
 
 
@@ -391,7 +391,7 @@ def test_upkeep_gives_room_back_while_more_is_free_than_is_kept(bench: Bench, st
     cache.clear()
     before = _free_pages(cache)
     for _ in range(3):
-        cache._use().upkeep.round()
+        cache._use().background.round()
     assert _free_pages(cache) == KEPT_PAGES < before
 
 

@@ -91,7 +91,7 @@ class BackgroundWorker:
             try:
                 if self._thread is None and not self.stopping.is_set():
                     self._thread = threading.Thread(
-                        target=self._run, name="semcache-upkeep", daemon=True
+                        target=self._run, name="semcache-background", daemon=True
                     )
                     self._thread.start()
             finally:

@@ -75,8 +75,8 @@ class Engine:
         with self.upkeep.paused() as indexer:
             indexer.ownership.check()
             renewed = self._re_embed(embed)
-            self.retrieval.renewed()
-            indexer.renew(self.upkeep.stopping)
+            self.retrieval.forget_vectors()
+            indexer.rebuild(self.upkeep.stopping)
         self.upkeep.round()
         return renewed
 

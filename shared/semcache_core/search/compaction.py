@@ -82,7 +82,7 @@ LOOK_SECONDS = 60.0
 # upkeep has read the ledger again, which it does every second.
 RETIRE_SECONDS = 10.0
 BATCHES_A_ROUND = 5
-CLAIM_POLL_SECONDS = 1.0
+LEASE_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -251,9 +251,9 @@ class Compaction:
 
     def _wait_for_claim(self, stopping: threading.Event) -> bool:
         """As long as it takes to find out that a process which had it is gone."""
-        until = time.monotonic() + SECONDS + CLAIM_POLL_SECONDS
+        until = time.monotonic() + SECONDS + LEASE_POLL_SECONDS
         while not self._acquire():
-            if time.monotonic() > until or stopping.wait(CLAIM_POLL_SECONDS):
+            if time.monotonic() > until or stopping.wait(LEASE_POLL_SECONDS):
                 return False
         return True
 

@@ -57,7 +57,7 @@ class Retriever:
         self._scan_memory_bytes = scan_memory_bytes
         self._told_too_large = False
         self._scan = ScanMemory(ledger, fingerprint, scan_memory_bytes, dimension)
-        self.found_large = threading.Event()
+        self.count_requested = threading.Event()
         """Set when a scan met more entries than it should have to: the indexer then looks."""
         self.index: NearestIndex | None = None
         self.indexed: dict[bytes, Generation] = {}
@@ -162,13 +162,13 @@ class Retriever:
     def _scan_all(self, partition: bytes, vector: Vector, k: int) -> list[int]:
         rows = self._rows(partition, vector, 0)
         if len(rows.ids) > self._scan_limit:
-            self.found_large.set()
+            self.count_requested.set()
         return rows.nearest(vector, k)
 
     def _rows(self, partition: bytes, vector: Vector, start: int) -> PartitionRows:
         """Those above id `start`, if they fit."""
         if self._too_large(partition, vector, start):
-            self.found_large.set()
+            self.count_requested.set()
             self._tell_too_large()
             raise IndexUnavailableError(TOO_LARGE)
         return self._scan.rows(partition, start)

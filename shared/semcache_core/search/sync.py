@@ -119,11 +119,11 @@ class IndexSync:
         self._rounds += 1
         if (
             written - self._last_count >= COUNT_EVERY
-            or self._retrieval.found_large.is_set()
+            or self._retrieval.count_requested.is_set()
             or self._rounds % COUNT_EVERY_ROUNDS == 0
         ):
             self._last_count = written
-            self._retrieval.found_large.clear()
+            self._retrieval.count_requested.clear()
             self._large = self._generations.large_partitions(self._scan_limit)
 
     def renew(self, stopping: threading.Event) -> None:
@@ -243,7 +243,7 @@ class IndexSync:
         if now - self._lost_at.get(partition, -LOSE_AGAIN_SECONDS) >= LOSE_AGAIN_SECONDS:
             if self._generations.forget(partition, live):
                 self._lost_at[partition] = now
-                self._retrieval.found_large.set()  # soon filled anew
+                self._retrieval.count_requested.set()  # soon filled anew
         elif not self._told_elsewhere:
             self._told_elsewhere = True
             log.warning(
