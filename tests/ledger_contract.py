@@ -393,9 +393,9 @@ class LedgerContract:
         def work(thread: int) -> None:
             with closing(reopen()) as own:
                 for i in range(20):
-                    own.insert(new(f"{thread % 2}-{i}", tags=("t",)), Limits(25))
-                    own.delete_exact(new(f"{(thread + 1) % 2}-{i - 3}").exact, 100)
-                    own.replace_vectors([(i, "f" * 64, np.eye(WORDS, dtype=np.float32)[0])])
+                    own.entries.insert(new(f"{thread % 2}-{i}", tags=("t",)), Limits(25))
+                    own.entries.delete_exact(new(f"{(thread + 1) % 2}-{i - 3}").exact, 100)
+                    own.entries.replace_vectors([(i, "f" * 64, np.eye(WORDS, dtype=np.float32)[0])])
 
         with ThreadPoolExecutor(4) as threads:
             list(threads.map(work, range(4)))

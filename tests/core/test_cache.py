@@ -14,6 +14,7 @@ import semcache_core.pipeline.process as process_module
 from conftest import Bench
 from fakes import Async, FailingEmbedder, ManualClock, Sync, WordEmbedder
 from semcache_core import Hit, Request, SemanticCache, SemcacheError
+from semcache_core.storage.entries import Entries
 from semcache_core.storage.ledger import Ledger
 from semcache_core.testing import engine_of
 
@@ -195,20 +196,20 @@ class TestLookup:
         self, cache: SemanticCache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cache.update(Request(Q), "answer")
-        original = Ledger.get
+        original = Lookups.get
 
         def get(self: Ledger, *args: Any) -> Any:
             self.clear()
             return original(self, *args)
 
-        monkeypatch.setattr(Ledger, "get", get)
+        monkeypatch.setattr(Lookups, "get", get)
         assert cache.lookup(Request(PARAPHRASE)) is None
 
     def test_an_entry_that_is_replaced_while_it_is_looked_up_is_still_found(
         self, cache: SemanticCache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cache.update(Request(Q), "old")
-        original = Ledger.get
+        original = Lookups.get
         replace = [True]
 
         def get(self: Ledger, *args: Any) -> Any:
@@ -216,7 +217,7 @@ class TestLookup:
                 cache.update(Request(Q), "new")
             return original(self, *args)
 
-        monkeypatch.setattr(Ledger, "get", get)
+        monkeypatch.setattr(Lookups, "get", get)
         hit = cache.lookup(Request(PARAPHRASE))
         assert hit is not None and hit.response == "new"
 
@@ -693,10 +694,10 @@ class TestGetOrCreate:
         cache = bench.open(embedder=FailingEmbedder(error=OSError("it is down")))
         if broken == "ledger":
             monkeypatch.setattr(
-                Ledger, "find", lambda *_: (_ for _ in ()).throw(OSError("it is down"))
+                Lookups, "find", lambda *_: (_ for _ in ()).throw(OSError("it is down"))
             )
             monkeypatch.setattr(
-                Ledger, "insert", lambda *_: (_ for _ in ()).throw(OSError("it is down"))
+                Entries, "insert", lambda *_: (_ for _ in ()).throw(OSError("it is down"))
             )
 
         async def compute() -> str:

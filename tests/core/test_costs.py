@@ -9,6 +9,7 @@ from fakes import Async, Sync
 from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core import Prices, Request, Saved, SemanticCache, SemcacheError, Usage
+from semcache_core.storage.entries import Entries
 from semcache_core.storage.ledger import Ledger
 from semcache_core.testing import engine_of
 from semcache_core.types import MOST_TOKENS
@@ -217,6 +218,6 @@ def test_what_hits_saved_is_counted_though_the_ledger_failed_meanwhile(
         raise LedgerError("disk full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Ledger, "touch", broken)
+        patched.setattr(Entries, "touch", broken)
         assert (cache.stats().entries, saved_by(cache)) == (1, Saved())
     assert saved_by(cache).cost == 5.0

@@ -404,6 +404,6 @@ def test_what_went_between_finding_and_reading_it_is_looked_for_again(
             ledger.entries.delete(entry_id)
         return original(entry_id, partition, now)
 
-    monkeypatch.setattr(ledger, "get", get)
+    monkeypatch.setattr(ledger.lookups, "get", get)
     decision = decide(cache, "near left")
     assert (served(decision), went) == ("middle", [1])

@@ -169,7 +169,7 @@ def test_the_thread_works_by_itself(bench: Bench) -> None:
             swept.set()
         return gone
 
-    ledger.delete_expired = delete_expired  # type: ignore[method-assign]
+    ledger.entries.delete_expired = delete_expired  # type: ignore[method-assign]
     bench.clock.now += 10
     assert swept.wait(30)
 

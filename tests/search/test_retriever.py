@@ -185,7 +185,7 @@ def test_an_entry_replaced_between_finding_it_and_reading_it_is_found_by_its_new
     far = shelf.put(80)
     if indexed:
         shelf.index_all()
-    original = shelf.ledger.live
+    original = shelf.ledger.lookups.live
     new: list[int] = []
 
     def live(*args: Any) -> Any:
@@ -194,7 +194,7 @@ def test_an_entry_replaced_between_finding_it_and_reading_it_is_found_by_its_new
             new.append(shelf.put(0))
         return original(*args)
 
-    monkeypatch.setattr(shelf.ledger, "live", live)
+    monkeypatch.setattr(shelf.ledger.lookups, "live", live)
     assert shelf.ids(0) == [*new, far]
 
 
@@ -360,7 +360,7 @@ class TestAScopeTooLargeToScan:
     ) -> None:
         large.index_all()
         large.retrieval.nearest(PARTITION, unit(0.0)[0], NOW)
-        monkeypatch.setattr(large.ledger, "has_more_vectors", lambda *_: 1 / 0)
+        monkeypatch.setattr(large.ledger.lookups, "has_more_vectors", lambda *_: 1 / 0)
         large.put(0.5)
         large.retrieval.nearest(PARTITION, unit(0.0)[0], NOW)
 
@@ -408,14 +408,14 @@ class TestScanMemory:
     ) -> None:
         memory = ScanMemory(shelf.ledger, FINGERPRINT, 2**20)
         read: list[int] = []
-        original = shelf.ledger.vectors_after
+        original = shelf.ledger.lookups.vectors_after
 
         def counted(*asked: Any, **more: Any) -> Any:
             found = original(*asked, **more)
             read.append(len(found[0]))
             return found
 
-        monkeypatch.setattr(shelf.ledger, "vectors_after", counted)
+        monkeypatch.setattr(shelf.ledger.lookups, "vectors_after", counted)
         ids = [shelf.put(1), shelf.put(2)]
         assert self.rows(shelf, memory) == ids
         ids.append(shelf.put(3))

@@ -16,8 +16,7 @@ from semcache_core.request import key_of
 from semcache_core.search import compaction
 from semcache_core.search.chroma import ChromaIndex
 from semcache_core.search.compaction import Lease
-from semcache_core.storage.ledger import Ledger
-from semcache_core.testing import engine_of
+from semcache_core.storage.lookups import Lookups
 from semcache_core.types import Generation
 
 pytestmark = pytest.mark.usefixtures("still")
@@ -158,7 +157,7 @@ def test_what_went_into_an_index_thrown_away_meanwhile_is_not_named_as_indexed(
         # as far as the index had been: the position in the ledger reads as if nothing had happened
         with monkeypatch.context() as short:
             short.setattr(
-                engine_of(two).ledger, "vectors_after", lambda *a, f=two: _first_120(f, *a)
+                two._use().ledger.lookups, "vectors_after", lambda *a, f=two: _first_120(f, *a)
             )
             two.rebuild()
             settle(two)
@@ -173,7 +172,7 @@ def test_what_went_into_an_index_thrown_away_meanwhile_is_not_named_as_indexed(
 
 
 def _first_120(cache: SemanticCache, *arguments: Any) -> Any:
-    ids, vectors = Ledger.vectors_after(engine_of(cache).ledger, *arguments)
+    ids, vectors = Lookups.vectors_after(cache._use().ledger.lookups, *arguments)
     return ids[ids <= 120], vectors[ids <= 120]
 
 

@@ -86,7 +86,7 @@ def test_a_writer_draws_no_id_before_the_one_in_front_of_it_can_be_seen(
     seen: list[int] = []
 
     def second() -> None:
-        seen.append(other.insert(new("second")))
+        seen.append(other.entries.insert(new("second")))
         stored.set()
 
     thread = threading.Thread(target=second)
@@ -98,7 +98,7 @@ def test_a_writer_draws_no_id_before_the_one_in_front_of_it_can_be_seen(
         )
         wait_until(lambda: ledger.read(waiting, {})[0][0] == 1)
         # whoever reads now and remembers what it saw as "everything up to here" misses nothing
-        assert other.vectors_after(PARTITION, FINGERPRINT, 0)[0].tolist() == []
+        assert other.lookups.vectors_after(PARTITION, FINGERPRINT, 0)[0].tolist() == []
         assert not stored.is_set()
     thread.join(30)
     assert first is not None and seen[0] > first
@@ -112,14 +112,16 @@ def test_readers_that_remember_where_they_were_meet_all_that_many_writers_store(
     met: list[int] = []
 
     def write(n: int) -> list[int]:
-        return [writers[n].insert(new(f"{n} {i}")) for i in range(40)]
+        return [writers[n].entries.insert(new(f"{n} {i}")) for i in range(40)]
 
     def read() -> None:
         ended = False
         while not ended:
             ended = done.is_set()
             met.extend(
-                reader.vectors_after(PARTITION, FINGERPRINT, met[-1] if met else 0)[0].tolist()
+                reader.lookups.vectors_after(PARTITION, FINGERPRINT, met[-1] if met else 0)[
+                    0
+                ].tolist()
             )
 
     stored: list[list[int]] = [[] for _ in writers]
@@ -337,8 +339,8 @@ def test_a_writer_that_waits_too_long_says_for_whom(
     monkeypatch.setitem(pg._OPTIONS, "lock_timeout", "50ms")
     waiting = Ledger.open(None, url)
     with ledger.write(), pytest.raises(SemcacheError, match=r"lock timeout; other writers held it"):
-        waiting.insert(new("q"))
-    assert waiting.insert(new("q"))
+        waiting.entries.insert(new("q"))
+    assert waiting.entries.insert(new("q"))
     waiting.close()
 
 
@@ -352,7 +354,7 @@ def test_a_writer_that_was_stopped_in_the_middle_does_not_keep_the_others_waitin
         assert ledger.entries.insert(new("q"))  # after the server has ended that one
         connection.execute(sa.text("SELECT 1"))
     assert len(ledger.read(sa.select(meta), {})) == 2
-    assert stopped.insert(new("p"))
+    assert stopped.entries.insert(new("p"))
     stopped.close()
 
 

@@ -14,7 +14,7 @@ from running_totals import TEXTS, RunningTotals, check_totals, counted_anew, new
 from semcache_core import Request, SemanticCache, Usage
 from semcache_core.pipeline.background import PolicyChange
 from semcache_core.storage import eviction
-from semcache_core.storage.entries import ImportedEntry
+from semcache_core.storage.entries import Entries, ImportedEntry
 from semcache_core.storage.entries import size_of as size_of_entry
 from semcache_core.storage.eviction import AT_ONCE, BEFOREHAND, Limits, Policy, Reason, size_of
 from semcache_core.storage.ledger import FILE_NAME, Ledger
@@ -242,7 +242,7 @@ def test_a_step_of_ranking_that_fails_is_tried_again(
     ledger.entries.insert_newer(many, 100.0)
     change = PolicyChange(ledger, "lfu")
     with monkeypatch.context() as patched:
-        patched.setattr(Ledger, "rank", lambda *_: 1 / 0)
+        patched.setattr(Entries, "rank", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             change.step()
     assert [change.step(), change.step(), change.step()] == [True, False, False]

@@ -1,10 +1,11 @@
-"""The SQL record of every entry.
+"""The SQL store of all cache entries.
 
-- `ledger`: opens the database; reads and writes entries
+- `ledger`: opens the database, counts entries, holds the two objects below
+- `lookups`: reads entries and validates what is read
+- `entries`: inserts, counts hits, evicts and deletes
 - `eviction`: how much space entries take, and which ones go when a limit is reached
 - `index_state`: which collection of the vector index is live, and how far it goes
 - `schema`: tables and versions
-- `rows`: validates values read from the database
-- `database`: what a ledger needs of a database: connections, locks, forks, errors
+- `database`: the base class of both databases: reads, writes, connections, forks
 - `sqlite`, `postgres`: the two databases
 """

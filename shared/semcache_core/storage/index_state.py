@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from semcache_core.storage.database import Database
-from semcache_core.storage.schema import indexed, vectors
+from semcache_core.storage.schema import indexed, removed, vectors
 from semcache_core.types import EMPTY, Generation
 
 _COLUMNS = (indexed.c.generation, indexed.c.through, indexed.c.added, indexed.c.collection)
@@ -68,6 +68,59 @@ class IndexState:
             2 * dead > indexed.c.added,
         )
         return [row[0] for row in self._database.read(query, {})]
+
+    def count_vectors(self, partition: bytes, through: int) -> int:
+        query = sa.select(sa.func.count()).where(
+            vectors.c.partition == partition,
+            vectors.c.fingerprint == self._fingerprint,
+            vectors.c.entry_id <= through,
+        )
+        return int(self._database.read(query, {})[0][0])
+
+    def take_removed(self, limit: int = 300) -> dict[bytes, list[int]]:
+        """Take up to `limit` deleted entries off the list of those still in the index."""
+        query = sa.select(removed.c.partition, removed.c.entry_id)
+        query = query.order_by(removed.c.entry_id).limit(limit)
+        if not (rows := self._database.read(query, {})):
+            return {}
+        with self._database.write() as connection:
+            taken = [row.entry_id for row in rows]
+            connection.execute(sa.delete(removed).where(removed.c.entry_id.in_(taken)))
+        by_partition: dict[bytes, list[int]] = {}
+        for row in rows:
+            by_partition.setdefault(row.partition, []).append(row.entry_id)
+        return by_partition
+
+    def large_partitions(self, above: int) -> list[bytes]:
+        """Partitions with more than `above` vectors."""
+        query = (
+            sa.select(vectors.c.partition)
+            .where(vectors.c.fingerprint == self._fingerprint)
+            .group_by(vectors.c.partition)
+            .having(sa.func.count() > above)
+        )
+        return [row[0] for row in self._database.read(query, {})]
+
+    def not_indexed(self, above: int) -> int:
+        """Vectors that the index lacks, of the partitions due for it: those with more than `above`
+        vectors, and those that it holds already.
+        """
+        behind = vectors.c.entry_id > sa.func.coalesce(indexed.c.through, 0)
+        counted = (
+            sa.select(sa.func.sum(sa.case((behind, 1), else_=0)))
+            .select_from(vectors)
+            .outerjoin(
+                indexed,
+                sa.and_(
+                    indexed.c.partition == vectors.c.partition,
+                    indexed.c.fingerprint == vectors.c.fingerprint,
+                ),
+            )
+            .where(vectors.c.fingerprint == self._fingerprint)
+            .group_by(vectors.c.partition)
+            .having(sa.or_(sa.func.count() > above, sa.func.max(indexed.c.through) > 0))
+        )
+        return sum(int(row[0]) for row in self._database.read(counted, {}))
 
     @property
     def _of_model(self) -> sa.ColumnElement[bool]:

@@ -1,0 +1,426 @@
+"""Writes of entries: insert, count hits, evict, delete. Each write is one transaction, durable when
+the method returns.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from semcache_core.costs import Saved
+from semcache_core.storage import eviction
+from semcache_core.storage.database import Database
+from semcache_core.storage.eviction import AT_ONCE, UNLIMITED, Limits, Policy
+from semcache_core.storage.index_state import reset
+from semcache_core.storage.lookups import ALL, ANSWER, ID_CHUNK
+from semcache_core.storage.schema import (
+    entries,
+    indexed,
+    is_live,
+    judged,
+    quarantined,
+    removed,
+    served,
+    space,
+    tags,
+    vectors,
+)
+from semcache_core.types import Reason, Vector
+
+
+@dataclass(frozen=True)
+class NewEntry:
+    """What `Entries.insert` writes. Without a `vector` the entry only matches exactly.
+
+    `answer` is the id of the first entry of this partition with the same answer, None when this
+    one is the first; `answer_digest` and `answer_text` (None where the response is that text) are
+    what it is told by; `writer` names who stored it. `doubt` and `exact_only_since`: see `Stored`.
+    `cost` and the last three fields are what it took to make: see `Usage`.
+    """
+
+    exact: bytes
+    partition: bytes
+    namespace: str
+    scope: str
+    exact_only: bool
+    question: str
+    response: str
+    created: float
+    expires: float | None
+    cost: float | None
+    tags: tuple[str, ...]
+    fingerprint: str
+    vector: Vector | None
+    writer: str | None = None
+    answer: int | None = None
+    answer_digest: bytes | None = None
+    answer_text: str | None = None
+    doubt: float = 0.0
+    exact_only_since: float | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class ImportedEntry(NewEntry):
+    """An entry from elsewhere, with what was learnt of it there.
+
+    `wrong_for` holds the exact keys of requests that it answered wrongly; `same_as` is the exact
+    key and the answer digest of an entry whose answer is the same. Where it is not `dated` nobody
+    knows how old its answer is.
+    """
+
+    wrong_for: tuple[bytes, ...] = ()
+    same_as: tuple[bytes, bytes] | None = None
+    dated: bool = True
+
+
+class Entries:
+    """Writes the entries of one ledger. Every method raises LedgerError when the database fails."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def insert(self, new: NewEntry, limits: Limits = UNLIMITED) -> int:
+        """Store an entry in place of an older one with its exact key; returns its new id.
+
+        Ids only ever grow and are never used twice, so "everything after id n" is complete.
+        Others are evicted for it where the limits ask for that.
+        """
+        with self._database.write() as connection:
+            _delete_same(connection, new.exact)
+            entry_id = _insert(connection, new)
+            # the new one is spared: after the clock was set back it looks like the oldest
+            gone = _make_room(connection, limits, new.created, entry_id)
+        _tell(limits, gone)
+        return entry_id
+
+    def insert_newer(
+        self, arrivals: Sequence[ImportedEntry], now: float, limits: Limits = UNLIMITED
+    ) -> int:
+        """Store all in one transaction, but for those whose request has a live entry as new or
+        newer; returns how many. Older ones are replaced.
+        """
+        stored = 0
+        with self._database.write() as connection:
+            for arrival in arrivals:
+                same = {"exact": arrival.exact, "now": now}
+                if not _is_newer(arrival, connection.execute(_CREATED, same).all()):
+                    continue
+                _delete_same(connection, arrival.exact)
+                _insert_arrival(connection, arrival)
+                stored += 1
+            gone = _make_room(connection, limits, now)
+        _tell(limits, gone)
+        return stored
+
+    def awaited(self, arrivals: Sequence[ImportedEntry], now: float) -> list[bool]:
+        """Of each, whether `insert_newer` would store it if it came by itself."""
+        return [
+            _is_newer(
+                arrival, self._database.read_fast(_CREATED, {"exact": arrival.exact, "now": now})
+            )
+            for arrival in arrivals
+        ]
+
+    def make_room(self, limits: Limits, now: float) -> int:
+        """Evict what is beyond the limits, about AT_ONCE entries at most; returns how many went."""
+        if not any(eviction.over(self._space(), limits)):  # then nobody has to wait for a turn
+            return 0
+        with self._database.write() as connection:
+            gone = _make_room(connection, limits, now)
+        _tell(limits, gone)
+        return gone.total()
+
+    def rank(self, policy: Policy, after: int = 0) -> int | None:
+        """Rank so many entries after id `after` by a policy new to this ledger; returns the last of
+        them, None when all are ranked. "lru" needs no ranks, and leaves those of others alone.
+        """
+        if policy in ("lru", self._space().ranked_by):
+            return None
+        with self._database.write() as connection:
+            return eviction.rank(connection, policy, after)
+
+    def replace_vectors(self, rows: Sequence[tuple[int, str, Vector]]) -> None:
+        """Give entries (id, fingerprint, vector) a new vector; entries gone since are skipped."""
+        with self._database.write() as connection:
+            for entry_id, fingerprint, vector in rows:
+                eviction.resized(connection, entry_id, vector.nbytes)
+                connection.execute(sa.delete(vectors).where(vectors.c.entry_id == entry_id))
+                connection.execute(
+                    sa.insert(vectors).from_select(
+                        ["entry_id", "partition", "fingerprint", "vector"],
+                        sa.select(
+                            entries.c.id,
+                            entries.c.partition,
+                            sa.literal(fingerprint),
+                            sa.literal(vector.tobytes()),
+                        ).where(entries.c.id == entry_id),
+                    )
+                )
+            ids = [entry_id for entry_id, _, _ in rows]
+            for start in range(0, len(ids), ID_CHUNK):
+                reset(connection, ids[start : start + ID_CHUNK])
+
+    def touch(self, used: dict[int, tuple[int, float]]) -> Saved:
+        """Add hits: entry id -> (how many, when last); returns what these saved."""
+        if not used:
+            return Saved()
+        rows = [{"entry": i, "more": n, "at": at} for i, (n, at) in used.items()]
+        with self._database.write() as connection:
+            connection.execute(_TOUCH, rows)
+            return _saved_by(connection, {i: n for i, (n, _) in used.items()})
+
+    def serve_only_exactly(self, entry_id: int, now: float) -> None:
+        """From now on this entry is found by its own question alone."""
+        query = sa.update(entries).where(entries.c.id == entry_id).values(exact_only_since=now)
+        with self._database.write() as connection:
+            connection.execute(query)
+
+    def delete(self, entry_id: int) -> int:
+        """Delete one entry; returns how many went."""
+        return self._delete_where(entries.c.id == entry_id)
+
+    def delete_exact(self, exact: bytes, now: float) -> int:
+        """Delete the live entry with this exact key; returns how many went, 0 or 1."""
+        return self._delete_where(sa.and_(entries.c.exact == exact, is_live(now)))
+
+    def delete_expired(self, now: float) -> int:
+        """Delete what has expired, 10 times AT_ONCE at most; returns how many went."""
+        return self._delete_where(entries.c.expires <= now, most=10 * AT_ONCE)
+
+    def clear(self, namespace: str | None = None) -> int:
+        """Delete one namespace, or everything; returns how many entries went.
+
+        What was judged goes too: it outlives its entry, but holds what a tenant asked.
+        """
+
+        def chosen(column: sa.Column[str]) -> sa.ColumnElement[bool]:
+            return sa.true() if namespace is None else column == namespace
+
+        with self._database.write() as connection:
+            connection.execute(sa.delete(judged).where(chosen(judged.c.namespace)))
+        return self._delete_where(chosen(entries.c.namespace))
+
+    def invalidate(
+        self,
+        any_tag: Sequence[str] | None,
+        namespace: str | None,
+        created_before: float | None,
+    ) -> int:
+        """Delete the entries that meet every condition given; returns how many went."""
+        conditions: list[sa.ColumnElement[bool]] = []
+        if namespace is not None:
+            conditions.append(entries.c.namespace == namespace)
+        if created_before is not None:
+            conditions.append(entries.c.created < created_before)
+        every = sa.and_(sa.true(), *conditions)
+        if any_tag is None:
+            return self._delete_where(every)
+        return self._delete_where(
+            *(
+                sa.and_(every, _has_any(any_tag[start : start + ID_CHUNK]))
+                for start in range(0, len(any_tag), ID_CHUNK)
+            )
+        )
+
+    def _delete_where(self, *any_of: sa.ColumnElement[bool], most: int = ALL) -> int:
+        """Delete what there is now that meets one of the conditions, `most` for each, in as many
+        transactions as it takes: one for 100,000 entries would keep other processes from writing
+        for many seconds.
+        """
+        found = [
+            row[0]
+            for each in any_of
+            for row in self._database.read(_IDS.where(each).limit(most), {})
+        ]
+        doomed, gone = list(dict.fromkeys(found)), 0
+        for start in range(0, len(doomed), AT_ONCE):
+            with self._database.write() as connection:
+                for begin in range(start, min(start + AT_ONCE, len(doomed)), ID_CHUNK):
+                    gone += _delete_ids(connection, doomed[begin : begin + ID_CHUNK])
+        return gone
+
+    def _space(self) -> eviction.Space:
+        return eviction.Space(*self._database.read(eviction.SPACE, {})[0])
+
+
+def _has_any(some: Sequence[str]) -> sa.ColumnElement[bool]:
+    return entries.c.id.in_(sa.select(tags.c.entry_id).where(tags.c.tag.in_(list(some))))
+
+
+# Built once: SQLAlchemy then finds their compiled form in its cache by identity.
+_NOW: sa.BindParameter[float] = sa.bindparam("now", type_=sa.Float)
+USAGE = (entries.c.tokens_in, entries.c.tokens_out, entries.c.cost, entries.c.seconds)
+_IDS = sa.select(entries.c.id)
+_SAME = sa.select(entries.c.id).where(entries.c.exact == sa.bindparam("exact"))
+_CREATED = sa.select(entries.c.created).where(
+    entries.c.exact == sa.bindparam("exact"), is_live(_NOW)
+)
+_WITH_ANSWER = sa.select(ANSWER).where(
+    entries.c.exact == sa.bindparam("exact"),
+    entries.c.partition == sa.bindparam("partition"),
+    entries.c.answer_digest == sa.bindparam("digest"),
+)
+_AT: sa.BindParameter[float] = sa.bindparam("at", type_=sa.Float)
+_TOUCH = (
+    sa.update(entries)
+    .where(entries.c.id == sa.bindparam("entry"))
+    .values(
+        hits=entries.c.hits + sa.bindparam("more"),
+        # the later one: two processes flush in any order, and a clock may be set back
+        used=sa.case((entries.c.used < _AT, _AT), else_=entries.c.used),
+        priority=sa.select(space.c.level).scalar_subquery()
+        + (entries.c.hits + sa.bindparam("more") + 1) * entries.c.worth,
+    )
+)
+
+
+def finite(total: float | None) -> float | None:
+    """Costs were not checked always."""
+    return total if total is not None and math.isfinite(total) else None
+
+
+def _saved_by(connection: sa.Connection, hits: dict[int, int]) -> Saved:
+    saved, ids = Saved(), list(hits)
+    for start in range(0, len(ids), ID_CHUNK):
+        known = sa.or_(*(column.isnot(None) for column in USAGE))
+        query = sa.select(entries.c.id, *USAGE).where(
+            entries.c.id.in_(ids[start : start + ID_CHUNK]), known
+        )
+        for entry_id, tokens_in, tokens_out, cost, seconds in connection.execute(query):
+            one = Saved(tokens_in, tokens_out, finite(cost), seconds)
+            saved = saved.plus(one.times(hits[entry_id]))
+    return saved
+
+
+def size_of(new: NewEntry) -> int:
+    """What the entry will take, in bytes: what `max_bytes` counts."""
+    texts = (new.question, new.response, new.answer_text, new.scope, new.namespace, new.writer)
+    vector = 0 if new.vector is None else new.vector.size * np.dtype(np.float32).itemsize
+    return eviction.size_of((*texts, *dict.fromkeys(new.tags)), vector)
+
+
+def _insert(connection: sa.Connection, new: NewEntry) -> int:
+    size, present = size_of(new), eviction.space_of(connection)
+    tokens = eviction.tokens_of(new.tokens_in, new.tokens_out)
+    worth = eviction.worth(connection, present.ranked_by, size, new.cost, new.seconds, tokens)
+    eviction.add_totals(connection, 1, size)
+    row = {
+        "bytes": size,
+        "worth": worth,
+        "priority": present.level + worth,
+        "exact": new.exact,
+        "partition": new.partition,
+        "namespace": new.namespace,
+        "scope": new.scope,
+        "exact_only": new.exact_only,
+        "created": new.created,
+        "expires": new.expires,
+        "used": new.created,
+        "hits": 0,
+        "cost": new.cost,
+        "question": new.question,
+        "response": new.response,
+        "answer": new.answer,
+        "answer_digest": new.answer_digest,
+        "answer_text": new.answer_text,
+        "writer": new.writer,
+        "doubt": new.doubt,
+        "exact_only_since": new.exact_only_since,
+        "tokens_in": new.tokens_in,
+        "tokens_out": new.tokens_out,
+        "seconds": new.seconds,
+    }
+    key: Any = connection.execute(sa.insert(entries), row).inserted_primary_key
+    entry_id = int(key[0])
+    if new.vector is not None:
+        connection.execute(
+            sa.insert(vectors),
+            {
+                "entry_id": entry_id,
+                "partition": new.partition,
+                "fingerprint": new.fingerprint,
+                "vector": new.vector.astype(np.float32).tobytes(),
+            },
+        )
+    if new.tags:
+        rows = [{"entry_id": entry_id, "tag": tag} for tag in dict.fromkeys(new.tags)]
+        connection.execute(sa.insert(tags), rows)
+    return entry_id
+
+
+def _is_newer(arrival: ImportedEntry, live: Sequence[Any]) -> bool:
+    """Than the live entry with its key, a row of its time of creation, if there is one."""
+    return not live or (arrival.dated and arrival.created > live[0][0])
+
+
+def _insert_arrival(connection: sa.Connection, arrival: ImportedEntry) -> None:
+    if arrival.same_as is not None:
+        exact, digest = arrival.same_as
+        # by its digest too: another answer may be stored there by now
+        same = {"exact": exact, "partition": arrival.partition, "digest": digest}
+        answer = connection.execute(_WITH_ANSWER, same).scalar()
+        arrival = replace(arrival, answer=answer)
+    entry_id = _insert(connection, arrival)
+    if wrong_for := set(arrival.wrong_for):
+        rows = [{"asked_key": key, "entry_id": entry_id} for key in wrong_for]
+        connection.execute(sa.insert(quarantined), rows)
+
+
+def _delete_same(connection: sa.Connection, exact: bytes) -> None:
+    """Delete the entry with this exact key, if there is one."""
+    if (entry_id := connection.execute(_SAME, {"exact": exact}).scalar()) is not None:
+        _delete_ids(connection, [entry_id])
+
+
+def _delete_ids(connection: sa.Connection, doomed: Sequence[int]) -> int:
+    """Delete entries with all that belongs to them, noting which the index still holds; returns how
+    many of them there were. At most ID_CHUNK.
+    """
+    chosen = {"doomed": list(doomed)}
+    gone = eviction.subtract_totals(connection, doomed)
+    connection.execute(_NOTE_REMOVED, chosen)
+    for statement in _DELETE_DOOMED:
+        connection.execute(statement, chosen)
+    return gone
+
+
+# Built once, as an update at its limit deletes each time: building them took longer than SQLite.
+_DOOMED: sa.BindParameter[Sequence[int]] = sa.bindparam("doomed", expanding=True)
+_NOTE_REMOVED = sa.insert(removed).from_select(
+    ["partition", "entry_id"],
+    sa.select(vectors.c.partition, vectors.c.entry_id)
+    .join(
+        indexed,
+        sa.and_(
+            indexed.c.partition == vectors.c.partition,
+            indexed.c.fingerprint == vectors.c.fingerprint,
+            indexed.c.through >= vectors.c.entry_id,
+        ),
+    )
+    .where(vectors.c.entry_id.in_(_DOOMED)),
+)
+_DELETE_DOOMED = (
+    *(
+        sa.delete(table).where(table.c.entry_id.in_(_DOOMED))
+        for table in (vectors, tags, served, quarantined)
+    ),
+    sa.delete(entries).where(entries.c.id.in_(_DOOMED)),
+)
+
+
+def _make_room(
+    connection: sa.Connection, limits: Limits, now: float, spare: int = 0
+) -> Counter[Reason]:
+    return eviction.make_room(connection, limits, now, _delete_ids, spare)
+
+
+def _tell(limits: Limits, gone: Counter[Reason]) -> None:
+    for reason, count in gone.items():
+        limits.tell(reason, count)
