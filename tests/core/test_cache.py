@@ -16,6 +16,7 @@ from fakes import Async, FailingEmbedder, ManualClock, Sync, WordEmbedder
 from semcache_core import Hit, Request, SemanticCache, SemcacheError
 from semcache_core.storage.entries import Entries
 from semcache_core.storage.ledger import Ledger
+from semcache_core.storage.lookups import Lookups
 from semcache_core.testing import engine_of
 
 Q, PARAPHRASE = "how to reset my password", "my password how to reset"

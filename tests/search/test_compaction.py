@@ -6,6 +6,7 @@ from typing import Any
 
 import chromadb
 import pytest
+from chromadb.config import Settings
 from conftest import Bench
 from fakes import WordEmbedder
 from large_scopes import ask, assert_finds, fill, settle

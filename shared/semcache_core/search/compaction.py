@@ -113,7 +113,7 @@ class Filler:
 
     def is_complete(self, index: ChromaIndex, partition: bytes, live: Generation) -> bool:
         """Whether the collection has as many vectors as the ledger up to `live.through`."""
-        wanted = self.ledger.count_vectors(partition, self.fingerprint, live.through)
+        wanted = self.ledger.index_state(self.fingerprint).count_vectors(partition, live.through)
         return index.count(partition, live) >= wanted
 
 

@@ -147,7 +147,7 @@ class IndexSync:
         ):
             self._last_count = written
             self._retriever.count_requested.clear()
-            self._large = self._generations.large_partitions(self._scan_limit)
+            self._large = self._state.large_partitions(self._scan_limit)
 
     # -- opened and closed ---------------------------------------------------------------------
 
@@ -266,7 +266,7 @@ class IndexSync:
             live = more
 
     def _remove_deleted(self) -> None:
-        for partition, gone in self._generations.take_removed(MAX_BATCH).items():
+        for partition, gone in self._state.take_removed(MAX_BATCH).items():
             if (live := self._retriever.indexed.get(partition)) is not None:
                 self._opened.remove(partition, gone, live)
 
