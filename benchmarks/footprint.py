@@ -13,7 +13,7 @@ import venv
 from pathlib import Path
 from typing import Any
 
-from harness.results import hardware, write_json
+from harness.results import Results, hardware, markdown, write_json
 from harness.timing import summary
 
 OUT = Path(__file__).parent / "results" / "footprint.json"
@@ -65,6 +65,27 @@ def main() -> None:
             "imports": imports(pythons, options.rounds),
         }
     write_json(options.out, results)
+
+
+def table(results: Results) -> str:
+    installs = [
+        (
+            f"[{one['extra']}]" if one["extra"] else "alone",
+            str(one["packages"]),
+            f"{one['mb']:,.0f}",
+        )
+        for one in results["installed"]
+    ]
+    imports = [
+        (one["module"], f"[{one['extra']}]" if one["extra"] else "", f"{one['p50_ms']:,.0f}")
+        for one in results["imports"]
+    ]
+    return "\n\n".join(
+        [
+            markdown(("semcache-core", "packages", "MB"), installs),
+            markdown(("import", "installed with", "p50 ms"), imports),
+        ]
+    )
 
 
 def installed(directory: Path, wheel: Path, extra: str) -> Path:

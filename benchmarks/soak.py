@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from harness.corpus import TARGETS, questions
-from harness.results import described, rss_mib, write_json
+from harness.results import Results, described, markdown, rss_mib, short, write_json
 from harness.timing import summary
 from semcache_core import Request, SemanticCache
 
@@ -204,6 +204,20 @@ def soak(path: Path, processes: int, minutes: float, seed: int) -> dict[str, Any
         "calls": calls,
         "processes": [row(one) for one in told],
     }
+
+
+def table(results: Results) -> str:
+    rows = [
+        (
+            name,
+            f"{one['n']:,}",
+            f"{one['per_second']:g}",
+            short(one["p50_ms"]),
+            short(one["p95_ms"]),
+        )
+        for name, one in results["calls"].items()
+    ]
+    return markdown(("call", "n", "a second", "p50 ms", "p95 ms"), rows)
 
 
 def is_sound(found: dict[str, Any]) -> bool:

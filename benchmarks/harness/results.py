@@ -100,7 +100,7 @@ def latency_table(results: Results) -> str:
         "what": lambda row: str(row.get("subject", row.get("ledger", ""))),
         "operation": lambda row: str(row["operation"]),
         "entries": lambda row: f"{row['entries']:,}" if row.get("entries") else "",
-        "part": lambda row: str(row.get("part", "")),
+        "part": lambda row: str(row.get("part") or ""),
         "p50 ms": lambda row: short(row["p50_ms"]),
         "p95 ms": lambda row: short(row["p95_ms"]),
         "mean ms": lambda row: short(row["mean_ms"]) if "mean_ms" in row else "",

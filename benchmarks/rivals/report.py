@@ -17,21 +17,9 @@ OPERATIONS = ("exact hit", "semantic hit", "miss", "put")
 
 
 def table(results: Results) -> str:
-    parts = [
-        latencies(results),
-        rates(results),
-        markdown(
-            ("cold start", "entries", "ms to first hit", "of it import", "open", "lookup", "n"),
-            [_first(row) for row in results["first_hit"]],
-        ),
-        markdown(
-            ("space", "entries", "disk bytes per entry", "process MiB", "server MiB"),
-            [_space(results, row) for row in results["memory"]],
-        ),
-        *(answers(stream) for stream in results["streams"]),
-        _made_on(results),
-    ]
-    return "\n\n".join(part for part in parts if part)
+    parts = [latencies(results), rates(results), cold_starts(results), space(results)]
+    parts += [answers(stream) for stream in results["streams"]]
+    return "\n\n".join([*parts, measured_on(results)])
 
 
 def latencies(results: Results) -> str:
@@ -73,6 +61,16 @@ def rates(results: Results) -> str:
         )
     head = ("hits per second by", *ways, "event loop late, ms", "missed", "failed")
     return markdown(head, rows)
+
+
+def cold_starts(results: Results) -> str:
+    head = ("cold start", "entries", "ms to first hit", "of it import", "open", "lookup", "n")
+    return markdown(head, [_first(row) for row in results["first_hit"]])
+
+
+def space(results: Results) -> str:
+    head = ("space", "entries", "disk bytes per entry", "process MiB", "server MiB")
+    return markdown(head, [_space(results, row) for row in results["memory"]])
 
 
 def _first(row: dict[str, Any]) -> tuple[str, ...]:
@@ -120,7 +118,7 @@ def _setting(arm: dict[str, Any]) -> str:
     return "-" if arm["setting"] is None else f"{arm['setting']:g}"
 
 
-def _made_on(results: Results) -> str:
+def measured_on(results: Results) -> str:
     on, settings = results["hardware"], results["settings"]
     packages = [
         f"{name} {version}" if whose == "ours" else f"({whose}'s) {name} {version}"
