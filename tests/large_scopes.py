@@ -1,6 +1,7 @@
 """Caches with more entries in a scope than are scanned."""
 
 from semcache_core import Request, SemanticCache
+from semcache_core.testing import engine_of
 
 
 def ask(i: int) -> str:
@@ -18,7 +19,7 @@ def fill(cache: SemanticCache, start: int = 0, stop: int = 120, scope: str = "")
 
 def settle(cache: SemanticCache, rounds: int = 3) -> None:
     """Background rounds that count the scopes each time, and try a broken index again at once."""
-    parts = cache._use()
+    parts = engine_of(cache)
     for _ in range(rounds):
         parts.retriever.count_requested.set()
         parts.background._index_sync._retry_at = 0.0

@@ -11,6 +11,7 @@ from harness.fill import Layout, artefact_for_timing, fill, opened, stock
 from harness.results import Results, markdown, rss_mib, short
 from harness.timing import summary
 from semcache_core import Request, SemanticCache
+from semcache_core.testing import engine_of
 
 SCAN_LIMIT = 20_000
 STRANGER = "Which lighthouse keeper painted the northern stairs?"
@@ -39,7 +40,7 @@ def measured(path: Path, artefact: Path, layout: Layout, calls: int, seed: int) 
     """Some scopes are timed; then every scope is asked, to see the memory that this takes."""
     order = np.random.default_rng(seed).permutation(len(layout.scopes))
     with opened(path, artefact) as cache:
-        parts, before = cache._use(), rss_mib()
+        parts, before = engine_of(cache), rss_mib()
         started = time.perf_counter()
         parts.ledger.index_state(parts.retriever.fingerprint).large_partitions(SCAN_LIMIT)
         counted = time.perf_counter() - started

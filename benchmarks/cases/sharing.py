@@ -15,6 +15,7 @@ from harness.results import Results, latency_table
 from harness.timing import Samples, What, timed
 from semcache_core import Request
 from semcache_core.search.remote import RemoteIndex
+from semcache_core.testing import engine_of
 
 SCOPE = "sharing"
 OWNER = """
@@ -71,7 +72,7 @@ def ask(samples: Samples, whose: str, path: Path, artefact: Path, texts: list[st
     whole = What("semcache", f"semantic hit, {whose}")
     rest = replace(whole, part="without forward pass")
     with opened(path, artefact) as cache:
-        index: Any = cache._use().retriever.index
+        index: Any = engine_of(cache).retriever.index
         if index is None or isinstance(index, RemoteIndex) != (whose != "own index"):
             raise RuntimeError(f"was to ask {whose}, and has {index}")
 

@@ -18,6 +18,7 @@ from semcache_core.request import key_of
 from semcache_core.storage.entries import NewEntry
 from semcache_core.storage.ledger import Ledger
 from semcache_core.storage.schema import entries, vectors
+from semcache_core.testing import run_background_round
 
 from harness.corpus import Matrix, Questions, clustered, questions
 from langchain_semcache.serialization import dump_generations
@@ -193,7 +194,7 @@ def opened(path: Path, artefact: Path, embedder: object | None = None) -> Iterat
     """The cache under `path`; its index has caught up with the ledger."""
     cache = SemanticCache(path=path, artefact=artefact, embedder=embedder)
     try:
-        cache._use().background.round()
+        run_background_round(cache)
         yield cache
     finally:
         cache.close()

@@ -17,7 +17,7 @@ from semcache_core import Hit, Request, SemanticCache, SemcacheError
 from semcache_core.storage.entries import Entries
 from semcache_core.storage.ledger import Ledger
 from semcache_core.storage.lookups import Lookups
-from semcache_core.testing import engine_of
+from semcache_core.testing import engine_of, run_background_round
 
 Q, PARAPHRASE = "how to reset my password", "my password how to reset"
 
@@ -488,7 +488,7 @@ class TestTelling:
         self, cache: SemanticCache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cache.update(Request(Q), "a")
-        monkeypatch.setattr(cache._use().retriever, "nearest", lambda *_: [])
+        monkeypatch.setattr(engine_of(cache).retriever, "nearest", lambda *_: [])
         assert "has expired" in cache.explain(Request(PARAPHRASE)).reason
 
     def test_explain_counts_nothing_and_changes_nothing(self, cache: SemanticCache) -> None:
@@ -496,7 +496,7 @@ class TestTelling:
         before = cache.stats()
         for question in (Q, PARAPHRASE, "else"):
             cache.explain(Request(question))
-        cache._use().background.round()
+        run_background_round(cache)
         assert cache.stats() == before
         assert cache.sizes()["hits_ever"] == 0
 
@@ -524,8 +524,8 @@ class TestTelling:
     def test_no_text_of_a_user_is_in_a_file_name(self, bench: Bench) -> None:
         cache = bench.open(scan_limit=0)
         cache.update(Request("secretquestion", "secretscope", "secrettenant"), "secretanswer")
-        cache._use().retriever.count_requested.set()
-        cache._use().background.round()
+        engine_of(cache).retriever.count_requested.set()
+        run_background_round(cache)
         assert cache.stats().indexed_scopes == 1
         assert not [f for f in bench.path.rglob("*") if "secret" in str(f.relative_to(bench.path))]
 
@@ -838,7 +838,7 @@ async def test_a_server_starts_also_where_its_cache_cannot_be_warmed_up(bench: B
 @pytest.mark.usefixtures("still")
 def test_warming_up_waits_for_the_index_but_not_for_ever(bench: Bench) -> None:
     cache = bench.open()
-    settled = cache._use().retriever.index_checked
+    settled = engine_of(cache).retriever.index_checked
     cache.warm_up(index_seconds=0.0)
     assert not settled.is_set()
     opening = threading.Timer(0.05, settled.set)

@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 from semcache_core import Hit, Request, SemanticCache
 from semcache_core.pipeline.background import BackgroundWorker
 from semcache_core.quality.entry_trust import doubt
+from semcache_core.testing import engine_of, run_background_round
 from state_machines import run_machine
 
 pytestmark = pytest.mark.slow
@@ -182,13 +183,13 @@ class CacheAsDict(RuleBasedStateMachine):
 
     @rule()
     def upkeep(self) -> None:
-        self.cache._use().background.round()
+        run_background_round(self.cache)
         self.drop_expired()
 
     @precondition(lambda self: self.model)
     @rule()
     def index_all(self) -> None:
-        self.cache._use().retriever.count_requested.set()
+        engine_of(self.cache).retriever.count_requested.set()
         self.upkeep()
 
     @rule(namespace=namespace)

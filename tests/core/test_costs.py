@@ -200,7 +200,7 @@ def test_sums_beyond_a_databases_integers_can_be_read(bench: Bench) -> None:
     cache = bench.open()
     entry_id = cache.update(Request("one"), "a", usage=Usage(tokens_in=MOST_TOKENS))
     assert entry_id is not None
-    cache._use().ledger.entries.touch({entry_id: (10**8, 0.0)})
+    engine_of(cache).ledger.entries.touch({entry_id: (10**8, 0.0)})
     cache.update(Request("two"), "a", usage=Usage(tokens_in=MOST_TOKENS))
     assert engine_of(cache).ledger.saved().tokens_in == MOST_TOKENS * 10**8
 

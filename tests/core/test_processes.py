@@ -16,6 +16,7 @@ from scripts_run import run_script
 from semcache_core import Request, SemanticCache
 from semcache_core.search.chroma import ChromaIndex
 from semcache_core.search.remote import RemoteIndex
+from semcache_core.testing import engine_of, run_background_round
 
 pytestmark = pytest.mark.slow
 
@@ -149,8 +150,8 @@ def test_fifty_killed_writers_lose_nothing_that_was_stored(
     cache = bench.open(scan_limit=20)
     for searched_through in ("scan", "chroma"):
         if searched_through == "chroma":
-            cache._use().background.round()
-            cache._use().background.round()
+            run_background_round(cache)
+            run_background_round(cache)
             assert cache.stats().indexed_scopes == 1
         for name, last in stored.items():
             for i in range(last + 1):
@@ -208,8 +209,8 @@ def test_writers_killed_while_they_index_lose_nothing(
         assert found_by_meaning(scanning, last) == last + 1
     cache = bench.open(scan_limit=20)
     for _ in range(3):
-        cache._use().retriever.count_requested.set()
-        cache._use().background.round()
+        engine_of(cache).retriever.count_requested.set()
+        run_background_round(cache)
     assert cache.stats().indexed_scopes == 1
     # HNSW is approximate: of these unclustered vectors it misses about one in a thousand
     assert found_by_meaning(cache, last) >= 0.99 * last
@@ -287,10 +288,10 @@ for i in range(120):
     cache.update(Request(ask("c", i)), f"answer {i}")
 
 def settle():
-    cache._use().retriever.count_requested.set()
+    engine_of(cache).retriever.count_requested.set()
     for _ in range(3):
-        cache._use().background._index_sync._retry_at = 0.0
-        cache._use().background.round()
+        engine_of(cache).background._index_sync._retry_at = 0.0
+        run_background_round(cache)
 
 settle()
 say("indexed", cache.stats().indexed_scopes)
@@ -303,10 +304,10 @@ for line in sys.stdin:
 
 
 def _settle(cache: SemanticCache) -> None:
-    cache._use().retriever.count_requested.set()
+    engine_of(cache).retriever.count_requested.set()
     for _ in range(3):
-        cache._use().background._index_sync._retry_at = 0.0
-        cache._use().background.round()
+        engine_of(cache).background._index_sync._retry_at = 0.0
+        run_background_round(cache)
 
 
 @pytest.mark.usefixtures("still")
@@ -319,7 +320,7 @@ def test_a_second_process_asks_the_owner_until_that_ends_and_then_takes_over(
     cache = bench.open(scan_limit=20)
     _settle(cache)
     _settle(cache)
-    assert isinstance(cache._use().retriever.index, RemoteIndex)
+    assert isinstance(engine_of(cache).retriever.index, RemoteIndex)
     assert len(warnings_of("another process owns")) == 1
     for i in range(120):
         hit = cache.lookup(Request(permuted("c", i)))
@@ -335,7 +336,7 @@ def test_a_second_process_asks_the_owner_until_that_ends_and_then_takes_over(
     hit = cache.lookup(Request(permuted("c", 7)))
     assert hit is not None and hit.response == "answer 7"
     _settle(cache)
-    assert isinstance(cache._use().retriever.index, ChromaIndex)
+    assert isinstance(engine_of(cache).retriever.index, ChromaIndex)
     assert cache.stats().indexed_scopes == 1
     for i in range(120):
         hit = cache.lookup(Request(permuted("c", i)))
@@ -385,10 +386,10 @@ def fill(cache, name, n):
         cache.update(Request(ask(name, i)), f"answer {name} {i}")
 
 def settle(cache):
-    cache._use().retriever.count_requested.set()
+    engine_of(cache).retriever.count_requested.set()
     for _ in range(3):
-        cache._use().background._index_sync._retry_at = 0.0
-        cache._use().background.round()
+        engine_of(cache).background._index_sync._retry_at = 0.0
+        run_background_round(cache)
 
 def finds(cache, name, n):
     for i in range(n):

@@ -15,7 +15,7 @@ from semcache_core.errors import RequestError
 from semcache_core.quality.hubs import MIN_ASKED
 from semcache_core.quality.verdicts import Verdict
 from semcache_core.request import key_of
-from semcache_core.testing import run_background_round
+from semcache_core.testing import engine_of, run_background_round
 from typer.testing import CliRunner
 
 Q, PARAPHRASE = "how to reset my password", "my password how to reset"
@@ -48,7 +48,7 @@ def placed(bench: Bench, *, margins: bool = False, **options: Any) -> SemanticCa
 
 
 def round_of(cache: SemanticCache) -> None:
-    cache._use().background.round()
+    run_background_round(cache)
 
 
 class TestOtherAnswersNearby:
@@ -145,7 +145,7 @@ class TestFeedback:
             assert "answered this question wrongly before" in explained.reason
         assert cache.lookup(Request(Q)) is not None
         for _ in range(50):  # not by any later praise either
-            cache._use().verdicts.judge(
+            engine_of(cache).verdicts.judge(
                 Verdict("default", entry_id, PARAPHRASE, Q, 1.0, 0.98, True, "feedback", 1.0),
                 key_of(Request(PARAPHRASE), "default").exact,
             )
@@ -334,7 +334,7 @@ class TestShadow:
             assert await call.get_or_create(Request(question), answer) == answer
         measured = call.cache.stats().measured
         assert (measured.n, measured.wrong, measured.error) == (2, 1, 0.5)
-        judged = call.cache._use().verdicts.judged()
+        judged = engine_of(call.cache).verdicts.judged()
         assert [(one.asked, one.stored, one.correct, one.source) for one in judged] == [
             ("close", "left", True, "shadow"),
             ("edge", "close", False, "shadow"),
@@ -535,7 +535,7 @@ class TestVerifier:
         audited = form(placed(bench, verifier=verifier, audit_rate=1.0))
         await audited("update", Request("right", scope="s"), "one")
         await audited.get_or_create(Request("hopeless", scope="s"), "one")
-        judged = audited.cache._use().verdicts.judged(sources=("audit",))
+        judged = engine_of(audited.cache).verdicts.judged(sources=("audit",))
         assert [(one.asked, one.correct) for one in judged] == [("hopeless", True)]
 
     def test_without_one_nothing_is_counted(self, bench: Bench) -> None:
@@ -604,7 +604,7 @@ class TestAdmission:
             await other("lookup", Request(asked), audits=True)
             await other("audited", Request(asked), f"really {SECRET}")
         for cache in bench.opened:
-            cache._use().retriever.count_requested.set()  # so that the index is written too
+            engine_of(cache).retriever.count_requested.set()  # so that the index is written too
             round_of(cache)
         secrets = [SECRET.encode(), answer_digest(f"it: {SECRET}"), answer_digest(f"also {SECRET}")]
         assert _holds(bench.path, answer_digest("it: <PASSWORD>")) != []

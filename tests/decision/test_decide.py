@@ -50,7 +50,7 @@ def decide(
     **parts: Any,
 ) -> Decision:
     request = Request(question, writer=writer)
-    engine = cache._use()
+    engine = engine_of(cache)
     assert engine.decider is not None
     decider = replace(engine.decider, confirmations=confirmations, **parts)
     vector = engine.embedder.embed([question])[0]
@@ -59,7 +59,7 @@ def decide(
 
 def judge(cache: SemanticCache, entry_id: int | None, asked: str, correct: bool = False) -> None:
     assert entry_id is not None
-    cache._use().verdicts.judge(
+    engine_of(cache).verdicts.judge(
         Verdict("default", entry_id, asked, "left", 0.95, 0.95, correct, "feedback", 1.0),
         key_of(Request(asked), "default").exact,
     )
@@ -359,7 +359,7 @@ class TestConfirmations:
 class TestReasons:
     def test_what_is_found_by_its_own_question_alone(self, cache: SemanticCache) -> None:
         entry_id = cache.update(Request("left"), "one")
-        cache._use().ledger.entries.serve_only_exactly(entry_id or 0, 1.0)
+        engine_of(cache).ledger.entries.serve_only_exactly(entry_id or 0, 1.0)
         decision = decide(cache, "near left")
         assert served(decision) is None
         assert "served only exactly" in decision.reason

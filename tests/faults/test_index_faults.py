@@ -18,6 +18,7 @@ from semcache_core.search import chroma
 from semcache_core.search.chroma import CallLimits, ChromaIndex
 from semcache_core.search.retriever import MOST_CANDIDATES
 from semcache_core.search.sync import IndexSync
+from semcache_core.testing import engine_of
 
 pytestmark = pytest.mark.usefixtures("still")
 LIMIT, ENTRIES = 20, 120
@@ -95,7 +96,7 @@ def test_a_database_locked_by_another_program_stops_no_thread_and_costs_no_answe
 def _until_indexed(cache: SemanticCache) -> None:
     for _ in range(100):
         settle(cache, 1)
-        if cache._use().retriever.index is not None and cache.stats().indexed_scopes:
+        if engine_of(cache).retriever.index is not None and cache.stats().indexed_scopes:
             return
         threading.Event().wait(0.1)
     raise AssertionError("the index did not come back")
@@ -163,7 +164,7 @@ def test_a_server_killed_and_started_again_under_load_costs_no_answer(
         thread.join()
     assert failures == []
     settle(cache)
-    (live,) = cache._use().retriever.indexed.values()
+    (live,) = engine_of(cache).retriever.indexed.values()
     assert live.through == 2 * ENTRIES  # it has caught up by itself
     assert_finds(cache, stop=2 * ENTRIES)
 
@@ -446,10 +447,10 @@ def test_an_index_that_is_busy_is_not_taken_for_broken(bench: Bench) -> None:
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
     settle(cache)
-    indexer: IndexSync = cache._use().background._index_sync
+    indexer: IndexSync = engine_of(cache).background._index_sync
     reads, never = indexer._calls.reads, threading.Event()
     reads.seconds = 0.01
     reads._begun = {n: float("inf") for n in range(1000, 1000 + reads._at_once)}
     assert_finds(cache, step=20)
     never.set()
-    assert cache._use().retriever.index is not None
+    assert engine_of(cache).retriever.index is not None

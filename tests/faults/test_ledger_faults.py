@@ -21,6 +21,7 @@ from semcache_core.errors import LedgerError
 from semcache_core.pipeline.process import RETRY_SECONDS
 from semcache_core.storage import ledger
 from semcache_core.storage.ledger import FILE_NAME
+from semcache_core.testing import engine_of, run_background_round
 
 from langchain_semcache import CachedChatModel
 from llamaindex_semcache import CachedLLM
@@ -79,11 +80,11 @@ def test_a_locked_ledger_is_read_and_what_cannot_be_written_is_counted(bench: Be
         assert held(cache, "who pays for lunch") is None
         with pytest.raises(LedgerError, match="another process held it"):
             cache.update(Request("a"), "b")
-        cache._use().background.round()
+        run_background_round(cache)
         assert cache.stats().failures == {"update": 1}
     assert ask(cache, "who pays for lunch", "we do") == "we do"
     assert held(cache, "who pays for lunch") == "we do"
-    cache._use().background.round()
+    run_background_round(cache)
     assert cache.sizes()["hits_ever"] >= 2  # those while it was locked too
 
 
@@ -102,7 +103,7 @@ def test_writers_behind_a_lock_do_not_wait_for_each_other(
 ) -> None:
     """A thread whose turn does not come gives up as SQLite does, and does not queue for ever."""
     cache = bench.open()
-    database: Any = cache._use().ledger._database
+    database: Any = engine_of(cache).ledger._database
     with database._write_turn(), pytest.raises(LedgerError, match="locked"):
         cache.update(Request("a"), "b")
     assert cache.update(Request("a"), "b")
@@ -140,11 +141,11 @@ told["during"] = all(ask(f"during {{n}} words{{n}}") for n in range(40))
 told["failures"] = cache.stats().failures
 told["stored"] = sum(found(f"during {{n}} words{{n}}") for n in range(40))
 told["read"] = found("before")
-cache._use().background.round()
+run_background_round(cache)
 limit(resource.RLIM_INFINITY)
 told["after"] = ask("after all") and found("after all")
 told["kept"] = sum(found(f"during {{n}} words{{n}}") for n in range(40))
-cache._use().background.round()
+run_background_round(cache)
 print(json.dumps(told))
 """
 
@@ -194,7 +195,7 @@ def test_the_upkeep_finds_that_the_ledger_is_gone(bench: Bench) -> None:
     ask(cache)
     held(cache)
     remove(bench.path)
-    cache._use().background.round()
+    run_background_round(cache)
     assert held(cache) is None
     assert ask(cache, QUESTION, "anew") == "anew"
     assert held(cache) == "anew"
@@ -243,7 +244,7 @@ def test_a_ledger_damaged_while_open_costs_answers_and_no_more(
         for call in (cache.stats, lambda: held(cache, "word5 more5 other5")):
             with suppress(SemcacheError):
                 call()
-    cache._use().background.round()
+    run_background_round(cache)
     # moved away, as the error says, it goes on without a restart
     (bench.path / FILE_NAME).rename(bench.path / "broken")
     remove(bench.path)
@@ -273,7 +274,7 @@ def test_a_ledger_that_cannot_be_opened_again_is_not_tried_at_every_call(
     ask(cache)
     remove(bench.path)
     garbage(bench.path / FILE_NAME)
-    cache._use().background.round()
+    run_background_round(cache)
     tries: list[int] = []
     opened = ledger.Ledger.open
     monkeypatch.setattr(ledger.Ledger, "open", lambda *a: (tries.append(1), opened(*a))[1])
@@ -356,7 +357,7 @@ def test_a_clock_set_forward_expires_and_set_back_serves_again(bench: Bench, sti
     bench.clock.now -= 1_000
     assert held(cache) == "in Basel"
     bench.clock.now += 1_000
-    cache._use().background.round()  # now they are gone for good
+    run_background_round(cache)  # now they are gone for good
     bench.clock.now -= 1_000
     assert held(cache) is None
 
@@ -404,14 +405,14 @@ def test_memory_does_not_grow_with_the_scopes_of_a_namespace(
 ) -> None:
     """Neither with those whose entries are gone."""
     cache = bench.open(scan_memory_mb=1, ttl=10.0)
-    memory = cache._use().retriever._scan
+    memory = engine_of(cache).retriever._scan
     monkeypatch.setattr(memory, "_max_bytes", 2**18)
     for number in range(400):
         cache.update(Request(QUESTION, scope=f"scope {number}"), "in Basel")
         assert cache.lookup(Request(SAME, scope=f"scope {number}")) is not None
     assert memory._held <= 2**18
     assert len(memory._partitions) < 2**18 / 1500
-    assert cache._use().retriever.indexed == {}
+    assert engine_of(cache).retriever.indexed == {}
     dead = len(memory._partitions)
     for name in list(memory._partitions):
         memory.forget(name, list(range(3000)))

@@ -23,7 +23,7 @@ from semcache_core.errors import LedgerError
 from semcache_core.observability.gauges import READ_EVERY_SECONDS, Gauges, Levels
 from semcache_core.request import key_of
 from semcache_core.storage.ledger import Ledger
-from semcache_core.testing import engine_of
+from semcache_core.testing import engine_of, run_background_round
 from semcache_core.types import EMPTY, Generation
 
 Metrics = Callable[[], dict[str, dict[Any, Any]]]
@@ -193,7 +193,7 @@ class TestCounters:
         cache.update(Request("two"), "a")
         for question in ("one", "one", "two"):
             cache.lookup(Request(question))
-        cache._use().background.round()
+        run_background_round(cache)
         found = recorded()
         assert found["semcache.saved.tokens"] == {
             (("gen_ai.token.type", "input"),): 20,
@@ -211,7 +211,7 @@ class TestCounters:
             cache.update(Request(question), "a")
         cache.update(Request("short again"), "a", ttl=5)
         bench.clock.now += 10
-        cache._use().background.round()
+        run_background_round(cache)
         assert recorded()["semcache.evictions"] == {
             (("semcache.reason", "expired"),): 2,
             (("semcache.reason", "space"),): 3,
@@ -285,7 +285,7 @@ class TestGauges:
         for question in ("one", "two", "three"):
             cache.update(Request(question), "a")
             cache.update(Request(question, "small scope"), "a")
-        ledger, fingerprint = cache._use().ledger, cache._use().embedder.fingerprint
+        ledger, fingerprint = engine_of(cache).ledger, engine_of(cache).embedder.fingerprint
         assert ledger.index_state(fingerprint).not_indexed(3) == 0
         fourth = cache.update(Request("four"), "a")
         assert _gauge(recorded(), "index.lag") == {str(bench.path / "ledger.sqlite3"): 4}
@@ -481,7 +481,7 @@ def test_a_prometheus_page_shows_them(bench: Bench, monkeypatch: pytest.MonkeyPa
     cache = bench.open()
     cache.update(Request("one"), "a", cost=5.0)
     cache.lookup(Request("one"))
-    cache._use().background.round()
+    run_background_round(cache)
     page = generate_latest(REGISTRY).decode()
     provider.shutdown()  # and off the registry
     values = dict(line.rsplit(" ", 1) for line in page.splitlines() if line[0] != "#")

@@ -12,7 +12,7 @@ from fakes import ManualClock, WordEmbedder
 from semcache_core import Request, Saved
 from semcache_core.errors import LedgerError
 from semcache_core.pipeline.background import HitCounter
-from semcache_core.testing import engine_of
+from semcache_core.testing import engine_of, run_background_round
 
 
 class FakeLedger:
@@ -40,8 +40,8 @@ class TestRound:
         cache.update(Request("short"), "a", ttl=10)
         cache.update(Request("long"), "a", ttl=100)
         bench.clock.now += 10
-        cache._use().background.round()
-        assert cache._use().ledger.count() == 1
+        run_background_round(cache)
+        assert engine_of(cache).ledger.count() == 1
 
     def test_writes_the_hits(self, bench: Bench) -> None:
         cache = bench.open()
@@ -49,7 +49,7 @@ class TestRound:
         for _ in range(3):
             assert cache.lookup(Request("q"))
         assert cache.sizes()["hits_ever"] == 0
-        cache._use().background.round()
+        run_background_round(cache)
         assert cache.sizes()["hits_ever"] == 3
 
     @pytest.mark.parametrize("error", [LedgerError("disk full"), ZeroDivisionError("disk full")])
@@ -63,18 +63,18 @@ class TestRound:
         cache = bench.open()
         cache.update(Request("short"), "a", ttl=10)
         bench.clock.now += 10
-        background = cache._use().background
+        background = engine_of(cache).background
         with monkeypatch.context() as patched:
 
             def fail(now: float) -> int:
                 raise error
 
-            patched.setattr(cache._use().ledger, "delete_expired", fail)
+            patched.setattr(engine_of(cache).ledger, "delete_expired", fail)
             background.round()
             background.round()
         assert len(warnings_of("disk full")) == 1
         background.round()
-        assert cache._use().ledger.count() == 0
+        assert engine_of(cache).ledger.count() == 0
 
     def test_hits_that_could_not_be_written_are_written_later(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch
@@ -87,10 +87,10 @@ class TestRound:
             def fail(used: Any) -> None:
                 raise LedgerError("locked")
 
-            patched.setattr(cache._use().ledger, "touch", fail)
-            cache._use().background.round()
+            patched.setattr(engine_of(cache).ledger, "touch", fail)
+            run_background_round(cache)
         cache.lookup(Request("q"))
-        cache._use().background.round()
+        run_background_round(cache)
         assert cache.sizes()["hits_ever"] == 2
 
     def test_closing_writes_the_last_hits(self, bench: Bench) -> None:
@@ -105,10 +105,10 @@ class TestRound:
         cache = bench.open()
         entry_id = cache.update(Request("one two three"), "a")
         assert cache.lookup(Request("three two one")) is not None
-        reader = bench.open()._use().verdicts
+        reader = engine_of(bench.open()).verdicts
         assert reader.last_served(entry_id or 0) is None
         if by == "a round":
-            cache._use().background.round()
+            run_background_round(cache)
         else:
             cache.close()
         served = reader.last_served(entry_id or 0)
@@ -116,7 +116,7 @@ class TestRound:
 
     def test_one_entry_a_round_is_looked_at_for_what_it_answered(self, bench: Bench) -> None:
         cache = bench.open()
-        background, looked_at = cache._use().background, list[int]()
+        background, looked_at = engine_of(cache).background, list[int]()
         background._hubs = SimpleNamespace(check=looked_at.append)  # type: ignore[assignment]
         for words in (["one", "two"], ["red", "blue"]):
             cache.update(Request(" ".join(words)), "a")
@@ -136,11 +136,11 @@ class TestRound:
         def fail(entry_id: int) -> None:
             raise LedgerError("the embedder is down")
 
-        background = cache._use().background
+        background = engine_of(cache).background
         background._hubs = SimpleNamespace(check=fail)  # type: ignore[assignment]
         bench.clock.now += 10
         background.round()
-        assert cache._use().ledger.count() == 0
+        assert engine_of(cache).ledger.count() == 0
         assert len(warnings_of("the embedder is down")) == 1
 
 

@@ -14,6 +14,7 @@ from semcache_core import Request, SemanticCache
 from semcache_core.search import compaction
 from semcache_core.search.chroma import ChromaIndex
 from semcache_core.search.embedded import remove_unreferenced
+from semcache_core.testing import engine_of
 from semcache_core.types import Generation
 
 pytestmark = pytest.mark.usefixtures("still")
@@ -50,12 +51,12 @@ def worn_cache_copied_slowly(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> S
 
 
 def live(cache: SemanticCache) -> Generation:
-    (one,) = cache._use().ledger.index_state(MODEL).all().values()
+    (one,) = engine_of(cache).ledger.index_state(MODEL).all().values()
     return one
 
 
 def _index(cache: SemanticCache) -> Any:
-    return cache._use().retriever.index
+    return engine_of(cache).retriever.index
 
 
 def segment_directories(bench: Bench) -> list[Path]:
@@ -68,7 +69,7 @@ def test_a_collection_of_dead_entries_is_made_anew_and_leaves_no_file(bench: Ben
     assert_finds(cache, EVER - LIVE, EVER)
     assert live(cache).number > 0
     assert live(cache).added <= 2 * LIVE
-    index: Any = cache._use().retriever.index
+    index: Any = engine_of(cache).retriever.index
     assert len(index._client.list_collections()) == 1
     assert len(segment_directories(bench)) == 1
 
@@ -133,7 +134,7 @@ def test_rebuild_makes_a_new_generation_while_the_old_one_serves(
     fill(cache, 0, 120)
     settle(cache)
     scanned: list[bytes] = []
-    retrieval: Any = cache._use().retriever
+    retrieval: Any = engine_of(cache).retriever
     monkeypatch.setattr(retrieval, "_scan_all", lambda p, *_: scanned.append(p) or [])
     add = ChromaIndex.add
 
@@ -156,7 +157,7 @@ def test_the_index_of_a_ledger_of_version_4_is_made_anew_and_what_it_left_is_dro
     cache = bench.open(scan_limit=LIMIT)
     fill(cache, 0, 120)
     settle(cache)
-    retrieval: Any = cache._use().retriever
+    retrieval: Any = engine_of(cache).retriever
     prefix, ((partition, held),) = retrieval.index._prefix, retrieval.indexed.items()
     cache.close()
     path = str((bench.path / "chroma").resolve())
@@ -174,7 +175,7 @@ def test_the_index_of_a_ledger_of_version_4_is_made_anew_and_what_it_left_is_dro
         connection.execute("INSERT INTO semcache_removed VALUES (5, ?)", (partition,))
     connection.close()
     again = bench.open(scan_limit=LIMIT)
-    ledger = again._use().ledger
+    ledger = engine_of(again).ledger
     assert (ledger.index_state(MODEL).all(), ledger.take_removed()) == ({}, {})
     assert_finds(again, 0, 120)
     settle(again)
@@ -231,7 +232,7 @@ class TestBeside:
     def test_what_is_too_large_to_scan_is_a_miss_until_it_is_told(
         self, owner: SemanticCache, beside: SemanticCache, warnings_of: Any
     ) -> None:
-        retrieval: Any = beside._use().retriever
+        retrieval: Any = engine_of(beside).retriever
         retrieval._scan._max_bytes = 0
         assert_finds(beside, 0, 120)
         owner.invalidate(["last"])
@@ -280,8 +281,8 @@ class TestOnAServer:
         monkeypatch.setattr(compaction, "BATCHES_A_ROUND", 1)
         settle(one, 1)
         settle(two, 1)
-        assert one._use().background._index_sync._compaction._copy is not None
-        assert two._use().background._index_sync._compaction._copy is None
+        assert engine_of(one).background._index_sync._compaction._copy is not None
+        assert engine_of(two).background._index_sync._compaction._copy is None
         one.close()  # in the middle: another takes the copy over, from the beginning
         settle(two, 12)
         assert live(two).number == 1
@@ -306,11 +307,11 @@ def test_new_vectors_under_old_ids_begin_a_new_generation(bench: Bench) -> None:
     cache = bench.open(scan_limit=LIMIT)
     fill(cache, 0, 120)
     settle(cache)
-    ledger = cache._use().ledger
+    ledger = engine_of(cache).ledger
     vector = WordEmbedder().embed(["quite other"])[0]
     ledger.entries.replace_vectors([(7, MODEL, vector)])
     assert live(cache) == Generation(1)
-    retrieval = cache._use().retriever
+    retrieval = engine_of(cache).retriever
     retrieval.forget_vectors()
     settle(cache)
     ((partition, _),) = retrieval.indexed.items()

@@ -16,6 +16,7 @@ from semcache_core import Request, SemanticCache, SemcacheError
 from semcache_core.errors import IndexUnavailableError
 from semcache_core.search.chroma import ChromaIndex
 from semcache_core.search.sync import WORTH_WRITING
+from semcache_core.testing import engine_of, run_background_round
 
 pytestmark = pytest.mark.usefixtures("still")
 
@@ -62,8 +63,8 @@ def test_rows_are_found_before_and_after_they_are_indexed(bench: Bench) -> None:
     fill(cache, 120, 120 + WORTH_WRITING - 1)
     assert_finds_all(cache, 100, 120 + WORTH_WRITING - 1)
     settle(cache)
-    partition = next(iter(cache._use().retriever.indexed))
-    index = cache._use().retriever.index
+    partition = next(iter(engine_of(cache).retriever.indexed))
+    index = engine_of(cache).retriever.index
     assert index is not None and index.count(partition) == 120  # too few to be worth a write
     fill(cache, 120 + WORTH_WRITING - 1, 120 + WORTH_WRITING)
     settle(cache)
@@ -114,8 +115,8 @@ def test_deleted_entries_are_taken_out_of_the_index(bench: Bench) -> None:
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
     settle(cache)
-    partition = next(iter(cache._use().retriever.indexed))
-    index = cache._use().retriever.index
+    partition = next(iter(engine_of(cache).retriever.indexed))
+    index = engine_of(cache).retriever.index
     assert index is not None and index.count(partition) == 120
     cache.clear()
     settle(cache)
@@ -130,7 +131,7 @@ def test_a_wrong_answer_of_the_index_is_no_wrong_answer_of_the_cache(
     fill(cache)
     fill(cache, scope="other")
     settle(cache)
-    index: Any = cache._use().retriever.index
+    index: Any = engine_of(cache).retriever.index
     # ids that never were, ids of another scope, and a similarity of 1 for all of them
     monkeypatch.setattr(index, "nearest", lambda *_: [(i, 1.0) for i in range(1, 400)])
     assert cache.lookup(Request("nothing like it")) is None
@@ -143,7 +144,7 @@ def test_the_index_is_used_again_after_a_restart(bench: Bench, scans: list[bytes
     settle(cache)
     cache.close()
     again = bench.open(scan_limit=LIMIT)
-    again._use().background.round()
+    run_background_round(again)
     scans.clear()
     assert_finds_all(again)
     assert scans == []
@@ -198,7 +199,7 @@ def test_an_index_damaged_before_the_start_loses_no_answer(
         (bench.path / "index.open").touch()
     again = bench.open(scan_limit=LIMIT)
     assert_finds_all(again, 0, 5)
-    again._use().background.round()
+    run_background_round(again)
     assert_finds_all(again)
     settle(again)
     assert again.stats().indexed_scopes == 1
@@ -235,12 +236,12 @@ def test_an_index_that_fails_in_a_query_is_rebuilt(
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
     settle(cache)
-    index: Any = cache._use().retriever.index
+    index: Any = engine_of(cache).retriever.index
     with monkeypatch.context() as patched:
         patched.setattr(index, "_collection", lambda partition: 1 / 0)
         assert_finds_all(cache)
     settle(cache)
-    assert cache._use().retriever.index not in (None, index)
+    assert engine_of(cache).retriever.index not in (None, index)
     scans.clear()
     assert_finds_all(cache)
     assert scans == []
@@ -280,8 +281,8 @@ def test_a_directory_that_cannot_be_set_aside_ends_nothing(
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", refuse)
-        cache._use().retriever.count_requested.set()
-        cache._use().background.round()
+        engine_of(cache).retriever.count_requested.set()
+        run_background_round(cache)
         assert_finds_all(cache)
     assert warnings_of("not yours")
     settle(cache)
@@ -312,7 +313,7 @@ def test_rebuild_makes_the_index_anew_and_counts_what_it_embedded(bench: Bench) 
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
     settle(cache)
-    embedder: Any = cache._use().embedder
+    embedder: Any = engine_of(cache).embedder
     embedder.calls.clear()
     assert cache.rebuild() == 0
     assert embedder.calls == []
@@ -412,14 +413,14 @@ def test_scan_limit_zero_indexes_everything(bench: Bench) -> None:
 def test_a_scope_that_was_cleared_no_longer_counts_as_indexed(bench: Bench) -> None:
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
-    cache._use().retriever.count_requested.set()
-    cache._use().background._index_sync._large = cache._use().ledger.large_partitions(
+    engine_of(cache).retriever.count_requested.set()
+    engine_of(cache).background._index_sync._large = engine_of(cache).ledger.large_partitions(
         WordEmbedder.fingerprint, LIMIT
     )
     cache.clear()
-    cache._use().retriever.count_requested.clear()
-    cache._use().background._index_sync._last_count = 10**6
-    cache._use().background.round()
+    engine_of(cache).retriever.count_requested.clear()
+    engine_of(cache).background._index_sync._last_count = 10**6
+    run_background_round(cache)
     assert cache.stats().indexed_scopes == 0
 
 
@@ -479,7 +480,7 @@ class TestOnAServer:
         cache = bench.open(scan_limit=LIMIT, chroma_client=client)
         fill(cache)
         settle(cache)
-        index: Any = cache._use().retriever.index
+        index: Any = engine_of(cache).retriever.index
         (name,) = (c.name for c in client.list_collections() if c.name.startswith(index._prefix))
         client.delete_collection(name)
         client.create_collection(name, embedding_function=None)
@@ -497,7 +498,7 @@ class TestOnAServer:
         cache = bench.open(scan_limit=LIMIT, chroma_client=client)
         fill(cache)
         settle(cache)
-        index: Any = cache._use().retriever.index
+        index: Any = engine_of(cache).retriever.index
 
         def down(*_: Any, **__: Any) -> Any:
             raise ConnectionError("server down")

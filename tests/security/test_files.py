@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import Bench
 from semcache_core import Request
+from semcache_core.testing import engine_of
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("shared/semcache_core", "langchain_semcache", "llamaindex_semcache")
@@ -53,7 +54,7 @@ def test_no_file_under_the_path_is_open_to_others(bench: Bench, there: bool) -> 
         assert {"ledger.sqlite3", "ledger.sqlite3-wal", "ledger.sqlite3-shm"} <= kept
         assert {"index.lock", "index.open", "chroma", "export.jsonl"} <= kept
         assert reachable(bench.path) == []
-        with cache._use().background.paused() as indexer:
+        with engine_of(cache).background.paused() as indexer:
             indexer._abandon("the test says that it is broken")  # sets it aside
         assert (bench.path / "chroma.broken").exists()
         assert reachable(bench.path) == []

@@ -17,6 +17,7 @@ from semcache_core.search import compaction
 from semcache_core.search.chroma import ChromaIndex
 from semcache_core.search.compaction import Lease
 from semcache_core.storage.lookups import Lookups
+from semcache_core.testing import engine_of, run_background_round
 from semcache_core.types import Generation
 
 pytestmark = pytest.mark.usefixtures("still")
@@ -41,10 +42,10 @@ def assert_finds_all(cache: SemanticCache, start: int = 0, stop: int = 120) -> N
 
 
 def holds(cache: SemanticCache, entry_id: int) -> bool:
-    index = cache._use().background._index_sync._index
+    index = engine_of(cache).background._index_sync._index
     assert index is not None
     partition = key_of(Request(""), "default").partition
-    collection = index._collection(partition, cache._use().retriever.indexed[partition])
+    collection = index._collection(partition, engine_of(cache).retriever.indexed[partition])
     return collection.get(ids=[str(entry_id)])["ids"] == [str(entry_id)]
 
 
@@ -56,7 +57,7 @@ def connect(chroma_server: int) -> Any:
 
 def positions(cache: SemanticCache) -> dict[bytes, Generation]:
     """Of what is in an index."""
-    known = cache._use().ledger.index_state(FINGERPRINT).all()
+    known = engine_of(cache).ledger.index_state(FINGERPRINT).all()
     return {partition: one for partition, one in known.items() if one.through}
 
 
@@ -126,8 +127,8 @@ def test_a_process_elsewhere_that_indexes_at_the_same_time_loses_nothing(
         assert_finds_all(cache, start, start + 250)
     (position,) = positions(cache).values()
     partition = key_of(Request(""), cache.settings.namespace).partition
-    index = cache._use().retriever.index
-    held = cache._use().ledger.count_vectors(partition, FINGERPRINT, position.through)
+    index = engine_of(cache).retriever.index
+    held = engine_of(cache).ledger.count_vectors(partition, FINGERPRINT, position.through)
     assert index is not None and index.count(partition, position) >= held > 100
 
 
@@ -157,13 +158,13 @@ def test_what_went_into_an_index_thrown_away_meanwhile_is_not_named_as_indexed(
         # as far as the index had been: the position in the ledger reads as if nothing had happened
         with monkeypatch.context() as short:
             short.setattr(
-                two._use().ledger.lookups, "vectors_after", lambda *a, f=two: _first_120(f, *a)
+                engine_of(two).ledger.lookups, "vectors_after", lambda *a, f=two: _first_120(f, *a)
             )
             two.rebuild()
             settle(two)
 
     Interrupted(monkeypatch, rebuild_elsewhere)
-    one._use().background.round()
+    run_background_round(one)
     (position,) = positions(two).values()
     assert position.through == 120
     for cache in (one, two):
@@ -172,7 +173,7 @@ def test_what_went_into_an_index_thrown_away_meanwhile_is_not_named_as_indexed(
 
 
 def _first_120(cache: SemanticCache, *arguments: Any) -> Any:
-    ids, vectors = Lookups.vectors_after(cache._use().ledger.lookups, *arguments)
+    ids, vectors = Lookups.vectors_after(engine_of(cache).ledger.lookups, *arguments)
     return ids[ids <= 120], vectors[ids <= 120]
 
 
@@ -247,7 +248,7 @@ def test_a_collection_made_anew_under_its_name_is_not_taken_for_the_old_one(
     cache = hosts.open(scan_limit=LIMIT, chroma_client=connect())
     fill(cache)
     settle(cache)
-    index: Any = cache._use().retriever.index
+    index: Any = engine_of(cache).retriever.index
     ((partition, live),) = positions(cache).items()
     client = connect()
     (name,) = (c.name for c in client.list_collections() if c.name.startswith(index._prefix))
@@ -279,7 +280,7 @@ def worn_pair(hosts: Any, connect: Any, monkeypatch: pytest.MonkeyPatch) -> list
 
 
 def collections(cache: SemanticCache, client: Any) -> list[str]:
-    index: Any = cache._use().background._index_sync._index
+    index: Any = engine_of(cache).background._index_sync._index
     return [c.name for c in client.list_collections() if c.name.startswith(index._prefix)]
 
 
@@ -309,20 +310,20 @@ def test_two_hosts_that_make_a_shared_collection_anew_lose_nothing_and_leave_one
     assert live.added < 2 * 120 + 100
     assert len(collections(pair[0], connect())) == 1
     assert not any(
-        cache._use().background._index_sync._compaction._lease._value() for cache in pair
+        engine_of(cache).background._index_sync._compaction._lease._value() for cache in pair
     )
 
 
 def _rounds(cache: SemanticCache) -> None:
     for _ in range(25):
-        cache._use().background.round()
+        run_background_round(cache)
 
 
 def test_a_host_that_dies_while_it_makes_a_collection_anew_is_followed_by_another(
     hosts: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone, other = worn_pair(hosts, connect, monkeypatch)
-    gone._use().background.round()
+    run_background_round(gone)
     assert len(collections(gone, connect())) == 2
     settle(other)
     assert [live.number for live in positions(other).values()] == [0]

@@ -20,7 +20,7 @@ from semcache_core.storage.eviction import AT_ONCE, BEFOREHAND, Limits, Policy, 
 from semcache_core.storage.ledger import FILE_NAME, Ledger
 from semcache_core.storage.schema import ENTRY_BYTES, entries
 from semcache_core.storage.sqlite import KEPT_PAGES
-from semcache_core.testing import engine_of
+from semcache_core.testing import engine_of, run_background_round
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_a_cache_with_another_policy_ranks_the_rest_in_its_upkeep(
     cache = bench.open(eviction="lfu")
     ledger = engine_of(cache).ledger
     assert ledger.space().ranked_by == "lru"
-    cache._use().background.round()
+    run_background_round(cache)
     assert ledger.space().ranked_by == "lfu"
     with_rank = sa.select(sa.func.count()).where(entries.c.priority == 1.0)
     assert ledger.read(with_rank, {})[0][0] == AT_ONCE + 5
@@ -252,7 +252,7 @@ def test_a_step_of_ranking_that_fails_is_tried_again(
 def test_few_entries_are_ranked_by_another_policy_at_opening(bench: Bench, still: None) -> None:
     with bench.open() as cache:
         cache.update(Request("q"), "a")
-    assert bench.open(eviction="cost")._use().ledger.space().ranked_by == "cost"
+    assert engine_of(bench.open(eviction="cost")).ledger.space().ranked_by == "cost"
 
 
 # -- how much at once ----------------------------------------------------------------------------
@@ -267,8 +267,8 @@ def test_one_transaction_evicts_so_many_and_upkeep_the_rest(bench: Bench, still:
         assert ledger.count() == AT_ONCE + 6
     assert gone == {"space": AT_ONCE}
     cache = bench.open(max_entries=3)
-    cache._use().background.round()
-    assert cache._use().ledger.count() == 3
+    run_background_round(cache)
+    assert engine_of(cache).ledger.count() == 3
 
 
 # -- in a cache ----------------------------------------------------------------------------------
@@ -393,7 +393,7 @@ def test_upkeep_gives_room_back_while_more_is_free_than_is_kept(bench: Bench, st
     cache.clear()
     before = _free_pages(cache)
     for _ in range(3):
-        cache._use().background.round()
+        run_background_round(cache)
     assert _free_pages(cache) == KEPT_PAGES < before
 
 

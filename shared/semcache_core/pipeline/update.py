@@ -12,8 +12,8 @@ from semcache_core.pipeline.engine import Engine
 from semcache_core.pipeline.lookup import why_only_exact
 from semcache_core.quality.verdicts import ServedHit, Verdict
 from semcache_core.request import Key, key_of
-from semcache_core.storage.eviction import text_bytes
 from semcache_core.storage.entries import NewEntry, size_of
+from semcache_core.storage.eviction import text_bytes
 from semcache_core.transfer.jsonl import EntriesFile
 from semcache_core.transfer.transfer import Imported, Importer, Progress
 from semcache_core.types import Request, Usage, Vector
