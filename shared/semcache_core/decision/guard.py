@@ -104,7 +104,7 @@ def differences(one: Reading, other: Reading) -> tuple[Difference, ...]:
 
     How much each rule counts is fitted and lies in the artefact (`Weights.rules`): people restate
     numbers and drop negations freely in some fields. What each is worth is measured by
-    `benchmarks/paper/guard.py`; the figures are in docs/how-a-hit-is-decided.md.
+    `benchmarks/paper/guard.py`; the figures are in docs/reference/guard.md.
 
     >>> differences(read("How do I enable alerts?"), read("How do I disable alerts?"))
     (Difference(rule='opposite', words='the opposite: enable, disable'),)
