@@ -15,7 +15,6 @@ from conftest import Bench
 from fakes import Async, FailingEmbedder, ManualClock, Sync, WordEmbedder
 from semcache_core import Hit, Request, SemanticCache, SemcacheError
 from semcache_core.storage.entries import Entries
-from semcache_core.storage.ledger import Ledger
 from semcache_core.storage.lookups import Lookups
 
 Q, PARAPHRASE = "how to reset my password", "my password how to reset"
@@ -198,8 +197,8 @@ class TestLookup:
         cache.update(Request(Q), "answer")
         original = Lookups.get
 
-        def get(self: Ledger, *args: Any) -> Any:
-            self.clear()
+        def get(self: Lookups, *args: Any) -> Any:
+            cache.clear()
             return original(self, *args)
 
         monkeypatch.setattr(Lookups, "get", get)
@@ -212,7 +211,7 @@ class TestLookup:
         original = Lookups.get
         replace = [True]
 
-        def get(self: Ledger, *args: Any) -> Any:
+        def get(self: Lookups, *args: Any) -> Any:
             if replace and replace.pop():
                 cache.update(Request(Q), "new")
             return original(self, *args)
