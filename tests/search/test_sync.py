@@ -412,8 +412,8 @@ def test_a_scope_that_was_cleared_no_longer_counts_as_indexed(bench: Bench) -> N
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
     cache._use().retrieval.found_large.set()
-    cache._use().upkeep._indexer._large = cache._use().ledger.large_partitions(
-        WordEmbedder.fingerprint, LIMIT
+    cache._use().upkeep._indexer._large = (
+        cache._use().ledger.index_state(WordEmbedder.fingerprint).large_partitions(LIMIT)
     )
     cache.clear()
     cache._use().retrieval.found_large.clear()

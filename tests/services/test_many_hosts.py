@@ -127,7 +127,7 @@ def test_a_process_elsewhere_that_indexes_at_the_same_time_loses_nothing(
     (position,) = positions(cache).values()
     partition = cache._key(Request("")).partition
     index = cache._use().retrieval.index
-    held = cache._use().ledger.count_vectors(partition, FINGERPRINT, position.through)
+    held = cache._use().ledger.index_state(FINGERPRINT).count_vectors(partition, position.through)
     assert index is not None and index.count(partition, position) >= held > 100
 
 
