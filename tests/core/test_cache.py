@@ -486,7 +486,7 @@ class TestTelling:
         self, cache: SemanticCache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cache.update(Request(Q), "a")
-        monkeypatch.setattr(cache._use().retrieval, "nearest", lambda *_: [])
+        monkeypatch.setattr(engine_of(cache).retriever, "nearest", lambda *_: [])
         assert "has expired" in cache.explain(Request(PARAPHRASE)).reason
 
     def test_explain_counts_nothing_and_changes_nothing(self, cache: SemanticCache) -> None:
@@ -494,7 +494,7 @@ class TestTelling:
         before = cache.stats()
         for question in (Q, PARAPHRASE, "else"):
             cache.explain(Request(question))
-        cache._use().upkeep.round()
+        engine_of(cache).background.round()
         assert cache.stats() == before
         assert cache.sizes()["hits_ever"] == 0
 
@@ -522,8 +522,8 @@ class TestTelling:
     def test_no_text_of_a_user_is_in_a_file_name(self, bench: Bench) -> None:
         cache = bench.open(scan_limit=0)
         cache.update(Request("secretquestion", "secretscope", "secrettenant"), "secretanswer")
-        cache._use().retrieval.found_large.set()
-        cache._use().upkeep.round()
+        engine_of(cache).retriever.count_requested.set()
+        engine_of(cache).background.round()
         assert cache.stats().indexed_scopes == 1
         assert not [f for f in bench.path.rglob("*") if "secret" in str(f.relative_to(bench.path))]
 
@@ -585,7 +585,7 @@ class TestFiles:
     def test_closing_leaves_no_file_open_and_no_log(self, cache: SemanticCache) -> None:
         cache.update(Request(Q), "a")
         cache.lookup(Request(PARAPHRASE))
-        file = cache._use().ledger.file
+        file = engine_of(cache).ledger.file
         assert file is not None
         cache.close()
         assert [f.name for f in file.parent.iterdir()] == ["ledger.sqlite3"]
@@ -787,7 +787,7 @@ async def test_a_forked_worker_opens_its_cache_off_the_event_loop(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened_by: list[threading.Thread] = []
-    original = cache_module.open_engine
+    original = process_module.open_engine
 
     def noted(*arguments: Any) -> Any:
         opened_by.append(threading.current_thread())
@@ -805,8 +805,8 @@ async def test_a_forked_worker_opens_its_cache_off_the_event_loop(
     ):
         cache = bench.open()
         cache.close()
-        cache._closed = False
-        cache._forget_process()
+        cache._process._closed = False
+        cache._process.forget()
         opened_by.clear()
         await call(cache)
         assert len(opened_by) == 1
@@ -836,7 +836,7 @@ async def test_a_server_starts_also_where_its_cache_cannot_be_warmed_up(bench: B
 @pytest.mark.usefixtures("still")
 def test_warming_up_waits_for_the_index_but_not_for_ever(bench: Bench) -> None:
     cache = bench.open()
-    settled = cache._use().retrieval.settled
+    settled = engine_of(cache).retriever.index_checked
     cache.warm_up(index_seconds=0.0)
     assert not settled.is_set()
     opening = threading.Timer(0.05, settled.set)

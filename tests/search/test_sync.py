@@ -61,8 +61,8 @@ def test_rows_are_found_before_and_after_they_are_indexed(bench: Bench) -> None:
     fill(cache, 120, 120 + WORTH_WRITING - 1)
     assert_finds_all(cache, 100, 120 + WORTH_WRITING - 1)
     settle(cache)
-    partition = next(iter(cache._use().retrieval.indexed))
-    index = cache._use().retrieval.index
+    partition = next(iter(engine_of(cache).retriever.indexed))
+    index = engine_of(cache).retriever.index
     assert index is not None and index.count(partition) == 120  # too few to be worth a write
     fill(cache, 120 + WORTH_WRITING - 1, 120 + WORTH_WRITING)
     settle(cache)
@@ -113,8 +113,8 @@ def test_deleted_entries_are_taken_out_of_the_index(bench: Bench) -> None:
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
     settle(cache)
-    partition = next(iter(cache._use().retrieval.indexed))
-    index = cache._use().retrieval.index
+    partition = next(iter(engine_of(cache).retriever.indexed))
+    index = engine_of(cache).retriever.index
     assert index is not None and index.count(partition) == 120
     cache.clear()
     settle(cache)
@@ -129,7 +129,7 @@ def test_a_wrong_answer_of_the_index_is_no_wrong_answer_of_the_cache(
     fill(cache)
     fill(cache, scope="other")
     settle(cache)
-    index: Any = cache._use().retrieval.index
+    index: Any = engine_of(cache).retriever.index
     # ids that never were, ids of another scope, and a similarity of 1 for all of them
     monkeypatch.setattr(index, "nearest", lambda *_: [(i, 1.0) for i in range(1, 400)])
     assert cache.lookup(Request("nothing like it")) is None
@@ -142,7 +142,7 @@ def test_the_index_is_used_again_after_a_restart(bench: Bench, scans: list[bytes
     settle(cache)
     cache.close()
     again = bench.open(scan_limit=LIMIT)
-    again._use().upkeep.round()
+    engine_of(again).background.round()
     scans.clear()
     assert_finds_all(again)
     assert scans == []
@@ -197,7 +197,7 @@ def test_an_index_damaged_before_the_start_loses_no_answer(
         (bench.path / "index.open").touch()
     again = bench.open(scan_limit=LIMIT)
     assert_finds_all(again, 0, 5)
-    again._use().upkeep.round()
+    engine_of(again).background.round()
     assert_finds_all(again)
     settle(again)
     assert again.stats().indexed_scopes == 1
@@ -234,12 +234,12 @@ def test_an_index_that_fails_in_a_query_is_rebuilt(
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
     settle(cache)
-    index: Any = cache._use().retrieval.index
+    index: Any = engine_of(cache).retriever.index
     with monkeypatch.context() as patched:
         patched.setattr(index, "_collection", lambda partition: 1 / 0)
         assert_finds_all(cache)
     settle(cache)
-    assert cache._use().retrieval.index not in (None, index)
+    assert engine_of(cache).retriever.index not in (None, index)
     scans.clear()
     assert_finds_all(cache)
     assert scans == []
@@ -279,8 +279,8 @@ def test_a_directory_that_cannot_be_set_aside_ends_nothing(
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", refuse)
-        cache._use().retrieval.found_large.set()
-        cache._use().upkeep.round()
+        engine_of(cache).retriever.count_requested.set()
+        engine_of(cache).background.round()
         assert_finds_all(cache)
     assert warnings_of("not yours")
     settle(cache)
@@ -311,7 +311,7 @@ def test_rebuild_makes_the_index_anew_and_counts_what_it_embedded(bench: Bench) 
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
     settle(cache)
-    embedder: Any = cache._embedder
+    embedder: Any = engine_of(cache).embedder
     embedder.calls.clear()
     assert cache.rebuild() == 0
     assert embedder.calls == []
@@ -411,14 +411,14 @@ def test_scan_limit_zero_indexes_everything(bench: Bench) -> None:
 def test_a_scope_that_was_cleared_no_longer_counts_as_indexed(bench: Bench) -> None:
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
-    cache._use().retrieval.found_large.set()
-    cache._use().upkeep._indexer._large = (
-        cache._use().ledger.index_state(WordEmbedder.fingerprint).large_partitions(LIMIT)
+    engine_of(cache).retriever.count_requested.set()
+    engine_of(cache).background._index_sync._large = (
+        engine_of(cache).ledger.index_state(WordEmbedder.fingerprint).large_partitions(LIMIT)
     )
     cache.clear()
-    cache._use().retrieval.found_large.clear()
-    cache._use().upkeep._indexer._last_count = 10**6
-    cache._use().upkeep.round()
+    engine_of(cache).retriever.count_requested.clear()
+    engine_of(cache).background._index_sync._last_count = 10**6
+    engine_of(cache).background.round()
     assert cache.stats().indexed_scopes == 0
 
 
@@ -478,7 +478,7 @@ class TestOnAServer:
         cache = bench.open(scan_limit=LIMIT, chroma_client=client)
         fill(cache)
         settle(cache)
-        index: Any = cache._use().retrieval.index
+        index: Any = engine_of(cache).retriever.index
         (name,) = (c.name for c in client.list_collections() if c.name.startswith(index._prefix))
         client.delete_collection(name)
         client.create_collection(name, embedding_function=None)
@@ -496,7 +496,7 @@ class TestOnAServer:
         cache = bench.open(scan_limit=LIMIT, chroma_client=client)
         fill(cache)
         settle(cache)
-        index: Any = cache._use().retrieval.index
+        index: Any = engine_of(cache).retriever.index
 
         def down(*_: Any, **__: Any) -> Any:
             raise ConnectionError("server down")

@@ -41,10 +41,10 @@ def assert_finds_all(cache: SemanticCache, start: int = 0, stop: int = 120) -> N
 
 
 def holds(cache: SemanticCache, entry_id: int) -> bool:
-    index = cache._use().upkeep._indexer._index
+    index = engine_of(cache).background._index_sync._index
     assert index is not None
     partition = key_of(Request(""), "default").partition
-    collection = index._collection(partition, cache._use().retrieval.indexed[partition])
+    collection = index._collection(partition, engine_of(cache).retriever.indexed[partition])
     return collection.get(ids=[str(entry_id)])["ids"] == [str(entry_id)]
 
 
@@ -56,7 +56,7 @@ def connect(chroma_server: int) -> Any:
 
 def positions(cache: SemanticCache) -> dict[bytes, Generation]:
     """Of what is in an index."""
-    known = cache._use().ledger.index_state(FINGERPRINT).all()
+    known = engine_of(cache).ledger.index_state(FINGERPRINT).all()
     return {partition: one for partition, one in known.items() if one.through}
 
 
@@ -125,9 +125,11 @@ def test_a_process_elsewhere_that_indexes_at_the_same_time_loses_nothing(
     for start in (0, 1000):
         assert_finds_all(cache, start, start + 250)
     (position,) = positions(cache).values()
-    partition = cache._key(Request("")).partition
-    index = cache._use().retrieval.index
-    held = cache._use().ledger.index_state(FINGERPRINT).count_vectors(partition, position.through)
+    partition = key_of(Request(""), cache.settings.namespace).partition
+    index = engine_of(cache).retriever.index
+    held = (
+        engine_of(cache).ledger.index_state(FINGERPRINT).count_vectors(partition, position.through)
+    )
     assert index is not None and index.count(partition, position) >= held > 100
 
 
@@ -157,13 +159,13 @@ def test_what_went_into_an_index_thrown_away_meanwhile_is_not_named_as_indexed(
         # as far as the index had been: the position in the ledger reads as if nothing had happened
         with monkeypatch.context() as short:
             short.setattr(
-                two._use().ledger.lookups, "vectors_after", lambda *a, f=two: _first_120(f, *a)
+                engine_of(two).ledger.lookups, "vectors_after", lambda *a, f=two: _first_120(f, *a)
             )
             two.rebuild()
             settle(two)
 
     Interrupted(monkeypatch, rebuild_elsewhere)
-    one._use().upkeep.round()
+    engine_of(one).background.round()
     (position,) = positions(two).values()
     assert position.through == 120
     for cache in (one, two):
@@ -172,7 +174,7 @@ def test_what_went_into_an_index_thrown_away_meanwhile_is_not_named_as_indexed(
 
 
 def _first_120(cache: SemanticCache, *arguments: Any) -> Any:
-    ids, vectors = Lookups.vectors_after(cache._use().ledger.lookups, *arguments)
+    ids, vectors = Lookups.vectors_after(engine_of(cache).ledger.lookups, *arguments)
     return ids[ids <= 120], vectors[ids <= 120]
 
 
@@ -247,7 +249,7 @@ def test_a_collection_made_anew_under_its_name_is_not_taken_for_the_old_one(
     cache = hosts.open(scan_limit=LIMIT, chroma_client=connect())
     fill(cache)
     settle(cache)
-    index: Any = cache._use().retrieval.index
+    index: Any = engine_of(cache).retriever.index
     ((partition, live),) = positions(cache).items()
     client = connect()
     (name,) = (c.name for c in client.list_collections() if c.name.startswith(index._prefix))
@@ -279,7 +281,7 @@ def worn_pair(hosts: Any, connect: Any, monkeypatch: pytest.MonkeyPatch) -> list
 
 
 def collections(cache: SemanticCache, client: Any) -> list[str]:
-    index: Any = cache._use().upkeep._indexer._index
+    index: Any = engine_of(cache).background._index_sync._index
     return [c.name for c in client.list_collections() if c.name.startswith(index._prefix)]
 
 
@@ -308,19 +310,21 @@ def test_two_hosts_that_make_a_shared_collection_anew_lose_nothing_and_leave_one
     assert live.number == 1 or (live.number > 1 and not claimed)
     assert live.added < 2 * 120 + 100
     assert len(collections(pair[0], connect())) == 1
-    assert not any(cache._use().upkeep._indexer._renewal._claim._value() for cache in pair)
+    assert not any(
+        engine_of(cache).background._index_sync._compaction._lease._value() for cache in pair
+    )
 
 
 def _rounds(cache: SemanticCache) -> None:
     for _ in range(25):
-        cache._use().upkeep.round()
+        engine_of(cache).background.round()
 
 
 def test_a_host_that_dies_while_it_makes_a_collection_anew_is_followed_by_another(
     hosts: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone, other = worn_pair(hosts, connect, monkeypatch)
-    gone._use().upkeep.round()
+    engine_of(gone).background.round()
     assert len(collections(gone, connect())) == 2
     settle(other)
     assert [live.number for live in positions(other).values()] == [0]
@@ -337,7 +341,7 @@ def test_a_host_that_dies_while_it_makes_a_collection_anew_is_followed_by_anothe
 def test_the_levels_of_a_shared_ledger_name_it_without_its_password(hosts: Any) -> None:
     cache = hosts.open(ledger_url=hosts.url.replace("semcache@", "semcache:s3cret@"))
     cache.update(Request("q"), "a")
-    levels = cache._levels()
+    levels = cache._process.levels()
     assert levels is not None and levels.entries == 1 and levels.disk > 0
     assert levels.ledger.startswith("postgresql://") and levels.ledger.endswith("/postgres")
     for shown in (repr(cache.settings), str(cache.settings), repr(cache.stats()), repr(levels)):
