@@ -15,7 +15,6 @@ from conftest import Bench
 from fakes import Async, FailingEmbedder, ManualClock, Sync, WordEmbedder
 from semcache_core import Hit, Request, SemanticCache, SemcacheError
 from semcache_core.storage.entries import Entries
-from semcache_core.storage.ledger import Ledger
 from semcache_core.storage.lookups import Lookups
 from semcache_core.testing import engine_of, run_background_round
 
@@ -199,8 +198,8 @@ class TestLookup:
         cache.update(Request(Q), "answer")
         original = Lookups.get
 
-        def get(self: Ledger, *args: Any) -> Any:
-            self.clear()
+        def get(self: Lookups, *args: Any) -> Any:
+            cache.clear()
             return original(self, *args)
 
         monkeypatch.setattr(Lookups, "get", get)
@@ -213,7 +212,7 @@ class TestLookup:
         original = Lookups.get
         replace = [True]
 
-        def get(self: Ledger, *args: Any) -> Any:
+        def get(self: Lookups, *args: Any) -> Any:
             if replace and replace.pop():
                 cache.update(Request(Q), "new")
             return original(self, *args)

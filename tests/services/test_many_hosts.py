@@ -128,7 +128,9 @@ def test_a_process_elsewhere_that_indexes_at_the_same_time_loses_nothing(
     (position,) = positions(cache).values()
     partition = key_of(Request(""), cache.settings.namespace).partition
     index = engine_of(cache).retriever.index
-    held = engine_of(cache).ledger.count_vectors(partition, FINGERPRINT, position.through)
+    held = (
+        engine_of(cache).ledger.index_state(FINGERPRINT).count_vectors(partition, position.through)
+    )
     assert index is not None and index.count(partition, position) >= held > 100
 
 
@@ -164,7 +166,7 @@ def test_what_went_into_an_index_thrown_away_meanwhile_is_not_named_as_indexed(
             settle(two)
 
     Interrupted(monkeypatch, rebuild_elsewhere)
-    run_background_round(one)
+    engine_of(one).background.round()
     (position,) = positions(two).values()
     assert position.through == 120
     for cache in (one, two):
@@ -316,14 +318,14 @@ def test_two_hosts_that_make_a_shared_collection_anew_lose_nothing_and_leave_one
 
 def _rounds(cache: SemanticCache) -> None:
     for _ in range(25):
-        run_background_round(cache)
+        engine_of(cache).background.round()
 
 
 def test_a_host_that_dies_while_it_makes_a_collection_anew_is_followed_by_another(
     hosts: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone, other = worn_pair(hosts, connect, monkeypatch)
-    run_background_round(gone)
+    engine_of(gone).background.round()
     assert len(collections(gone, connect())) == 2
     settle(other)
     assert [live.number for live in positions(other).values()] == [0]
