@@ -17,7 +17,7 @@ from semcache_core.search import compaction
 from semcache_core.search.chroma import ChromaIndex
 from semcache_core.search.compaction import Lease
 from semcache_core.storage.lookups import Lookups
-from semcache_core.testing import engine_of, run_background_round
+from semcache_core.testing import engine_of
 from semcache_core.types import Generation
 
 pytestmark = pytest.mark.usefixtures("still")
