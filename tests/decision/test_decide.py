@@ -281,7 +281,7 @@ class TestVerifier:
         self, cache: SemanticCache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cache.update(Request("left"), "one")
-        monkeypatch.setattr(engine_of(cache).ledger, "answer_text", lambda entry_id: None)
+        monkeypatch.setattr(engine_of(cache).ledger.lookups, "answer_text", lambda entry_id: None)
         verification = Agreeing(True)
         assert served(decide(cache, "uncertain", verification=verification)) is None
         assert verification.asked == []
@@ -396,7 +396,7 @@ def test_what_went_between_finding_and_reading_it_is_looked_for_again(
     cache.update(Request("left"), "one")
     cache.update(Request("middle"), "one")
     ledger = engine_of(cache).ledger
-    original, went = ledger.get, list[int]()
+    original, went = ledger.lookups.get, list[int]()
 
     def get(entry_id: int, partition: bytes, now: float) -> Any:
         if not went:

@@ -18,6 +18,7 @@ from semcache_core.testing import engine_of, run_background_round
 class FakeLedger:
     def __init__(self) -> None:
         self.touched: list[dict[int, tuple[int, float]]] = []
+        self.entries = self
 
     def touch(self, used: dict[int, tuple[int, float]]) -> Saved:
         self.touched.append(used)
@@ -69,7 +70,7 @@ class TestRound:
             def fail(now: float) -> int:
                 raise error
 
-            patched.setattr(engine_of(cache).ledger, "delete_expired", fail)
+            patched.setattr(engine_of(cache).ledger.entries, "delete_expired", fail)
             background.round()
             background.round()
         assert len(warnings_of("disk full")) == 1
@@ -87,7 +88,7 @@ class TestRound:
             def fail(used: Any) -> None:
                 raise LedgerError("locked")
 
-            patched.setattr(engine_of(cache).ledger, "touch", fail)
+            patched.setattr(engine_of(cache).ledger.entries, "touch", fail)
             run_background_round(cache)
         cache.lookup(Request("q"))
         run_background_round(cache)
@@ -161,7 +162,7 @@ def test_the_thread_works_by_itself(bench: Bench) -> None:
     cache = bench.open()
     cache.update(Request("q"), "a", ttl=10)
     ledger = engine_of(cache).ledger
-    original = ledger.delete_expired
+    original = ledger.entries.delete_expired
 
     def delete_expired(now: float) -> int:
         gone = original(now)

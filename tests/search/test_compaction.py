@@ -6,7 +6,6 @@ from typing import Any
 
 import chromadb
 import pytest
-from chromadb.config import Settings
 from conftest import Bench
 from fakes import WordEmbedder
 from large_scopes import ask, assert_finds, fill, settle
@@ -148,39 +147,6 @@ def test_rebuild_makes_a_new_generation_while_the_old_one_serves(
     assert_finds(cache, 0, 120)
     assert scanned == []
     cache.close()
-    assert len(segment_directories(bench)) == 1
-
-
-def test_the_index_of_a_ledger_of_version_4_is_made_anew_and_what_it_left_is_dropped(
-    bench: Bench,
-) -> None:
-    cache = bench.open(scan_limit=LIMIT)
-    fill(cache, 0, 120)
-    settle(cache)
-    retrieval: Any = engine_of(cache).retriever
-    prefix, ((partition, held),) = retrieval.index._prefix, retrieval.indexed.items()
-    cache.close()
-    path = str((bench.path / "chroma").resolve())
-    client = chromadb.PersistentClient(path, Settings(anonymized_telemetry=False))
-    (collection,) = client.list_collections()
-    assert str(collection.id) == held.collection
-    collection.modify(name=prefix + partition.hex()[:24])  # as that version named it
-    client.close()
-    with sqlite3.connect(bench.path / "ledger.sqlite3") as connection:
-        for name in ("generation", "added"):
-            connection.execute(f"ALTER TABLE semcache_indexed DROP COLUMN {name}")
-        for name in ("space", "means"):
-            connection.execute(f"DROP TABLE semcache_{name}")
-        connection.execute("UPDATE semcache_meta SET value = 4 WHERE name = 'schema_version'")
-        connection.execute("INSERT INTO semcache_removed VALUES (5, ?)", (partition,))
-    connection.close()
-    again = bench.open(scan_limit=LIMIT)
-    ledger = engine_of(again).ledger
-    assert (ledger.index_state(MODEL).all(), ledger.take_removed()) == ({}, {})
-    assert_finds(again, 0, 120)
-    settle(again)
-    assert_finds(again, 0, 120)
-    assert live(again).collection != held.collection
     assert len(segment_directories(bench)) == 1
 
 

@@ -414,8 +414,8 @@ def test_a_scope_that_was_cleared_no_longer_counts_as_indexed(bench: Bench) -> N
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
     engine_of(cache).retriever.count_requested.set()
-    engine_of(cache).background._index_sync._large = engine_of(cache).ledger.large_partitions(
-        WordEmbedder.fingerprint, LIMIT
+    engine_of(cache).background._index_sync._large = (
+        engine_of(cache).ledger.index_state(WordEmbedder.fingerprint).large_partitions(LIMIT)
     )
     cache.clear()
     engine_of(cache).retriever.count_requested.clear()

@@ -101,4 +101,4 @@ def test_no_module_reads_what_runs_code() -> None:
 
 def test_the_check_above_looks_at_all_that_is_installed() -> None:
     names = {file.name for file in modules()}
-    assert {"ledger.py", "rows.py", "langgraph.py", "llm.py", "checkpoint.py"} <= names
+    assert {"ledger.py", "lookups.py", "langgraph.py", "llm.py", "checkpoint.py"} <= names
