@@ -281,6 +281,7 @@ def test_two_processes_that_write_and_read_one_path_lose_nothing(
 
 HOLDS = """
 logging.basicConfig(stream=sys.stderr, format="%(message)s")
+from semcache_core.testing import engine_of, run_background_round
 from semcache_core.pipeline.background import BackgroundWorker
 BackgroundWorker.start = lambda self: None
 cache = open_cache(20)
@@ -368,6 +369,7 @@ def test_processes_that_open_a_new_path_at_once_share_it(
 FORKS = (
     BEGIN
     + """
+from semcache_core.testing import engine_of, run_background_round
 import faulthandler, gc, multiprocessing, signal, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
 # not dump_traceback_later: a child would wait for its thread, which stays in the parent
