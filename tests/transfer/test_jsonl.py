@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core.errors import SemcacheError
+from semcache_core.storage.entries import ListedEntry
 from semcache_core.transfer import jsonl
-from semcache_core.transfer.entries import Listed
 from semcache_core.transfer.jsonl import EntriesFile, Header, Portable, entry_line, header_line
 
 UNIT = base64.b64encode(np.array([0.6, 0.8], "<f4").tobytes()).decode()
@@ -64,7 +64,7 @@ TIME = st.floats(allow_nan=False, allow_infinity=False)
 AMOUNT = st.floats(0, allow_nan=False, allow_infinity=False)
 KEY = st.binary(min_size=32, max_size=32)
 LISTED = st.builds(
-    Listed,
+    ListedEntry,
     id=st.integers(1),
     namespace=TEXT.filter(bool),
     scope=TEXT,
@@ -96,7 +96,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(st.lists(LISTED, max_size=3))
-def test_whatever_is_written_is_read_back(scratch: Path, entries: list[Listed]) -> None:
+def test_whatever_is_written_is_read_back(scratch: Path, entries: list[ListedEntry]) -> None:
     lines = [entry_line(entry, with_vector=True) for entry in entries]
     scratch.write_bytes(header_line(Header(5.0, "model", 2)) + b"".join(lines))
     found = read(scratch)
@@ -116,9 +116,9 @@ def test_two_lone_surrogates_do_not_become_one_character(write: Any) -> None:
 
 
 def test_a_line_without_a_vector_has_none_also_where_the_entry_has() -> None:
-    entry = Listed(
-        1, "n", "", False, "q", "r", 1.0, None, 0, None, None, None, None, None, 0.0, None, None,
-        (), (), None, "model", np.array([1, 0], np.float32),
+    entry = ListedEntry(
+        id=1, namespace="n", scope="", question="q", response="r", created=1.0, hits=0,
+        fingerprint="model", vector=np.array([1, 0], np.float32),
     )  # fmt: skip
     assert b"vector" not in entry_line(entry, with_vector=False)
     assert json.loads(entry_line(entry, with_vector=False)) == {

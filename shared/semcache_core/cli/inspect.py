@@ -16,8 +16,9 @@ from rich.text import Text
 from semcache_core.cli.options import DEFAULT_PATH, JsonOption, PathOption, existing
 from semcache_core.errors import SemcacheError
 from semcache_core.quality.verdicts import Verdict, VerdictLog
+from semcache_core.storage.entries import ListedEntry
 from semcache_core.storage.ledger import Ledger
-from semcache_core.transfer.entries import Listed, Listing
+from semcache_core.transfer.entries import Listing
 
 _SHOWN = 60  # characters of a question in the table
 
@@ -52,12 +53,12 @@ def inspect(
         _print_table(listed, now, full)
 
 
-def _asking(listed: Iterator[Listed], text: str | None) -> Iterator[Listed]:
+def _asking(listed: Iterator[ListedEntry], text: str | None) -> Iterator[ListedEntry]:
     wanted = "" if text is None else text.casefold()
     return (one for one in listed if wanted in one.question.casefold())
 
 
-def _summary(one: Listed, now: float, full: bool) -> dict[str, Any]:
+def _summary(one: ListedEntry, now: float, full: bool) -> dict[str, Any]:
     summary = {
         "id": one.id,
         "namespace": one.namespace,
@@ -73,7 +74,7 @@ def _summary(one: Listed, now: float, full: bool) -> dict[str, Any]:
     return summary | {"response": one.response} if full else summary
 
 
-def _print_table(listed: list[Listed], now: float, full: bool) -> None:
+def _print_table(listed: list[ListedEntry], now: float, full: bool) -> None:
     columns = ["id", "namespace", "question", "age", "hits", "expires", "kind", "tags", "doubt"]
     table = Table(*columns, *(["response"] if full else []))
     for one in listed:

@@ -14,7 +14,7 @@ import numpy as np
 from typing_extensions import Self
 
 from semcache_core.errors import SemcacheError
-from semcache_core.transfer.entries import Listed
+from semcache_core.storage.entries import ListedEntry
 from semcache_core.types import MOST_TOKENS, Vector
 
 
@@ -146,7 +146,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Portable:
-    """An entry as a file holds it, fields as in `Listed`. None where a log does not say."""
+    """An entry as a file holds it, fields as in `ListedEntry`. None where a log does not say."""
 
     question: str
     response: str
@@ -173,7 +173,7 @@ def header_line(header: Header) -> bytes:
     return _line({"format": FORMAT, "version": VERSION, **vars(header)})
 
 
-def entry_line(entry: Listed, with_vector: bool) -> bytes:
+def entry_line(entry: ListedEntry, with_vector: bool) -> bytes:
     """One line; what is as in any new entry is left out of it."""
     fields: dict[str, Any] = {
         "namespace": entry.namespace,
