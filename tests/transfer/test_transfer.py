@@ -490,7 +490,7 @@ HEADER = {
     "fingerprint": "model",
     "dimension": 2,
 }
-NAMES = sorted(jsonl._EXPORTED)
+NAMES = sorted(jsonl.ExportLine.model_fields)
 NEARLY = [
     st.dictionaries(st.sampled_from(NAMES), JSON, max_size=3).map(lambda d: {**LINE, **d}),
     st.dictionaries(st.sampled_from(sorted(HEADER)), JSON, max_size=2).map(
