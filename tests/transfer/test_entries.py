@@ -9,10 +9,10 @@ import pytest
 from fakes import entry_fields
 from semcache_core.quality.verdicts import Verdict, VerdictLog
 from semcache_core.request import key_of
-from semcache_core.storage.entries import NewEntry
+from semcache_core.storage.entries import ListedEntry, NewEntry
 from semcache_core.storage.ledger import Ledger
 from semcache_core.transfer import entries
-from semcache_core.transfer.entries import Listed, Listing, Model
+from semcache_core.transfer.entries import Listing, Model
 from semcache_core.types import Request
 
 UNIT = np.array([0.6, 0.8], np.float32)
@@ -36,7 +36,7 @@ def store(ledger: Ledger, question: str, **changes: Any) -> int:
     return ledger.entries.insert(NewEntry(**entry_fields(question, **{"vector": UNIT} | changes)))
 
 
-def questions(listed: Iterator[Listed]) -> list[str]:
+def questions(listed: Iterator[ListedEntry]) -> list[str]:
     return [one.question for one in listed]
 
 
@@ -63,7 +63,7 @@ def test_an_entry_is_listed_with_all_that_is_kept_of_it(ledger: Ledger) -> None:
     listed = next(Listing(ledger).oldest_first(200.0))
     assert listed.doubt > 0
     assert listed.vector is not None and np.array_equal(listed.vector, UNIT)
-    assert replace(listed, doubt=0.0, vector=None) == Listed(
+    assert replace(listed, doubt=0.0, vector=None) == ListedEntry(
         id=entry_id, namespace="acme", scope="s\ud800", exact_only=False, question="a \ud800\0",
         response="\0", created=100.0, expires=300.0, hits=3, cost=0.0,
         tokens_in=5, tokens_out=7, seconds=0.5, answer_text="said",

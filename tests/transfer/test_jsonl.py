@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core.errors import SemcacheError
+from semcache_core.storage.entries import ListedEntry
 from semcache_core.transfer import jsonl
-from semcache_core.transfer.entries import Listed
-from semcache_core.transfer.jsonl import EntriesFile, Header, Portable, entry_line, header_line
+from semcache_core.transfer.jsonl import EntriesFile, Header, LogLine, entry_line, header_line
+from semcache_core.types import MOST_TOKENS
 
 UNIT = base64.b64encode(np.array([0.6, 0.8], "<f4").tobytes()).decode()
 HEADER: dict[str, Any] = {
@@ -32,6 +33,7 @@ LINE: dict[str, Any] = {
     "created": 100.0,
 }
 HEX = "0f" * 32
+HUGE = 10**400
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def read(file: Path) -> list[Portable]:
+def read(file: Path) -> list[LogLine]:
     with EntriesFile(file) as source:
         return [entry for entry, _ in source]
 
@@ -64,7 +66,7 @@ TIME = st.floats(allow_nan=False, allow_infinity=False)
 AMOUNT = st.floats(0, allow_nan=False, allow_infinity=False)
 KEY = st.binary(min_size=32, max_size=32)
 LISTED = st.builds(
-    Listed,
+    ListedEntry,
     id=st.integers(1),
     namespace=TEXT.filter(bool),
     scope=TEXT,
@@ -96,7 +98,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(st.lists(LISTED, max_size=3))
-def test_whatever_is_written_is_read_back(scratch: Path, entries: list[Listed]) -> None:
+def test_whatever_is_written_is_read_back(scratch: Path, entries: list[ListedEntry]) -> None:
     lines = [entry_line(entry, with_vector=True) for entry in entries]
     scratch.write_bytes(header_line(Header(5.0, "model", 2)) + b"".join(lines))
     found = read(scratch)
@@ -116,9 +118,9 @@ def test_two_lone_surrogates_do_not_become_one_character(write: Any) -> None:
 
 
 def test_a_line_without_a_vector_has_none_also_where_the_entry_has() -> None:
-    entry = Listed(
-        1, "n", "", False, "q", "r", 1.0, None, 0, None, None, None, None, None, 0.0, None, None,
-        (), (), None, "model", np.array([1, 0], np.float32),
+    entry = ListedEntry(
+        id=1, namespace="n", scope="", question="q", response="r", created=1.0, hits=0,
+        fingerprint="model", vector=np.array([1, 0], np.float32),
     )  # fmt: skip
     assert b"vector" not in entry_line(entry, with_vector=False)
     assert json.loads(entry_line(entry, with_vector=False)) == {
@@ -143,6 +145,29 @@ def test_a_file_is_read_as_often_as_it_is_iterated_over(write: Any) -> None:
         assert [size for _, size in source] == [len(json.dumps(LINE)) + 1] * 2
 
 
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("response", ["", "a\ud800"], [5, ["a"]]),
+        ("exact_only", [True, False], [1, 0, "true"]),
+        ("namespace", ["a", "\ud800"], ["", 5, []]),
+        ("tokens_in", [0, MOST_TOKENS], [-1, MOST_TOKENS + 1, 1.0, True, "1", HUGE]),
+        ("doubt", [0, 64, 1.5], [-0.1, 64.1, True, "1"]),
+        ("created", [0, -1e300], [HUGE, True, "1"]),
+        ("tags", [[], ["a", "\ud800"]], ["a", {}, ["a", 5]]),
+        ("wrong_for", [[], [HEX]], [HEX, [HEX[:-2]], ["0g" * 32], ["ü" * 64], [5]]),
+        ("same_as", [{"request": HEX, "answer": HEX}], [{"request": HEX, "answer": 5}, [HEX, HEX]]),
+        ("vector", [UNIT], ["Y", "YQ", "Y Q==", "ü", "YQ==", "YQ==\ud800", 5]),
+    ],
+)
+def test_a_value_is_read_or_refused(name: str, good: list[Any], bad: list[Any], write: Any) -> None:
+    for value in good:
+        assert len(read(write(HEADER, {**LINE, name: value}))) == 1
+    for value in bad:
+        text = refusal(write(HEADER, {**LINE, name: value}))
+        assert f"e.jsonl, line 2: {name} is " in text and "; give " in text
+
+
 # -- a log of answers ------------------------------------------------------------------------------
 
 
@@ -150,16 +175,19 @@ def test_a_log_needs_no_header_and_no_more_than_question_and_response(write: Any
     file = write(
         b"\xef\xbb\xbf" + b'{"question": "a?", "response": "b", "model": "m", "doubt": "x"}'
     )
-    assert read(file) == [Portable("a?", "b")]
+    assert read(file) == [LogLine(question="a?", response="b")]
 
 
 def test_a_log_may_say_more(write: Any) -> None:
     told = {"namespace": "n", "scope": "s", "tags": ["t"], "created": 5, "expires": 9, "cost": 0}
     usage = {"tokens_in": 5, "tokens_out": 0, "seconds": 0.5}
     line = {"question": "a?", "response": "b", "exact_only": True, "writer": "w", "answer": "c"}
-    assert read(write({**line, **told, **usage, "vector": UNIT, "wrong_for": 5})) == [
-        Portable("a?", "b", "n", "s", True, 5.0, 9.0, 0.0, 5, 0, 0.5, ("t",), "w", "c")
-    ]
+    (found,) = read(write({**line, **told, **usage, "vector": UNIT, "wrong_for": 5}))
+    assert found == LogLine(
+        question="a?", response="b", namespace="n", scope="s", exact_only=True, created=5.0,
+        expires=9.0, cost=0.0, tokens_in=5, tokens_out=0, seconds=0.5, tags=("t",), writer="w",
+        answer="c",
+    )  # fmt: skip
 
 
 def test_an_empty_file_is_a_log_of_nothing(write: Any) -> None:

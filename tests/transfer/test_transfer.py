@@ -20,9 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core import Request, SemanticCache, SemcacheError
 from semcache_core.errors import EmbedderError, RequestError
+from semcache_core.storage.entries import ListedEntry
 from semcache_core.testing import engine_of
 from semcache_core.transfer import jsonl, transfer
-from semcache_core.transfer.entries import Listed, Listing
+from semcache_core.transfer.entries import Listing
 from semcache_core.transfer.transfer import Exported, Imported
 from semcache_core.types import Usage
 
@@ -54,7 +55,7 @@ def log(file: Path) -> Callable[..., Path]:
     return log
 
 
-def listed(cache: SemanticCache) -> list[Listed]:
+def listed(cache: SemanticCache) -> list[ListedEntry]:
     return list(Listing(engine_of(cache).ledger).oldest_first(0.0))
 
 
@@ -489,7 +490,7 @@ HEADER = {
     "fingerprint": "model",
     "dimension": 2,
 }
-NAMES = sorted(jsonl._EXPORTED)
+NAMES = sorted(jsonl.ExportLine.model_fields)
 NEARLY = [
     st.dictionaries(st.sampled_from(NAMES), JSON, max_size=3).map(lambda d: {**LINE, **d}),
     st.dictionaries(st.sampled_from(sorted(HEADER)), JSON, max_size=2).map(

@@ -6,12 +6,10 @@ import typer
 
 from semcache_core.cli.demo import demo
 from semcache_core.cli.evaluation import evaluate, score, simulate
-from semcache_core.cli.export import export
-from semcache_core.cli.imports import import_
-from semcache_core.cli.inspect import inspect
 from semcache_core.cli.stats import stats
-from semcache_core.cli.store import clear, rebuild
+from semcache_core.cli.store import clear, inspect, rebuild
 from semcache_core.cli.training import calibrate, label, mine, train
+from semcache_core.cli.transfer import export, import_
 from semcache_core.errors import SemcacheError
 
 app = typer.Typer(

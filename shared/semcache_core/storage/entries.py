@@ -5,8 +5,8 @@ the method returns.
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import sqlalchemy as sa
@@ -31,53 +31,88 @@ from semcache_core.storage.schema import (
 )
 from semcache_core.types import Reason, Vector
 
+Kind: TypeAlias = Literal["by meaning", "exact only", "hub"]
+"""How an entry is found. A hub was near to too many questions, and is since found exactly."""
 
-@dataclass(frozen=True)
-class NewEntry:
-    """What `Entries.insert` writes. Without a `vector` the entry only matches exactly.
 
-    `answer` is the id of the first entry of this partition with the same answer, None when this
-    one is the first; `answer_digest` and `answer_text` (None where the response is that text) are
-    what it is told by; `writer` names who stored it. `doubt` and `exact_only_since`: see `Stored`.
-    `cost` and the last three fields are what it took to make: see `Usage`.
+@dataclass(frozen=True, kw_only=True)
+class EntryRecord:
+    """What is stored of an entry. Times are seconds since the epoch.
+
+    `cost`, `tokens_in`, `tokens_out` and `seconds` are what the answer took to make, see `Usage`.
+    `answer_text` is None where the response is the text of the answer. `writer` names who stored
+    it. `doubt` is log-odds taken off its probability. `exact_only_since` is when it was found near
+    to too many questions. `fingerprint` names the model of the `vector`; without a vector the entry
+    only matches exactly.
+    """
+
+    namespace: str
+    scope: str
+    question: str
+    response: str
+    created: float
+    exact_only: bool = False
+    expires: float | None = None
+    cost: float | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    seconds: float | None = None
+    tags: tuple[str, ...] = ()
+    writer: str | None = None
+    answer_text: str | None = None
+    doubt: float = 0.0
+    exact_only_since: float | None = None
+    fingerprint: str | None = None
+    vector: Vector | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewEntry(EntryRecord):
+    """An entry to insert.
+
+    `answer` is the id of the first entry of the partition with the same answer, None where this one
+    is the first; `answer_digest` is what equal answers have in common.
     """
 
     exact: bytes
     partition: bytes
-    namespace: str
-    scope: str
-    exact_only: bool
-    question: str
-    response: str
-    created: float
-    expires: float | None
-    cost: float | None
-    tags: tuple[str, ...]
-    fingerprint: str
-    vector: Vector | None
-    writer: str | None = None
     answer: int | None = None
     answer_digest: bytes | None = None
-    answer_text: str | None = None
-    doubt: float = 0.0
-    exact_only_since: float | None = None
-    tokens_in: int | None = None
-    tokens_out: int | None = None
-    seconds: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImportedEntry(NewEntry):
     """An entry from elsewhere, with what was learnt of it there.
 
     `wrong_for` holds the exact keys of requests that it answered wrongly; `same_as` is the exact
-    key and the answer digest of an entry whose answer is the same. Where it is not `dated` nobody
-    knows how old its answer is.
+    key and the answer digest of an entry with the same answer. Where it is not `dated` the age of
+    its answer is unknown.
     """
 
     wrong_for: tuple[bytes, ...] = ()
     same_as: tuple[bytes, bytes] | None = None
     dated: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedEntry(EntryRecord):
+    """A live entry as it is listed and exported.
+
+    `wrong_for` and `same_as` as in `ImportedEntry`; `same_as` is None where this entry is the first
+    with its answer. `fingerprint` is None where it has no vector; the vector itself is read only
+    for an export.
+    """
+
+    id: int
+    hits: int
+    wrong_for: tuple[bytes, ...] = ()
+    same_as: tuple[bytes, bytes] | None = None
+
+    @property
+    def kind(self) -> Kind:
+        if self.exact_only_since is not None:
+            return "hub"
+        return "exact only" if self.exact_only or self.fingerprint is None else "by meaning"
 
 
 class Entries:
@@ -257,6 +292,7 @@ def _has_any(some: Sequence[str]) -> sa.ColumnElement[bool]:
 # Built once: SQLAlchemy then finds their compiled form in its cache by identity.
 _NOW: sa.BindParameter[float] = sa.bindparam("now", type_=sa.Float)
 USAGE = (entries.c.tokens_in, entries.c.tokens_out, entries.c.cost, entries.c.seconds)
+_COLUMNS = [field.name for field in fields(NewEntry) if field.name in entries.c]
 _IDS = sa.select(entries.c.id)
 _SAME = sa.select(entries.c.id).where(entries.c.exact == sa.bindparam("exact"))
 _CREATED = sa.select(entries.c.created).where(
@@ -311,32 +347,9 @@ def _insert(connection: sa.Connection, new: NewEntry) -> int:
     tokens = eviction.tokens_of(new.tokens_in, new.tokens_out)
     worth = eviction.worth(connection, present.ranked_by, size, new.cost, new.seconds, tokens)
     eviction.add_totals(connection, 1, size)
-    row = {
-        "bytes": size,
-        "worth": worth,
-        "priority": present.level + worth,
-        "exact": new.exact,
-        "partition": new.partition,
-        "namespace": new.namespace,
-        "scope": new.scope,
-        "exact_only": new.exact_only,
-        "created": new.created,
-        "expires": new.expires,
-        "used": new.created,
-        "hits": 0,
-        "cost": new.cost,
-        "question": new.question,
-        "response": new.response,
-        "answer": new.answer,
-        "answer_digest": new.answer_digest,
-        "answer_text": new.answer_text,
-        "writer": new.writer,
-        "doubt": new.doubt,
-        "exact_only_since": new.exact_only_since,
-        "tokens_in": new.tokens_in,
-        "tokens_out": new.tokens_out,
-        "seconds": new.seconds,
-    }
+    row = {name: getattr(new, name) for name in _COLUMNS}
+    row |= {"bytes": size, "worth": worth, "priority": present.level + worth}
+    row |= {"used": new.created, "hits": 0}
     key: Any = connection.execute(sa.insert(entries), row).inserted_primary_key
     entry_id = int(key[0])
     if new.vector is not None:

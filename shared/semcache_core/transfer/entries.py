@@ -3,10 +3,11 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import sqlalchemy as sa
 
+from semcache_core.storage.entries import ListedEntry
 from semcache_core.storage.ledger import Ledger
 from semcache_core.storage.lookups import UNREADABLE, vector_from
 from semcache_core.storage.schema import (
@@ -18,55 +19,10 @@ from semcache_core.storage.schema import (
     text_from,
     vectors,
 )
-from semcache_core.types import Vector, is_amount
+from semcache_core.types import is_amount
 
 PAGE = 200
 """Entries read at once: that many responses are in memory."""
-
-Kind: TypeAlias = Literal["by meaning", "exact only", "hub"]
-"""How an entry is found; a hub was found near to too many questions, and is since found exactly."""
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A live entry with all that is kept of it. Times are seconds since the epoch.
-
-    `cost` and the next three are what the answer took to make, see `Usage`.
-    `answer_text` is None where the response is the text of the answer. `doubt` is log-odds taken
-    off its probability. `wrong_for` holds the exact keys of requests that it answered wrongly;
-    `same_as` the exact key and the answer digest of the first entry that is still here with the
-    same answer, None where that is this one. `fingerprint` names the model of its vector, None
-    where it has none; the vector itself is read only where it is asked for.
-    """
-
-    id: int
-    namespace: str
-    scope: str
-    exact_only: bool
-    question: str
-    response: str
-    created: float
-    expires: float | None
-    hits: int
-    cost: float | None
-    tokens_in: int | None
-    tokens_out: int | None
-    seconds: float | None
-    answer_text: str | None
-    doubt: float
-    writer: str | None
-    exact_only_since: float | None
-    tags: tuple[str, ...]
-    wrong_for: tuple[bytes, ...]
-    same_as: tuple[bytes, bytes] | None
-    fingerprint: str | None
-    vector: Vector | None
-
-    @property
-    def kind(self) -> Kind:
-        if self.exact_only_since is not None:
-            return "hub"
-        return "exact only" if self.exact_only or self.fingerprint is None else "by meaning"
 
 
 @dataclass(frozen=True)
@@ -88,12 +44,12 @@ class Listing:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    def get(self, entry_id: int, now: float) -> Listed | None:
+    def get(self, entry_id: int, now: float) -> ListedEntry | None:
         """The entry with this id, if it is live."""
         rows = self._ledger.read(_ONE, {"id": entry_id, "now": now})
         return _listed(rows[0]) if rows else None
 
-    def oldest_first(self, now: float, namespace: str | None = None) -> Iterator[Listed]:
+    def oldest_first(self, now: float, namespace: str | None = None) -> Iterator[ListedEntry]:
         """The live entries of a namespace, or of all, with their vectors, by ascending id.
 
         What is stored meanwhile is met too. So of a request whose answer is replaced the old one
@@ -106,7 +62,7 @@ class Listing:
 
     def newest_first(
         self, now: float, namespace: str | None = None, scope: str | None = None
-    ) -> Iterator[Listed]:
+    ) -> Iterator[ListedEntry]:
         """The live entries of a namespace and scope, or of all, the one stored last first."""
         before = _LAST_ID
         while rows := self._page(_BACKWARD, now, namespace, before, scope):
@@ -166,7 +122,7 @@ def _joined(column: "sa.Column[Any]", table: sa.Table) -> "sa.ScalarSelect[Any]"
 def _query(vector: "sa.ColumnElement[Any]") -> "sa.Select[Any]":
     return (
         sa.select(
-            *(entries.c[name] for name in Listed.__dataclass_fields__ if name in entries.c),
+            *(entries.c[name] for name in ListedEntry.__dataclass_fields__ if name in entries.c),
             _joined(tags.c.tag, tags).label("tags"),
             _joined(quarantined.c.asked_key, quarantined).label("wrong_for"),
             _first.c.id.label("first_id"),
@@ -196,7 +152,7 @@ _MODELS = (
 )
 
 
-def _listed(row: Any) -> Listed:
+def _listed(row: Any) -> ListedEntry:
     fields = {name: value for name, value in row._mapping.items() if not name.startswith("first_")}
     fields["expires"] = None if row.expires == math.inf else row.expires
     # a ledger from before this was looked at may hold anything
@@ -210,7 +166,7 @@ def _listed(row: Any) -> Listed:
             fields["vector"] = vector_from(row.vector)
         except UNREADABLE:  # planted: as if it had none, so whoever takes it in embeds its question
             fields["vector"] = fields["fingerprint"] = None
-    return Listed(**fields)
+    return ListedEntry(**fields)
 
 
 def _parted(joined: str | None) -> list[bytes]:

@@ -19,7 +19,7 @@ from semcache_core.transfer.jsonl import (
     MAX_LINE_BYTES,
     EntriesFile,
     Header,
-    Portable,
+    LogLine,
     entry_line,
     header_line,
 )
@@ -144,7 +144,7 @@ class Importer:
                 f"{header.dimension} numbers, here they have {dimension}; export without vectors"
             )
 
-    def _store(self, batch: Sequence[Portable], header: Header | None) -> Imported:
+    def _store(self, batch: Sequence[LogLine], header: Header | None) -> Imported:
         arrivals = [self._arrival(one, header) for one in batch]
         live = [one for one in arrivals if one.expires is None or one.expires > self.now]
         # told before the rest is done: an import that is begun again embeds nothing twice
@@ -164,38 +164,26 @@ class Importer:
             embedded=embedded,
         )
 
-    def _arrival(self, one: Portable, header: Header | None) -> ImportedEntry:
-        key = key_of(Request(one.question, one.scope, one.namespace), self.namespace)
-        created = self.now if one.created is None else one.created
-        expires = one.expires
+    def _arrival(self, line: LogLine, header: Header | None) -> ImportedEntry:
+        key = key_of(Request(line.question, line.scope, line.namespace), self.namespace)
+        created = self.now if line.created is None else line.created
+        expires = line.expires
         if header is None and expires is None and self.ttl is not None:
             expires = created + self.ttl
-        return ImportedEntry(
-            exact=key.exact,
-            partition=key.partition,
-            namespace=key.namespace,
-            scope=one.scope,
-            exact_only=one.exact_only,
-            question=one.question,
-            response=one.response,
-            created=created,
-            expires=expires,
-            cost=one.cost,
-            tokens_in=one.tokens_in,
-            tokens_out=one.tokens_out,
-            seconds=one.seconds,
-            tags=one.tags,
-            fingerprint="" if header is None else header.fingerprint or "",
-            # whatever the file says: with a vector it would be found by meaning
-            vector=None if one.exact_only else one.vector,
-            writer=one.writer,
-            answer_text=one.answer,
-            doubt=one.doubt,
-            exact_only_since=one.exact_only_since,
-            wrong_for=one.wrong_for,
-            same_as=one.same_as,
-            dated=one.created is not None,
-        )
+        fields = dict(line)  # named as in the record, but for `answer`
+        fields |= {
+            "answer_text": fields.pop("answer"),
+            "exact": key.exact,
+            "partition": key.partition,
+            "namespace": key.namespace,
+            "created": created,
+            "expires": expires,
+            "dated": line.created is not None,
+            "fingerprint": None if header is None else header.fingerprint,
+        }
+        if line.exact_only:  # whatever the file says: with a vector it would be found by meaning
+            fields["vector"] = None
+        return ImportedEntry(**fields)
 
     def _admitted(self, new: ImportedEntry) -> ImportedEntry | None:
         """It as it may be stored, with the digest of its answer; None where it may not."""
@@ -231,9 +219,9 @@ class Importer:
         return ready, len(bare)
 
 
-def _batches(source: EntriesFile) -> Iterator[list[Portable]]:
+def _batches(source: EntriesFile) -> Iterator[list[LogLine]]:
     """So many entries, or fewer long ones: as much as is in memory at once."""
-    batch: list[Portable] = []
+    batch: list[LogLine] = []
     taken = 0
     for entry, size in source:
         batch.append(entry)

@@ -1,4 +1,4 @@
-"""What a cache holds, for another cache; and what it has learnt, for training."""
+"""The commands `export` and `import`."""
 
 import json
 import time
@@ -10,11 +10,14 @@ from typing import Annotated
 import typer
 
 from semcache_core._utils.files import write_whole
-from semcache_core.cli.options import DEFAULT_PATH, PathOption, existing
+from semcache_core.cache import SemanticCache
+from semcache_core.cli.options import DEFAULT_PATH, PathOption, existing, is_cache
+from semcache_core.cli.progress import Steps
 from semcache_core.errors import SemcacheError
 from semcache_core.quality.verdicts import Verdict, VerdictLog
 from semcache_core.storage.ledger import Ledger
 from semcache_core.transfer.entries import Listing
+from semcache_core.transfer.jsonl import EntriesFile
 from semcache_core.transfer.transfer import write_entries
 
 
@@ -79,3 +82,37 @@ def _last_of_each_pair(judgements: Iterable[Verdict]) -> list[Verdict]:
 def _line(pair: Verdict) -> bytes:
     fields = {"prompt": pair.asked, "other": pair.stored, "same_answer": int(pair.correct)}
     return (json.dumps(fields) + "\n").encode("ascii")  # JSON escapes the rest
+
+
+def import_(
+    file: Annotated[
+        Path, typer.Argument(help='An export, or JSON lines: {"question", "response"}.')
+    ],
+    path: PathOption = DEFAULT_PATH,
+    namespace: Annotated[
+        str, typer.Option(help="Of the lines of a log that name none.")
+    ] = "default",
+    embed: Annotated[
+        bool,
+        typer.Option(
+            "--embed/--no-embed",
+            help="Make the vectors that are missing; else only take those in FILE, of any model.",
+        ),
+    ] = True,
+) -> None:
+    """Store the answers in FILE; what is here already stays where it is as new or newer.
+
+    All of FILE is checked before anything of it is stored. Stopped and begun again, it goes on.
+    """
+    EntriesFile(file).close()  # what cannot be read is said before a new cache is made
+    directory = path.expanduser()
+    is_new = not is_cache(directory)
+    with SemanticCache(path=directory, namespace=namespace) as cache, Steps() as steps:
+        done = cache.import_entries(
+            file, embed=embed, progress=lambda n, total: steps.show("importing", n, total)
+        )
+    where = f"a new cache at {directory}" if is_new else str(directory)
+    typer.echo(
+        f"{done.stored:,} of {done.read:,} entries stored in {where}: {done.present:,} were there, "
+        f"{done.expired:,} have expired; {done.embedded:,} embedded"
+    )
