@@ -1,10 +1,12 @@
 """An agent's model call: its tools and response format as JSON, and its answer as JSON text."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from langchain.agents.middleware import ModelResponse
+from langchain.agents.middleware import ModelRequest, ModelResponse
 from langchain.agents.structured_output import (
     AutoStrategy,
     OutputToolBinding,
@@ -15,7 +17,7 @@ from langchain.agents.structured_output import (
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from semcache_core import Hit, SemcacheError
+from semcache_core import Hit, SemcacheError, Usage
 
 from langchain_semcache.serialization import (
     calls_tools,
@@ -23,7 +25,34 @@ from langchain_semcache.serialization import (
     is_storable,
     load_generations,
     mark,
+    plain_text,
+    usage_of,
 )
+from langchain_semcache.wrapper import unobserved
+
+
+@dataclass(frozen=True)
+class Step:
+    """One model call of an agent. `context` is the caller's, as LangChain finds the run there."""
+
+    request: ModelRequest[Any]
+    handler: Callable[[ModelRequest[Any]], Any]
+    context: Context = field(default_factory=copy_context)
+
+
+def ask(step: Step) -> Generator[ModelResponse[Any], None, None]:
+    # another caller's thread may ask for all who wait
+    yield step.context.run(step.handler, step.request)
+
+
+async def aask(step: Step) -> AsyncGenerator[ModelResponse[Any], None]:
+    yield await step.handler(step.request)
+
+
+def unobserved_step(step: Step) -> Step:
+    """Return `step` for an audit, which the app's callbacks and caches must not see."""
+    request = step.request.override(model=unobserved(step.request.model))
+    return replace(step, request=request, context=Context())
 
 
 def tools_called_in(messages: Sequence[BaseMessage]) -> set[str]:
@@ -153,6 +182,43 @@ def asks_for_tools(response: ModelResponse[Any]) -> bool:
     return calls_tools(generations_of(response))
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A response that may be repeated, and its JSON text."""
+
+    response: ModelResponse[Any]
+    text: str
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens that the model reports."""
+        return usage_of(generations_of(self.response))
+
+
+@dataclass(frozen=True)
+class AnswerCodec:
+    """The codec of answers to a step with this response format."""
+
+    response_format: Any
+
+    def dump(self, answer: Answer) -> str:
+        return answer.text
+
+    def load(self, text: str, hit: Hit | None) -> Answer:
+        """See `load_answer`."""
+        return Answer(load_answer(text, self.response_format, hit), text)
+
+    def is_storable(self, answer: Answer) -> bool:
+        """Always: see `dump_answer`."""
+        return True
+
+    def calls_tools(self, answer: Answer) -> bool:
+        return asks_for_tools(answer.response)
+
+    def words(self, answer: Answer) -> str | None:
+        return plain_text(generations_of(answer.response))
+
+
 def dump_answer(response: ModelResponse[Any], response_format: Any) -> str | None:
     """Return JSON text; None for an answer that must not be repeated, or cannot be rebuilt equal.
 
@@ -180,8 +246,7 @@ def load_answer(text: str, response_format: Any, hit: Hit | None = None) -> Mode
     """
     stored = json.loads(text)
     generations = load_generations(stored["answer"])
-    if hit is not None:
-        mark(generations, hit)
+    mark(generations, hit)
     [generation] = generations
     if not isinstance(generation, ChatGeneration):
         raise ValueError(f"a stored answer holds a {type(generation).__name__}")

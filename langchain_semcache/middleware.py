@@ -1,11 +1,9 @@
 """SemanticCacheMiddleware: a semantic cache around the model calls of a LangChain agent."""
 
 import sys
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
@@ -16,32 +14,19 @@ from langchain_core.runnables.config import ensure_config, var_child_runnable_co
 from semcache_core import (
     CacheStats,
     Explanation,
-    Hit,
     Request,
     SemanticCache,
     SemcacheError,
     SharedOptions,
     Splitter,
+    adapters,
     digest,
     split_question,
-)
-from semcache_core.adapters import (
-    Audits,
-    Namespace,
-    Normaliser,
-    UncachedTools,
-    Writer,
-    check_given,
-    check_writer,
-    described,
-    open_cache,
-    set_last_hit,
 )
 from typing_extensions import Unpack
 
 from langchain_semcache.request import RequestReader, namespace_of_config
-from langchain_semcache.serialization import EVENT, as_stored, plain_text, usage_of
-from langchain_semcache.wrapper import unobserved
+from langchain_semcache.serialization import EVENT
 
 try:
     from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
@@ -51,16 +36,8 @@ except ImportError as error:
         'run: pip install "semcache-core[agents]"'
     ) from error
 
-from langchain_semcache.agent_answers import (
-    describe_choice,
-    describe_format,
-    describe_tools,
-    dump_answer,
-    generations_of,
-    load_answer,
-    tools_called_in,
-    tools_run_inside,
-)
+from langchain_semcache import agent_answers
+from langchain_semcache.agent_answers import Answer, AnswerCodec, Step
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -68,15 +45,6 @@ if TYPE_CHECKING:
 Response: TypeAlias = ModelResponse[Any]
 Call: TypeAlias = Callable[[ModelRequest[Any]], Response]
 AsyncCall: TypeAlias = Callable[[ModelRequest[Any]], Awaitable[Response]]
-
-
-@dataclass(frozen=True)
-class _Lookup:
-    """The result of a lookup: no `asked` where the call is not cached, no `answer` on a miss."""
-
-    asked: Request | None = None
-    answer: Response | None = None
-    hit: Hit | None = None
 
 
 class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
@@ -105,60 +73,52 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
         *,
         cache: SemanticCache | None = None,
         split: Splitter = split_question,
-        namespace: Namespace = namespace_of_config,
+        namespace: adapters.Namespace = namespace_of_config,
         uncached_tools: Sequence[str] = (),
-        normalise_system: Normaliser | None = None,
-        writer: Writer = None,
+        normalise_system: adapters.Normaliser | None = None,
+        writer: adapters.Writer = None,
         embedder: object | None = None,
         chroma_client: "ClientAPI | None" = None,
         **options: Unpack[SharedOptions],
     ) -> None:
         super().__init__()
-        check_given(namespace)
-        check_writer(writer)
-        self._uncached = UncachedTools(uncached_tools)
-        self.cache = open_cache(cache, embedder, chroma_client, options)
+        adapters.check_given(namespace)
+        adapters.check_writer(writer)
+        self._uncached = adapters.UncachedTools(uncached_tools)
+        self.cache = adapters.open_cache(cache, embedder, chroma_client, options)
         self._tenant_by_config = namespace is namespace_of_config
         self._reader = RequestReader(self.cache, split, namespace, normalise_system, writer)
-        self._audits = Audits(self.cache)
+        self._call = adapters.ModelCall(
+            agent_answers.ask, agent_answers.aask, copy=lambda response: response, whole=self._whole
+        )
+        self._calls: adapters.CachedCalls[Step, Answer] = adapters.CachedCalls(
+            self.cache,
+            lambda step: None if self._is_blind(step.handler) else self._read(step.request),
+            lambda step: AnswerCodec(step.request.response_format),
+            agent_answers.unobserved_step,
+            lambda _, answer: answer.usage,
+        )
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Call) -> Response:
         """Return the stored answer to this step of the agent, else the model's."""
-        found = _Lookup() if self._is_blind(handler) else self._look(request)
-        set_last_hit(found.hit)
-        if found.answer is not None and found.hit is not None:
+        pending = self._calls.ask(Step(request, handler))
+        given = list(self._calls.items(pending, self._call))
+        if pending.hit is not None:
             with self.cache.failing_open("announce"), suppress(RuntimeError):  # outside of any run
-                dispatch_custom_event(EVENT, described(found.hit))
-            if found.asked is not None and found.hit.audited:
-                self._audits.start(partial(self._audit, found.asked, request, handler))
-            return found.answer
-        started = time.perf_counter()
-        response = handler(request)
-        seconds = time.perf_counter() - started
-        if found.asked is not None:
-            self._keep(found.asked, request, response, seconds)
-        return response
+                dispatch_custom_event(EVENT, adapters.described(pending.hit))
+        return given[0] if pending.answer is None else pending.answer.response
 
     async def awrap_model_call(self, request: ModelRequest[Any], handler: AsyncCall) -> Response:
         """See `wrap_model_call`."""
-        found = _Lookup()
-        if not self._is_blind(handler) and not self._lacks_config():
-            with self.cache.failing_open("lookup"):
-                found = await self.cache.in_thread(self._look, request)
-        set_last_hit(found.hit)
-        if found.answer is not None and found.hit is not None:
+        if self._lacks_config():
+            adapters.set_last_hit(None)
+            return await handler(request)
+        pending = await self._calls.aask(Step(request, handler))
+        given = [response async for response in self._calls.aitems(pending, self._call)]
+        if pending.hit is not None:
             with self.cache.failing_open("announce"), suppress(RuntimeError):
-                await adispatch_custom_event(EVENT, described(found.hit))
-            if found.asked is not None and found.hit.audited:
-                self._audits.astart(partial(self._aaudit, found.asked, request, handler))
-            return found.answer
-        started = time.perf_counter()
-        response = await handler(request)
-        seconds = time.perf_counter() - started
-        if found.asked is not None:
-            with self.cache.failing_open("update"):
-                await self.cache.in_thread(self._keep, found.asked, request, response, seconds)
-        return response
+                await adispatch_custom_event(EVENT, adapters.described(pending.hit))
+        return given[0] if pending.answer is None else pending.answer.response
 
     def explain(self, request: ModelRequest[Any]) -> Explanation:
         """Why this call would hit or miss. Raises SemcacheError where it is not cached at all.
@@ -178,48 +138,15 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
         """Counts since this process opened the cache."""
         return self.cache.stats()
 
-    # -- what sync and async share -----------------------------------------------------------------
+    # -- helpers -----------------------------------------------------------------------------------
 
-    def _look(self, request: ModelRequest[Any]) -> _Lookup:
-        asked = None
-        with self.cache.failing_open("lookup"):
-            asked = self._read(request)
-            hit = None if asked is None else self.cache.lookup(asked, audits=True)
-            if hit is not None:
-                answer = load_answer(hit.response, request.response_format, hit)
-                return _Lookup(asked, answer, hit)
-        return _Lookup(asked)
-
-    def _keep(
-        self, asked: Request, request: ModelRequest[Any], response: Response, seconds: float
-    ) -> None:
-        with self.cache.failing_open("update"):
-            text = self._text(request, response)
-            if text is not None:
-                generations = generations_of(response)
-                answer = plain_text(generations)
-                usage = replace(usage_of(generations), seconds=seconds)
-                stored = as_stored(asked, generations)
-                self.cache.update(stored, text, answer=answer, usage=usage)
-
-    def _audit(self, asked: Request, request: ModelRequest[Any], handler: Call) -> None:
-        self._judge(asked, request, handler(_unobserved(request)))
-
-    async def _aaudit(self, asked: Request, request: ModelRequest[Any], handler: AsyncCall) -> None:
-        response = await handler(_unobserved(request))
-        await self.cache.in_thread(self._judge, asked, request, response)
-
-    def _judge(self, asked: Request, request: ModelRequest[Any], response: Response) -> None:
-        """Compare the served answer with the model's, if that is words and storable."""
-        said = plain_text(generations_of(response))
-        if said is not None and self._text(request, response) is not None:
-            self.cache.audited(asked, said)
-
-    def _text(self, request: ModelRequest[Any], response: Response) -> str | None:
-        """Return the response as it is stored; None for one that is not."""
-        if self._uncached.among(tools_run_inside(response.result)):
+    def _whole(self, step: Step, given: Sequence[Response]) -> Answer | None:
+        """Return the model's answer; None for one that must not be repeated."""
+        [response] = given
+        if self._uncached.among(agent_answers.tools_run_inside(response.result)):
             return None
-        return dump_answer(response, request.response_format)
+        text = agent_answers.dump_answer(response, step.request.response_format)
+        return None if text is None else Answer(response, text)
 
     def _read(self, request: ModelRequest[Any]) -> Request | None:
         """Return the request, None when this call is not cached."""
@@ -231,16 +158,16 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
                 "cannot be seen; its calls are not cached",
             )
             return None
-        if self._uncached.among(tools_called_in(request.messages)):
+        if self._uncached.among(agent_answers.tools_called_in(request.messages)):
             return None
         llm_string = model._get_llm_string(**request.model_settings)
         asked = self._reader.read(_prompt(request), llm_string, model)
         if asked is None:
             return None
         parts = [
-            describe_tools(request.tools),
-            describe_choice(request.tool_choice),
-            describe_format(request.response_format),
+            agent_answers.describe_tools(request.tools),
+            agent_answers.describe_choice(request.tool_choice),
+            agent_answers.describe_format(request.response_format),
             ensure_config().get("metadata", {}).get("lc_agent_name"),  # it signs the answer
         ]
         return replace(asked, scope=digest(["agent", asked.scope, *parts]))
@@ -270,10 +197,6 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
             'the tenant, cannot be seen; pass namespace="..." or a callable',
         )
         return True
-
-
-def _unobserved(request: ModelRequest[Any]) -> ModelRequest[Any]:
-    return request.override(model=unobserved(request.model))
 
 
 def _prompt(request: ModelRequest[Any]) -> str:

@@ -38,7 +38,7 @@ from typing_extensions import Self, Unpack
 from llamaindex_semcache.calls import CHAT, CHAT_STREAM, COMPLETION, COMPLETION_STREAM
 from llamaindex_semcache.documents import Sources
 from llamaindex_semcache.request import Context, Question, RequestReader
-from llamaindex_semcache.serving import Responder, Responders
+from llamaindex_semcache.serving import Responders
 from llamaindex_semcache.structured import prediction, prediction_stream
 from llamaindex_semcache.templates import Templates
 from llamaindex_semcache.wrapper import DelegatingLLM, check_llm
@@ -199,8 +199,10 @@ class CachedLLM(DelegatingLLM):
         **prompt_args: Any,
     ) -> Model:
         """Return the stored object, else that of the LLM's own `structured_predict`."""
-        responder, question = self._prediction(output_cls, prompt, llm_kwargs, prompt_args)
-        return cast(Model, responder.answer(question, prediction(prompt, prompt_args)))
+        question = self._prediction(output_cls, prompt, llm_kwargs, prompt_args)
+        return cast(
+            Model, self._responders().predictions.answer(question, prediction(prompt, prompt_args))
+        )
 
     async def astructured_predict(
         self,
@@ -210,8 +212,11 @@ class CachedLLM(DelegatingLLM):
         **prompt_args: Any,
     ) -> Model:
         """See `structured_predict`. The event loop is never blocked."""
-        responder, question = self._prediction(output_cls, prompt, llm_kwargs, prompt_args)
-        return cast(Model, await responder.aanswer(question, prediction(prompt, prompt_args)))
+        question = self._prediction(output_cls, prompt, llm_kwargs, prompt_args)
+        return cast(
+            Model,
+            await self._responders().predictions.aanswer(question, prediction(prompt, prompt_args)),
+        )
 
     def stream_structured_predict(
         self,
@@ -225,8 +230,10 @@ class CachedLLM(DelegatingLLM):
         Where the LLM stops too early, LlamaIndex closes the brackets, and a shorter list looks
         complete: give classes whose streams you cache fields without defaults.
         """
-        responder, question = self._prediction(output_cls, prompt, llm_kwargs, prompt_args)
-        return responder.stream(question, prediction_stream(prompt, prompt_args))
+        question = self._prediction(output_cls, prompt, llm_kwargs, prompt_args)
+        return self._responders().predictions.stream(
+            question, prediction_stream(prompt, prompt_args)
+        )
 
     async def astream_structured_predict(
         self,
@@ -236,8 +243,10 @@ class CachedLLM(DelegatingLLM):
         **prompt_args: Any,
     ) -> AsyncGenerator[Any, None]:
         """See `stream_structured_predict`."""
-        responder, question = self._prediction(output_cls, prompt, llm_kwargs, prompt_args)
-        return responder.astream(question, prediction_stream(prompt, prompt_args))
+        question = self._prediction(output_cls, prompt, llm_kwargs, prompt_args)
+        return self._responders().predictions.astream(
+            question, prediction_stream(prompt, prompt_args)
+        )
 
     # -- for the app -------------------------------------------------------------------------------
 
@@ -297,14 +306,11 @@ class CachedLLM(DelegatingLLM):
         prompt: BasePromptTemplate,
         arguments: Mapping[str, Any] | None,
         prompt_args: Mapping[str, Any],
-    ) -> tuple[Responder[BaseModel], Question]:
+    ) -> Question:
         self._know(prompt)
         messages = tuple(prompt.format_messages(llm=self.llm, **prompt_args))
         arguments = dict(arguments or {})
-        question = Question(
-            self.llm, messages, arguments=arguments, output=output, how="structured"
-        )
-        return self._responders().predictions(output), question
+        return Question(self.llm, messages, arguments=arguments, output=output, how="structured")
 
     def _responders(self) -> Responders:
         """Make them again when an option has changed: a copy for another tenant must not use the

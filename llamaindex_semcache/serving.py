@@ -6,8 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import aclosing
 from contextvars import Context, copy_context
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from llama_index.core.bridge.pydantic import BaseModel
 from semcache_core import Hit, SemanticCache
@@ -23,13 +22,12 @@ from llamaindex_semcache.wrapper import unobserved
 
 A = TypeVar("A")
 
-_CLASSES = 64
-"""The output classes for which identical predictions at a time are one call of the LLM."""
+Codec: TypeAlias = AnswerCodec[A] | Callable[[Question], AnswerCodec[A]]
 
 
 @dataclass(frozen=True)
 class Responder(Generic[A]):
-    """Responds to calls of one kind: chats, completions, or predictions of one class.
+    """Responds to calls of one kind: chats, completions or predictions.
 
     `replay` makes the items of a stream from a stored answer; they come `pace` seconds apart.
     """
@@ -43,19 +41,15 @@ class Responder(Generic[A]):
         """Return the whole answer."""
         pending = self.calls.ask(question)
         items = list(self.calls.items(pending, call))
-        if pending.answer is None:
-            return items[0]
         self._announce(pending.hit)
-        return pending.answer
+        return items[0] if pending.answer is None else pending.answer
 
     async def aanswer(self, question: Question, call: ModelCall[Question, A, A]) -> A:
         """See `answer`."""
         pending = await self.calls.aask(question)
         items = [item async for item in self.calls.aitems(pending, call)]
-        if pending.answer is None:
-            return items[0]
         self._announce(pending.hit)
-        return pending.answer
+        return items[0] if pending.answer is None else pending.answer
 
     def stream(
         self, question: Question, call: ModelCall[Question, A, A]
@@ -107,25 +101,25 @@ class Responder(Generic[A]):
 
 
 class Responders:
-    """All responders for one cache; each output class has its own."""
+    """All responders for one cache."""
 
     def __init__(
         self, cache: SemanticCache, reader: RequestReader, templates: Templates, pace: float | None
     ) -> None:
         self.reader, self.templates = reader, templates
-        self._cache, self._pace = cache, pace
-        self.chats = self._responder(ChatAnswers(), chat_items)
-        self.completions = self._responder(CompletionAnswers(), completion_items)
-        self.predictions = lru_cache(_CLASSES)(self._predictions)
 
-    def _predictions(self, output: type[BaseModel]) -> Responder[BaseModel]:
-        return self._responder(PredictionAnswers(output), lambda answer: iter([answer]))
+        def responder(answers: Codec[A], replay: Callable[[A], Iterator[A]]) -> Responder[A]:
+            calls = CachedCalls(cache, reader.read, answers, _unobserved, usage_of)
+            return Responder(cache, calls, replay, pace)
 
-    def _responder(
-        self, answers: AnswerCodec[A], replay: Callable[[A], Iterator[A]]
-    ) -> Responder[A]:
-        calls = CachedCalls(self._cache, self.reader.read, answers, _unobserved, usage_of)
-        return Responder(self._cache, calls, replay, self._pace)
+        self.chats = responder(ChatAnswers(), chat_items)
+        self.completions = responder(CompletionAnswers(), completion_items)
+        self.predictions = responder(_prediction_codec, lambda answer: iter([answer]))
+
+
+def _prediction_codec(question: Question) -> AnswerCodec[BaseModel]:
+    assert question.output is not None
+    return PredictionAnswers(question.output)
 
 
 def _unobserved(question: Question) -> Question:

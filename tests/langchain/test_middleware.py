@@ -691,7 +691,7 @@ async def test_a_stored_row_that_is_broken_is_a_miss_and_is_replaced(
 ) -> None:
     agent = create_agent(Chat(), [], middleware=[cached])
     with monkeypatch.context() as patch:
-        patch.setattr("langchain_semcache.middleware.dump_answer", lambda *_: '{"answer": "[]"}')
+        patch.setattr("langchain_semcache.agent_answers.dump_answer", lambda *_: '{"answer": "[]"}')
         await ask(agent)
     assert [(await ask(agent))[-1].text for _ in range(2)] == ["answer 2", "answer 2"]
     assert cached.stats().failures == {"lookup": 1}

@@ -111,15 +111,15 @@ class CachedCalls(Generic[Q, A]):
     that wait for its answer. A hit that is audited is audited once for all callers.
 
     `read` makes the request of a question, None for one that is not cached. `unobserved` makes the
-    question of an audit, which the app's callbacks and caches must not see. `usage` reads what an
-    answer took. `clock` is in seconds.
+    question of an audit, which the app's callbacks and caches must not see. `answers` is the codec,
+    or returns it for a question. `usage` reads what an answer took. `clock` is in seconds.
     """
 
     def __init__(
         self,
         cache: SemanticCache,
         read: Callable[[Q], Request | None],
-        answers: AnswerCodec[A],
+        answers: AnswerCodec[A] | Callable[[Q], AnswerCodec[A]],
         unobserved: Callable[[Q], Q],
         usage: UsageOf[Q, A] = unknown_usage,
         clock: Callable[[], float] = time.perf_counter,
@@ -255,7 +255,7 @@ class CachedCalls(Generic[Q, A]):
         with self._cache.failing_open("lookup"):
             hit = self._cache.lookup(pending.request, audits=True)
             if hit is not None:
-                pending.answer = self._answers.load(hit.response, hit)
+                pending.answer = self._codec(pending.question).load(hit.response, hit)
                 pending.hit = outcome.hit = hit
                 outcome.text = hit.response
 
@@ -274,7 +274,7 @@ class CachedCalls(Generic[Q, A]):
         outcome: Outcome,
     ) -> None:
         """Store an answer that may be repeated; waiters get any answer that can be written."""
-        request, answers = pending.request, self._answers
+        request, answers = pending.request, self._codec(pending.question)
         assert request is not None
         with self._cache.failing_open("update"):
             answer = call.whole(pending.question, record.items) if record.sound else None
@@ -290,6 +290,9 @@ class CachedCalls(Generic[Q, A]):
                     answer=answers.words(answer),
                     usage=usage,
                 )
+
+    def _codec(self, question: Q) -> AnswerCodec[A]:
+        return self._answers(question) if callable(self._answers) else self._answers
 
     def _usage_of(self, question: Q, answer: A) -> Usage:
         """An error here is no reason not to store the answer."""
@@ -313,9 +316,10 @@ class CachedCalls(Generic[Q, A]):
     def _compare(self, pending: PendingCall[Q, A], answer: A | None) -> None:
         """Compare the served answer with the model's, if that is words and storable."""
         assert pending.request is not None
-        if answer is None or not self._answers.is_storable(answer):
+        answers = self._codec(pending.question)
+        if answer is None or not answers.is_storable(answer):
             return
-        said = self._answers.words(answer)
+        said = answers.words(answer)
         if said is not None:
             self._cache.audited(pending.request, said)
 
@@ -323,7 +327,7 @@ class CachedCalls(Generic[Q, A]):
         """Give a waiter the leader's answer, as objects of its own."""
         with self._cache.failing_open("lookup"):
             if outcome.text is not None:
-                pending.answer = self._answers.load(outcome.text, outcome.hit)
+                pending.answer = self._codec(pending.question).load(outcome.text, outcome.hit)
                 pending.hit = outcome.hit
 
     def _of_this_process(self) -> SingleFlight[Any]:
