@@ -22,7 +22,7 @@ from semcache_core import CacheOptions, Request, SemanticCache
 from semcache_core.cli.demo import sample_questions
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, TOKENIZER_FILE, OnnxEmbedder
 from semcache_core.embedding.wrappers import SentenceTransformerEmbedder, open_sentence_transformer
-from semcache_core.evaluation.simulation import wilson
+from semcache_core.evaluation.simulation import Rate
 from semcache_core.types import Embedder
 
 PLAIN = "plain semantic cache"
@@ -128,7 +128,7 @@ def _row(
         "cache": cache,
         "n": len(served),
         "served": len(examples),
-        "rate": vars(wilson(len(examples), len(served))),
+        "rate": vars(Rate.of(len(examples), len(served))),
         "examples": examples[:EXAMPLES],
     }
 
