@@ -263,7 +263,7 @@ def test_one_transaction_evicts_so_many_and_upkeep_the_rest(bench: Bench, still:
     with closing(Ledger.open(bench.path, None)) as ledger:
         many = [new(f"q{i}", ImportedEntry, vector=None) for i in range(2 * AT_ONCE + 5)]
         ledger.entries.insert_newer(many, 100.0)
-        ledger.entries.insert(new("another"), Limits(3, tell=gone.tell))
+        ledger.entries.insert(new("another"), Limits(3, on_evicted=gone.tell))
         assert ledger.count() == AT_ONCE + 6
     assert gone == {"space": AT_ONCE}
     cache = bench.open(max_entries=3)
@@ -439,7 +439,7 @@ def test_room_in_bytes_is_made_beforehand_too_but_not_for_more_than_so_many(
     many = [new(f"q{i:05}", ImportedEntry, created=100.0 + i, vector=None) for i in range(7001)]
     ledger.entries.insert_newer(many, 100.0)
     gone = Gone()
-    ledger.entries.make_room(Limits(None, 7000 * each, tell=gone.tell), 100.0)
+    ledger.entries.make_room(Limits(None, 7000 * each, on_evicted=gone.tell), 100.0)
     assert gone == {"space": BEFOREHAND + 1}
 
 

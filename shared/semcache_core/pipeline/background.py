@@ -165,7 +165,7 @@ class BackgroundWorker:
         """Delete what expired, evict what updates left (each evicts only so much), free disk."""
         ledger, limits, now = self._ledger, self._limits, self._clock()
         if expired := ledger.entries.delete_expired(now):
-            limits.tell("expired", expired)
+            limits.on_evicted("expired", expired)
         for _ in range(STEPS):
             if not self._policy_change.step():
                 break

@@ -23,11 +23,10 @@ T = TypeVar("T")
 
 
 class Database(ABC):
-    """Connections to the tables of one ledger. Every method raises LedgerError when it fails.
+    """Connections to one ledger. Every method raises LedgerError when it fails.
 
-    `name` names the database, without a password; `where` is the subject of an error. `file` is
-    None where it is not a file. `shared` says whether other hosts may have it open, `displaced`
-    whether `is_displaced` ever found that.
+    `name` is the database without a password, `where` the subject of an error. `shared` says
+    whether other hosts may have it open, `displaced` whether `is_displaced` ever returned true.
     """
 
     file: Path | None = None
@@ -61,10 +60,9 @@ class Database(ABC):
         return self._guarded(once)
 
     def read_fast(self, query: "sa.Select[Any]", parameters: dict[str, Any]) -> Sequence[Any]:
-        """The rows of one of a lookup's statements, in the driver's types.
+        """The rows of one statement in the driver's types, AnyText as bytes.
 
-        Without SQLAlchemy, which took three times as long as SQLite itself. Text of type AnyText
-        comes as bytes.
+        Without SQLAlchemy, which took three times as long as SQLite itself.
         """
         compiled = self._compiled[query]
         values = compiled.values(parameters)
@@ -78,8 +76,8 @@ class Database(ABC):
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """One transaction: no other writes to the ledger from its first statement until everybody
-        can see what it wrote. It is durable when the block ends; an error undoes all of it.
+        """One transaction without concurrent writers, durable when the block ends; an error undoes
+        it.
         """
         with (
             self._as_ledger_error(),
@@ -107,7 +105,7 @@ class Database(ABC):
         self._engine.dispose()
 
     def before_fork(self) -> None:
-        """Leave nothing open in a child, until `after_fork` in the parent."""
+        """Close all connections, so that a child inherits none; `after_fork` undoes it."""
         if self._fork_gate.shut():
             self.close()
 
@@ -134,8 +132,8 @@ class Database(ABC):
             raise self._ledger_error(error) from error
 
     def _again_if_lost(self, once: Callable[[], T]) -> T:
-        """The result of `once`; called again if its connection had ended, as all do when a server
-        restarts. For what changes nothing.
+        """The result of `once`, a read; it is repeated if its connection was lost, as when a server
+        restarts.
         """
         try:
             return once()
@@ -154,10 +152,8 @@ class Database(ABC):
 
     @contextmanager
     def _write_turn(self) -> Iterator[None]:
-        """Threads queue here: SQLite's own wait sleeps up to 100 ms between tries.
-
-        Only as long as for another process: of ten threads behind its lock each would else wait for
-        all before it as well.
+        """Threads queue here, up to BUSY_SECONDS: SQLite's own wait sleeps up to 100 ms between
+        tries.
         """
         if not self._write_lock.acquire(timeout=BUSY_SECONDS):
             raise LedgerError(
@@ -174,8 +170,8 @@ class Database(ABC):
 class CompiledQuery:
     """A query in the SQL of one driver.
 
-    `names` are the parameters in the order of their marks, None for a driver that takes them by
-    name. `defaults` are the values that are part of the query.
+    `names` are the parameters in their order, None for a driver that takes them by name; `defaults`
+    are the values within the query.
     """
 
     sql: str
@@ -188,7 +184,7 @@ class CompiledQuery:
 
 
 class CompiledQueries(dict["sa.Select[Any]", CompiledQuery]):
-    """Queries in the SQL of one dialect, each compiled at its first use."""
+    """Queries compiled for one dialect at their first use."""
 
     def __init__(self, dialect: sa.Dialect) -> None:
         super().__init__()
@@ -202,10 +198,9 @@ class CompiledQueries(dict["sa.Select[Any]", CompiledQuery]):
 
 
 class Connections:
-    """The driver's own connections for reads: as many as are in use, of which `most` are kept.
+    """A pool of the driver's connections for reads, which keeps up to `most` unused ones.
 
-    A connection on which an error occurred is closed. No lock: taking from a list and appending to
-    it are atomic.
+    A connection with an error is closed. No lock, as `pop` and `append` are atomic.
     """
 
     def __init__(self, connect: Callable[[], Any], most: int) -> None:
@@ -243,8 +238,8 @@ FORK_WAIT_SECONDS = 10.0
 class ForkGate:
     """Entered by every operation on a ledger; a fork shuts it and waits for those inside.
 
-    A child that is forked in the middle of an operation inherits SQLite's mutexes and its record of
-    file locks as they are, held forever by a thread that the child does not have.
+    A child forked in the middle of an operation would inherit SQLite's mutexes and file locks, held
+    by a thread that it does not have.
     """
 
     def __init__(self) -> None:
@@ -270,7 +265,7 @@ class ForkGate:
                 self._changed.notify_all()
 
     def shut(self) -> bool:
-        """Let no operation in; returns whether all inside left in time (a fork must not hang)."""
+        """Let no operation in; returns whether all inside left within FORK_WAIT_SECONDS."""
         with self._changed:
             self._shut = True
             return self._changed.wait_for(lambda: not self._inside, FORK_WAIT_SECONDS)
@@ -282,7 +277,7 @@ class ForkGate:
 
 
 def parsed_url(url: str) -> sa.URL:
-    """`ledger_url` as a URL; LedgerError, without a password in it, where it is none."""
+    """`ledger_url` as a URL; LedgerError, without a password in it, for an invalid one."""
     try:
         parsed = sa.make_url(url)
         parsed.render_as_string()  # a URL that cannot be shown is none

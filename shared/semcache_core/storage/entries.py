@@ -1,9 +1,6 @@
-"""Writes of entries: insert, count hits, evict, delete. Each write is one transaction, durable when
-the method returns.
-"""
+"""Inserts, updates and deletes entries, each in one transaction."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeAlias
@@ -29,7 +26,7 @@ from semcache_core.storage.schema import (
     tags,
     vectors,
 )
-from semcache_core.types import Reason, Vector
+from semcache_core.types import Vector
 
 Kind: TypeAlias = Literal["by meaning", "exact only", "hub"]
 """How an entry is found. A hub was near to too many questions, and is since found exactly."""
@@ -122,24 +119,23 @@ class Entries:
         self._database = database
 
     def insert(self, new: NewEntry, limits: Limits = UNLIMITED) -> int:
-        """Store an entry in place of an older one with its exact key; returns its new id.
+        """Store an entry in place of one with the same exact key; returns its new id.
 
-        Ids only ever grow and are never used twice, so "everything after id n" is complete.
-        Others are evicted for it where the limits ask for that.
+        Ids only grow and are never used twice. Evicts others where the limits ask for it.
         """
         with self._database.write() as connection:
             _delete_same(connection, new.exact)
             entry_id = _insert(connection, new)
-            # the new one is spared: after the clock was set back it looks like the oldest
-            gone = _make_room(connection, limits, new.created, entry_id)
-        _tell(limits, gone)
+            # the new one stays: after the clock was set back it looks like the oldest
+            gone = eviction.make_room(connection, limits, new.created, _delete_ids, entry_id)
+        limits.report(gone)
         return entry_id
 
     def insert_newer(
         self, arrivals: Sequence[ImportedEntry], now: float, limits: Limits = UNLIMITED
     ) -> int:
-        """Store all in one transaction, but for those whose request has a live entry as new or
-        newer; returns how many. Older ones are replaced.
+        """Store those that are newer than the live entry of their request, or have none, in one
+        transaction; returns how many.
         """
         stored = 0
         with self._database.write() as connection:
@@ -150,12 +146,12 @@ class Entries:
                 _delete_same(connection, arrival.exact)
                 _insert_arrival(connection, arrival)
                 stored += 1
-            gone = _make_room(connection, limits, now)
-        _tell(limits, gone)
+            gone = eviction.make_room(connection, limits, now, _delete_ids)
+        limits.report(gone)
         return stored
 
     def awaited(self, arrivals: Sequence[ImportedEntry], now: float) -> list[bool]:
-        """Of each, whether `insert_newer` would store it if it came by itself."""
+        """For each, whether `insert_newer` would store it alone."""
         return [
             _is_newer(
                 arrival, self._database.read_fast(_CREATED, {"exact": arrival.exact, "now": now})
@@ -164,17 +160,17 @@ class Entries:
         ]
 
     def make_room(self, limits: Limits, now: float) -> int:
-        """Evict what is beyond the limits, about AT_ONCE entries at most; returns how many went."""
-        if not any(eviction.over(self._space(), limits)):  # then nobody has to wait for a turn
+        """Evict what is beyond the limits, about AT_ONCE entries; returns how many went."""
+        if not any(eviction.over(self._space(), limits)):  # without a write transaction
             return 0
         with self._database.write() as connection:
-            gone = _make_room(connection, limits, now)
-        _tell(limits, gone)
+            gone = eviction.make_room(connection, limits, now, _delete_ids)
+        limits.report(gone)
         return gone.total()
 
     def rank(self, policy: Policy, after: int = 0) -> int | None:
-        """Rank so many entries after id `after` by a policy new to this ledger; returns the last of
-        them, None when all are ranked. "lru" needs no ranks, and leaves those of others alone.
+        """Rank AT_ONCE entries after id `after` by a new policy; returns the last id, None when all
+        are ranked. "lru" needs no ranks.
         """
         if policy in ("lru", self._space().ranked_by):
             return None
@@ -182,7 +178,7 @@ class Entries:
             return eviction.rank(connection, policy, after)
 
     def replace_vectors(self, rows: Sequence[tuple[int, str, Vector]]) -> None:
-        """Give entries (id, fingerprint, vector) a new vector; entries gone since are skipped."""
+        """Replace vectors, given as (id, fingerprint, vector); skips deleted entries."""
         with self._database.write() as connection:
             for entry_id, fingerprint, vector in rows:
                 eviction.resized(connection, entry_id, vector.nbytes)
@@ -203,7 +199,7 @@ class Entries:
                 reset(connection, ids[start : start + ID_CHUNK])
 
     def touch(self, used: dict[int, tuple[int, float]]) -> Saved:
-        """Add hits: entry id -> (how many, when last); returns what these saved."""
+        """Add hits, entry id -> (how many, time of the last); returns what these saved."""
         if not used:
             return Saved()
         rows = [{"entry": i, "more": n, "at": at} for i, (n, at) in used.items()]
@@ -212,27 +208,25 @@ class Entries:
             return _saved_by(connection, {i: n for i, (n, _) in used.items()})
 
     def serve_only_exactly(self, entry_id: int, now: float) -> None:
-        """From now on this entry is found by its own question alone."""
+        """Let this entry match only its own question from now on."""
         query = sa.update(entries).where(entries.c.id == entry_id).values(exact_only_since=now)
         with self._database.write() as connection:
             connection.execute(query)
 
     def delete(self, entry_id: int) -> int:
-        """Delete one entry; returns how many went."""
         return self._delete_where(entries.c.id == entry_id)
 
     def delete_exact(self, exact: bytes, now: float) -> int:
-        """Delete the live entry with this exact key; returns how many went, 0 or 1."""
         return self._delete_where(sa.and_(entries.c.exact == exact, is_live(now)))
 
     def delete_expired(self, now: float) -> int:
-        """Delete what has expired, 10 times AT_ONCE at most; returns how many went."""
+        """Delete expired entries, at most 10 times AT_ONCE; returns how many."""
         return self._delete_where(entries.c.expires <= now, most=10 * AT_ONCE)
 
     def clear(self, namespace: str | None = None) -> int:
-        """Delete one namespace, or everything; returns how many entries went.
+        """Delete one namespace, or everything; returns how many entries.
 
-        What was judged goes too: it outlives its entry, but holds what a tenant asked.
+        Verdicts go too: they outlive their entry, but hold what a tenant asked.
         """
 
         def chosen(column: sa.Column[str]) -> sa.ColumnElement[bool]:
@@ -248,7 +242,7 @@ class Entries:
         namespace: str | None,
         created_before: float | None,
     ) -> int:
-        """Delete the entries that meet every condition given; returns how many went."""
+        """Delete the entries that meet every given condition; returns how many."""
         conditions: list[sa.ColumnElement[bool]] = []
         if namespace is not None:
             conditions.append(entries.c.namespace == namespace)
@@ -265,9 +259,9 @@ class Entries:
         )
 
     def _delete_where(self, *any_of: sa.ColumnElement[bool], most: int = ALL) -> int:
-        """Delete what there is now that meets one of the conditions, `most` for each, in as many
-        transactions as it takes: one for 100,000 entries would keep other processes from writing
-        for many seconds.
+        """Delete entries that meet one of the conditions, `most` for each; returns how many.
+
+        In several transactions: one for 100,000 entries would block other writers for seconds.
         """
         found = [
             row[0]
@@ -318,7 +312,6 @@ _TOUCH = (
 
 
 def finite(total: float | None) -> float | None:
-    """Costs were not checked always."""
     return total if total is not None and math.isfinite(total) else None
 
 
@@ -336,7 +329,7 @@ def _saved_by(connection: sa.Connection, hits: dict[int, int]) -> Saved:
 
 
 def size_of(new: NewEntry) -> int:
-    """What the entry will take, in bytes: what `max_bytes` counts."""
+    """Bytes that the entry will take, as `max_bytes` counts them."""
     texts = (new.question, new.response, new.answer_text, new.scope, new.namespace, new.writer)
     vector = 0 if new.vector is None else new.vector.size * np.dtype(np.float32).itemsize
     return eviction.size_of((*texts, *dict.fromkeys(new.tags)), vector)
@@ -369,7 +362,7 @@ def _insert(connection: sa.Connection, new: NewEntry) -> int:
 
 
 def _is_newer(arrival: ImportedEntry, live: Sequence[Any]) -> bool:
-    """Than the live entry with its key, a row of its time of creation, if there is one."""
+    """Whether it is newer than the live entry with its key, given by rows of its creation time."""
     return not live or (arrival.dated and arrival.created > live[0][0])
 
 
@@ -387,15 +380,12 @@ def _insert_arrival(connection: sa.Connection, arrival: ImportedEntry) -> None:
 
 
 def _delete_same(connection: sa.Connection, exact: bytes) -> None:
-    """Delete the entry with this exact key, if there is one."""
     if (entry_id := connection.execute(_SAME, {"exact": exact}).scalar()) is not None:
         _delete_ids(connection, [entry_id])
 
 
 def _delete_ids(connection: sa.Connection, doomed: Sequence[int]) -> int:
-    """Delete entries with all that belongs to them, noting which the index still holds; returns how
-    many of them there were. At most ID_CHUNK.
-    """
+    """Delete up to ID_CHUNK entries and note which the index still holds; returns how many."""
     chosen = {"doomed": list(doomed)}
     gone = eviction.subtract_totals(connection, doomed)
     connection.execute(_NOTE_REMOVED, chosen)
@@ -404,7 +394,7 @@ def _delete_ids(connection: sa.Connection, doomed: Sequence[int]) -> int:
     return gone
 
 
-# Built once, as an update at its limit deletes each time: building them took longer than SQLite.
+# Built once: an update at its limit deletes each time, and building took longer than SQLite.
 _DOOMED: sa.BindParameter[Sequence[int]] = sa.bindparam("doomed", expanding=True)
 _NOTE_REMOVED = sa.insert(removed).from_select(
     ["partition", "entry_id"],
@@ -426,14 +416,3 @@ _DELETE_DOOMED = (
     ),
     sa.delete(entries).where(entries.c.id.in_(_DOOMED)),
 )
-
-
-def _make_room(
-    connection: sa.Connection, limits: Limits, now: float, spare: int = 0
-) -> Counter[Reason]:
-    return eviction.make_room(connection, limits, now, _delete_ids, spare)
-
-
-def _tell(limits: Limits, gone: Counter[Reason]) -> None:
-    for reason, count in gone.items():
-        limits.tell(reason, count)

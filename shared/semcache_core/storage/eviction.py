@@ -1,7 +1,7 @@
 """Counts the space that entries take, and evicts entries when a limit is reached.
 
-The totals are columns of one row. Every insert and delete updates them in its own transaction. Not
-triggers, whose SQL differs between databases; not a sum, which reads the whole table.
+The totals are one row, updated in the transaction of every insert and delete: the SQL of triggers
+differs between databases, and a sum reads the whole table.
 """
 
 from collections import Counter
@@ -17,9 +17,7 @@ from semcache_core.types import Reason, is_amount
 
 @dataclass(frozen=True)
 class Space:
-    """How many entries there are, and what they take in bytes; the level of the ranks (see above),
-    and the policy these are by.
-    """
+    """How many entries there are, their bytes, the level of the ranks and the policy of these."""
 
     entries: int
     bytes: int
@@ -28,14 +26,12 @@ class Space:
 
 
 def size_of(texts: Iterable[str | None], vector_bytes: int) -> int:
-    """What an entry with these texts takes: their UTF-8, its vector, and a fixed share of what
-    lies around them.
-    """
+    """Bytes of an entry: its texts in UTF-8, its vector, and a fixed share of everything else."""
     return ENTRY_BYTES + vector_bytes + sum(text_bytes(text) for text in texts if text)
 
 
 def text_bytes(text: str) -> int:
-    # asked first, as Python knows it already: an answer in ASCII is not encoded to be measured
+    # `isascii` is known to Python already, without encoding the text
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
@@ -44,19 +40,18 @@ def space_of(connection: sa.Connection) -> Space:
 
 
 def add_totals(connection: sa.Connection, more_entries: int, more_bytes: int) -> None:
-    """Say that there are so many more, or fewer."""
     connection.execute(_TOOK, {"more_entries": more_entries, "more_bytes": more_bytes})
 
 
 def subtract_totals(connection: sa.Connection, doomed: Sequence[int]) -> int:
-    """Say that these entries are about to be deleted; returns how many of them there are."""
+    """Subtract entries that are about to be deleted; returns how many of them exist."""
     count, size = connection.execute(_TAKEN, {"ids": list(doomed)}).one()
     add_totals(connection, -count, -int(size))
     return int(count)
 
 
 def resized(connection: sa.Connection, entry_id: int, vector_bytes: int) -> None:
-    """Say that this entry is about to get a vector of that size in place of what it has."""
+    """Count the new size of an entry's vector, before it replaces the old one."""
     more = vector_bytes - int(connection.execute(_OLD_VECTOR, {"entry": entry_id}).scalar() or 0)
     grown = connection.execute(_GROWN, {"entry": entry_id, "more": more})
     if more and grown.rowcount:
@@ -84,36 +79,38 @@ _GROWN = (
 Policy: TypeAlias = Literal["lru", "lfu", "cost"]
 
 AT_ONCE = 1000
-"""About so many entries are evicted, or ranked, in one transaction: others write in between."""
+"""Entries evicted or ranked in one transaction, about: others write in between."""
 
 BEFOREHAND = 64
-"""Beyond those that must go, up to so many entries go with them, and at most a hundredth of what a
-limit allows: the next updates then evict nothing, and one pays for all. (One by one cost .9 ms
-each time; many more at once would be felt.)"""
+"""Entries evicted beyond those that must go, at most 1 % of a limit: the next updates then evict
+nothing (one by one cost .9 ms each time)."""
 
 _CHUNK = 500
 
 
 def ignore_evicted(reason: Reason, count: int) -> None:
-    """For evictions that nobody is to hear of."""
+    """The default of `Limits.on_evicted`."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much there may be, None for no limit, and which entries go beyond it.
+    """Limits, None for no limit, and the policy by which entries are evicted beyond them.
 
-    `max_bytes` is of what `size_of` counts. `tell` hears how many entries went, and why, once they
-    are gone.
+    `max_bytes` limits what `size_of` counts. `on_evicted` is called after an eviction.
     """
 
     max_entries: int | None = None
     max_bytes: int | None = None
     policy: Policy = "lru"
-    tell: Callable[[Reason, int], None] = ignore_evicted
+    on_evicted: Callable[[Reason, int], None] = ignore_evicted
 
     @property
     def bounded(self) -> bool:
         return self.max_entries is not None or self.max_bytes is not None
+
+    def report(self, gone: Counter[Reason]) -> None:
+        for reason, count in gone.items():
+            self.on_evicted(reason, count)
 
 
 UNLIMITED = Limits()
@@ -126,10 +123,8 @@ def make_room(
     delete: Callable[[sa.Connection, Sequence[int]], int],
     spare: int = 0,
 ) -> Counter[Reason]:
-    """Where a limit does not hold, evict until there is some room again (see BEFOREHAND), or about
-    AT_ONCE entries went; how many, by reason.
-
-    What has expired goes first. The entry `spare` stays.
+    """Evict while a limit is exceeded, and BEFOREHAND more, at most about AT_ONCE entries; returns
+    how many, by reason. Expired entries go first; the entry `spare` stays.
     """
     gone: Counter[Reason] = Counter()
     if not limits.bounded or not any(over(present := space_of(connection), limits)):
@@ -150,12 +145,12 @@ def _next_to_go(
     beyond = over(present, limits)
     if not any(beyond):
         return "space", []
-    # of the mean size, so many: read too many and they are passed over, too few and more are asked
+    # an estimate by the mean size: if it is too low, the next round reads more
     mean = max(present.bytes // max(present.entries, 1), 1)
     found = {"spare": spare, "now": now, "most": min(max(beyond[0], beyond[1] // mean + 2), _CHUNK)}
     if expired := _enough(connection.execute(_EXPIRED, found).all(), *beyond):
         return "expired", [row.id for row in expired]
-    # a ledger that is ranked by another policy, or not ranked to the end yet, is no guide
+    # ranks of another policy, or incomplete ones, are not used
     ranked = limits.policy != "lru" and limits.policy == present.ranked_by
     query = _LOWEST if ranked else _LEAST_RECENT
     rows = _enough(connection.execute(query, found).all(), *beyond)
@@ -165,7 +160,7 @@ def _next_to_go(
 
 
 def over(present: Space, limits: Limits) -> tuple[int, int]:
-    """How many entries, and how many bytes, are too much."""
+    """Entries and bytes beyond the limits."""
     there = (present.entries, limits.max_entries), (present.bytes, limits.max_bytes)
     count, size = (0 if most is None else max(has - most, 0) for has, most in there)
     return count, size
@@ -182,7 +177,7 @@ def _a_little_below(limits: Limits, present: Space) -> Limits:
 
 
 def _enough(rows: Sequence[Any], count: int, size: int) -> list[Any]:
-    """The first of `rows` that are so many, and take so much, together."""
+    """The first `rows` that are `count` entries and `size` bytes together."""
     taken: list[Any] = []
     for row in rows:
         if count <= 0 and size <= 0:
@@ -202,9 +197,8 @@ def worth(
 ) -> float:
     """What one use of a new entry counts for in its rank.
 
-    By "cost" that is what it saves, for each byte: its cost relative to the mean of all answers so
-    far whose cost is known; else so of the seconds, else of the tokens. So amounts of different
-    units compare, and one of which nothing is known is as good as the mean.
+    For "cost" it is what a use saves, per byte: the cost relative to the mean of all known costs,
+    else the seconds, else the tokens, else 1, so that different units compare.
     """
     if policy == "lru":
         return 0.0
@@ -223,8 +217,8 @@ def _relative(connection: sa.Connection, measure: str, amount: float) -> float:
 
 
 def rank(connection: sa.Connection, policy: Policy, after: int) -> int | None:
-    """Rank AT_ONCE entries after id `after` by a policy that the ledger is not ranked by; returns
-    the last of them, None when all are ranked. To be begun with 0, again after a crash.
+    """Rank AT_ONCE entries after id `after` by a new policy; returns the last id, None when all are
+    ranked. Starts with 0, also after a crash.
     """
     if after == 0:
         connection.execute(sa.update(means).values(answers=0, total=0.0))

@@ -1,4 +1,4 @@
-"""Which collection of a partition is the live one, and what it holds: the ledger's word on it."""
+"""Records which collection of a partition is live in the vector index, and what it holds."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,10 @@ _ANEW = {"generation": indexed.c.generation + 1, "through": 0, "added": 0, "coll
 
 
 class IndexState:
-    """The live generations of one model's partitions; one that has no row is EMPTY.
+    """The live generations of one model's partitions, EMPTY for a partition without a row.
 
-    Any process of any host may change them: a change is made only where nobody made another since
-    the caller looked, and says whether it was. Numbers only grow, and each belongs to one
-    collection from its first vector on.
+    Several processes and hosts may write: a change compares with what the caller read, and returns
+    whether it was made. Numbers only grow, and each belongs to one collection.
     """
 
     def __init__(self, database: Database, fingerprint: str) -> None:
@@ -25,12 +24,12 @@ class IndexState:
         self._fingerprint = fingerprint
 
     def all(self) -> dict[bytes, Generation]:
-        """By partition, also those that hold nothing yet."""
+        """All generations by partition, empty ones included."""
         query = sa.select(indexed.c.partition, *_COLUMNS).where(self._of_model)
         return {row[0]: Generation(*row[1:]) for row in self._database.read(query, {})}
 
     def advance(self, partition: bytes, was: Generation, now: Generation) -> bool:
-        """Note that what `was` is `now`: the same collection holds more."""
+        """Replace `was` by `now`: the same collection holds more."""
         with self._database.write() as connection:
             if self._at(connection, partition) != was:
                 return False
@@ -38,7 +37,7 @@ class IndexState:
             return True
 
     def swap(self, partition: bytes, old: int, new: Generation) -> bool:
-        """Make `new` the live one in place of number `old`, however far that has come."""
+        """Replace number `old`, whatever it holds, by `new`."""
         with self._database.write() as connection:
             if self._at(connection, partition).number != old:
                 return False
@@ -54,7 +53,7 @@ class IndexState:
             connection.execute(sa.update(indexed).where(self._of_model).values(_ANEW))
 
     def worn(self, min_dead: int) -> list[bytes]:
-        """Partitions whose collection holds more dead entries than live ones, and so many."""
+        """Partitions whose collection holds at least `min_dead` dead entries, and fewer live."""
         live = sa.select(sa.func.count()).where(
             indexed.c.partition == vectors.c.partition,
             indexed.c.fingerprint == vectors.c.fingerprint,
@@ -78,7 +77,7 @@ class IndexState:
         return int(self._database.read(query, {})[0][0])
 
     def take_removed(self, limit: int = 300) -> dict[bytes, list[int]]:
-        """Take up to `limit` deleted entries off the list of those still in the index."""
+        """Take up to `limit` deleted entries, by partition, off the list for the index."""
         query = sa.select(removed.c.partition, removed.c.entry_id)
         query = query.order_by(removed.c.entry_id).limit(limit)
         if not (rows := self._database.read(query, {})):
@@ -92,7 +91,6 @@ class IndexState:
         return by_partition
 
     def large_partitions(self, above: int) -> list[bytes]:
-        """Partitions with more than `above` vectors."""
         query = (
             sa.select(vectors.c.partition)
             .where(vectors.c.fingerprint == self._fingerprint)
@@ -102,8 +100,8 @@ class IndexState:
         return [row[0] for row in self._database.read(query, {})]
 
     def not_indexed(self, above: int) -> int:
-        """Vectors that the index lacks, of the partitions due for it: those with more than `above`
-        vectors, and those that it holds already.
+        """Count vectors that the index lacks, of partitions that it holds or that have more than
+        `above` vectors.
         """
         behind = vectors.c.entry_id > sa.func.coalesce(indexed.c.through, 0)
         counted = (
@@ -146,11 +144,10 @@ class IndexState:
 
 
 def reset(connection: sa.Connection, entry_ids: Sequence[int]) -> None:
-    """These entries have new vectors, under ids that the index may have passed: it begins anew in
-    their partitions.
+    """Start a new generation for the partitions of entries whose vectors were replaced.
 
-    In the transaction of the vectors, as a crash in between would hide these entries for good. Also
-    where nothing was noted yet: another process may be about to, of vectors it read before.
+    Runs in the transaction of the new vectors, as a crash in between would hide these entries for
+    good. Also for partitions without a row: another process may be about to write one.
     """
     changed = (
         sa.select(vectors.c.partition, vectors.c.fingerprint)

@@ -66,7 +66,7 @@ class Ledger:
 
     @property
     def name(self) -> str:
-        """Which ledger this is: its file or server, without a password."""
+        """Its file or server, without a password."""
         return self._database.name
 
     @property
@@ -81,7 +81,7 @@ class Ledger:
 
     @property
     def displaced(self) -> bool:
-        """Whether it was found displaced: then it has to be opened anew."""
+        """Whether `is_displaced` ever returned true: then it has to be opened again."""
         return self._database.displaced
 
     def is_displaced(self) -> bool:
@@ -98,16 +98,16 @@ class Ledger:
         return int(self.read(query, {})[0][0])
 
     def space(self) -> Space:
-        """What all entries are and take, of every namespace, live or not."""
+        """Totals of all entries, live or not."""
         return Space(*self.read(eviction.SPACE, {})[0])
 
     def hits_ever(self) -> int:
-        """Hits written so far, of the entries still here."""
+        """Hits of the entries that still exist."""
         query = sa.select(sa.func.coalesce(sa.func.sum(entries.c.hits), 0))
         return int(self.read(query, {})[0][0])
 
     def saved(self) -> Saved:
-        """What the hits written so far saved, of the entries still here."""
+        """What the hits of the entries that still exist saved."""
         ((tokens_in, tokens_out, cost, seconds),) = self.read(_SAVED, {})
         return Saved(_whole(tokens_in), _whole(tokens_out), finite(cost), seconds)
 
@@ -116,15 +116,14 @@ class Ledger:
         return int(self.read(query, {})[0][0])
 
     def bytes_on_disk(self) -> int:
-        """Of the ledger and the index beside it; 0 in memory."""
+        """Bytes of the ledger and the index beside it; 0 in memory."""
         return self._database.bytes_used()
 
     def shrink(self) -> bool:
-        """Give a little of the room that nothing needs back to the disk; whether there is more."""
+        """Return some unused space to the disk; returns whether there is more."""
         return self._database.shrink()
 
     def index_state(self, fingerprint: str) -> IndexState:
-        """What the index holds of one model's vectors."""
         return IndexState(self._database, fingerprint)
 
     def read(self, query: Any, parameters: dict[str, Any]) -> Sequence[Any]:
@@ -132,11 +131,11 @@ class Ledger:
         return self._database.read(query, parameters)
 
     def read_fast(self, query: "sa.Select[Any]", parameters: dict[str, Any]) -> Sequence[Any]:
-        """The same for the queries of a lookup, in the driver's types; see `Database`."""
+        """The same in the driver's types, faster; see `Database`."""
         return self._database.read_fast(query, parameters)
 
     def write(self) -> AbstractContextManager[sa.Connection]:
-        """One transaction, alone in the ledger, durable when the block ends; an error undoes it."""
+        """One exclusive transaction, durable when the block ends; an error undoes it."""
         return self._database.write()
 
     def close(self) -> None:
@@ -150,7 +149,6 @@ class Ledger:
         self._database.after_fork()
 
     def _is_current(self) -> bool:
-        """Whether there is nothing to migrate."""
         try:
             rows = self.read(SCHEMA_VERSION, {})
         except LedgerError:

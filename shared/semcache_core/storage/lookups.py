@@ -1,7 +1,4 @@
-"""Reads of entries for lookups, and the checks of what is read.
-
-Anybody who can write to the file may have changed it, so that values are validated.
-"""
+"""Reads entries for lookups and validates them, as the file may have been tampered with."""
 
 import functools
 import logging
@@ -21,7 +18,7 @@ from semcache_core.types import Entry, Matrix, Vector
 log = logging.getLogger("semcache")
 
 ALL = 1 << 62
-"""More rows than there are: PostgreSQL refuses a negative limit."""
+"""Stands for no limit: PostgreSQL refuses a negative one."""
 ID_CHUNK = 500
 """Ids in one statement: below SQLite's limit on bound parameters, 999 before 3.32."""
 UNREADABLE = (TypeError, ValueError, OverflowError)
@@ -32,10 +29,10 @@ _LENGTH_TOLERANCE = 2e-3  # of the square of a float32 unit vector's length
 
 @dataclass(frozen=True)
 class StoredEntry:
-    """A live entry as a lookup weighs it. Equal `answer`s are the same answer.
+    """A live entry as a candidate. Equal `answer`s are the same answer.
 
-    `doubt` is log-odds taken off its probability, `exact_only` says that it is no longer served by
-    meaning, `writer` is who stored it. `known_wrong`: it once answered this very request wrongly.
+    `doubt` is log-odds taken off its probability, `exact_only` whether it became a hub (see
+    `Kind`), `known_wrong` whether it once answered this very request wrongly.
     """
 
     id: int
@@ -50,9 +47,7 @@ class StoredEntry:
 
 
 class Lookups:
-    """Reads the entries of one ledger. Every method is one statement and raises LedgerError when
-    the database fails.
-    """
+    """Reads the entries of one ledger. Every method raises LedgerError when the database fails."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -65,7 +60,7 @@ class Lookups:
         return _entry(rows[0]) if rows else None
 
     def has_vectors(self, partition: bytes, fingerprint: str, now: float) -> bool:
-        """Whether any live entry of this partition can be matched by meaning."""
+        """Whether any live entry of this partition has a vector of this model."""
         found = {"partition": partition, "fingerprint": fingerprint, "now": now}
         return bool(self._database.read_fast(_HAS_VECTORS, found))
 
@@ -77,10 +72,7 @@ class Lookups:
         limit: int = ALL,
         dimension: int | None = None,
     ) -> tuple[NDArray[np.int64], Matrix]:
-        """Ids (ascending) and vectors [n, d] written after entry id `after`, live or not.
-
-        Zeros stand for what is no unit vector of `dimension` numbers (None: as many as the first).
-        """
+        """Ids (ascending) and vectors [n, d] after id `after`, live or not; see `vectors_from`."""
         rows = self._database.read_fast(
             _VECTORS_AFTER,
             {"partition": partition, "fingerprint": fingerprint, "after": after, "limit": limit},
@@ -91,14 +83,11 @@ class Lookups:
     def has_more_vectors(
         self, partition: bytes, fingerprint: str, than: int, after: int = 0
     ) -> bool:
-        """Whether this partition has more than so many vectors after entry id `after`, live or
-        not.
-        """
+        """Whether this partition has more than `than` vectors after id `after`, live or not."""
         found = {"partition": partition, "fingerprint": fingerprint, "than": than, "after": after}
         return bool(self._database.read_fast(_HAS_MORE_VECTORS, found))
 
     def get(self, entry_id: int, partition: bytes, now: float) -> Entry | None:
-        """The entry with this id, if it is live and of this partition."""
         rows = self._database.read_fast(_GET, {"id": entry_id, "partition": partition, "now": now})
         return _entry(rows[0]) if rows else None
 
@@ -110,8 +99,7 @@ class Lookups:
     def live(
         self, ids: Sequence[int], partition: bytes, fingerprint: str, now: float, asked: bytes = b""
     ) -> list[StoredEntry]:
-        """The live ones among `ids`; never one of another partition, nor one that is not as
-        semcache wrote it.
+        """The live entries of this partition among `ids`, without those that cannot be read.
 
         `asked` is the exact key of the request that they may answer.
         """
@@ -137,12 +125,12 @@ class Lookups:
             )
 
     def answer_text(self, entry_id: int) -> str | None:
-        """The words of the entry's answer, or their beginning; None when it is gone."""
+        """The text of the entry's answer, or its beginning; None for a deleted entry."""
         rows = self._database.read(_ANSWER_TEXT, {"id": entry_id})
         return rows[0][0] if rows else None
 
     def writers(self, answers: Sequence[int], partition: bytes) -> dict[int, int]:
-        """Answer -> by how many different writers it was stored in this partition."""
+        """How many different writers stored each answer in this partition."""
         query = (
             sa.select(ANSWER, sa.func.count(sa.distinct(entries.c.writer)))
             .where(sa.or_(entries.c.answer.in_(answers), entries.c.id.in_(answers)))
@@ -225,7 +213,7 @@ _KNOWN_WRONG = sa.exists().where(
 
 @functools.cache
 def _live(n: int) -> "sa.Select[Any]":
-    """The live ones among n entries; at most ID_CHUNK different statements."""
+    """The live ones among n ids. At most ID_CHUNK statements are cached."""
     return (
         sa.select(
             vectors.c.entry_id,
@@ -240,9 +228,8 @@ def _live(n: int) -> "sa.Select[Any]":
         )
         .join(entries, vectors.c.entry_id == entries.c.id)
         .where(vectors.c.entry_id.in_([sa.bindparam(f"id{i}") for i in range(n)]))
-        # By the entries' partition: a vector that lies in another's would be weighed, and never
-        # found. And by that alone, which no index has: by that of the vectors PostgreSQL would read
-        # all of the partition until it knows how many rows there are, 20 ms for 10,000.
+        # By the partition of the entry, which has no index: by that of the vector PostgreSQL reads
+        # the whole partition until it has statistics, 20 ms for 10,000.
         .where(entries.c.partition == sa.bindparam("partition"))
         .where(vectors.c.fingerprint == sa.bindparam("fingerprint"), is_live(_NOW))
     )
@@ -277,10 +264,7 @@ def _entry(row: Any) -> Entry:
 
 
 def vector_from(blob: object) -> Vector:
-    """A unit vector; ValueError for any other bytes.
-
-    A longer one would be nearer to every question than its own.
-    """
+    """A unit vector; ValueError for any other bytes: a longer one would be near to everything."""
     if type(blob) is not bytes or len(blob) % 4:
         raise ValueError("its vector is no row of float32 numbers")
     vector = np.frombuffer(blob, np.float32)
@@ -290,10 +274,9 @@ def vector_from(blob: object) -> Vector:
 
 
 def vectors_from(blobs: Sequence[object], dimension: int | None) -> Matrix:
-    """Unit rows [n, dimension]; zeros, which are alike to nothing, for what is none.
+    """Unit rows [n, dimension], with zeros, which are similar to nothing, for invalid vectors.
 
-    Not left out: whoever counts entries, or asks for those after the last, must see them all.
-    `dimension` None takes that of the first.
+    These are not left out, as callers count rows. `dimension` None takes that of the first.
     """
     if dimension is None:
         dimension = len(first) // 4 if blobs and type(first := blobs[0]) is bytes else 0

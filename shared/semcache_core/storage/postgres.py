@@ -24,11 +24,11 @@ except ImportError as missing:
 READERS = 8
 """Connections of one process for lookups, and half as many for everything else."""
 SECONDS = 5
-"""How long the server may take to let a connection in, and for one statement."""
+"""Timeout of a connection, and of one statement."""
 SILENT_SECONDS = 7.0
-"""A server that says nothing for so long is given up: longer than it is allowed for a statement."""
+"""A server that is silent for so long is given up."""
 SPARED_SECONDS = 10.0
-"""For so long no other lookup waits for a server that did not let one in within SECONDS."""
+"""After a connection timed out, lookups do not try again for so long."""
 _WRITER = 0x73656D6361636865  # "semcache", the key of the lock that a writer holds
 _BEGIN = f"BEGIN; SELECT pg_advisory_xact_lock({_WRITER})"
 _ENDED = {"57P01", "57P02"}  # the server shuts down, or one of its processes crashed
@@ -50,7 +50,7 @@ _NETWORK = {
 
 
 class _NotAgain(psycopg.OperationalError):
-    """To ask a second time would only take as long once more."""
+    """An error after which a read is not repeated."""
 
 
 class _Connection(psycopg.Connection[Any]):
@@ -83,17 +83,12 @@ class _Readers(Connections):
 
 
 class PostgresDatabase(Database):
-    """A `Database` on a server. A read is one statement, READ COMMITTED. A write is durable when it
-    returns, unless the server is configured otherwise (`synchronous_commit`).
+    """A `Database` on a server. A write is durable when it returns, unless the server's
+    `synchronous_commit` says otherwise.
 
-    The writers of all hosts take turns, by a lock that they hold from before an id is drawn until
-    what they wrote can be seen: a reader that has seen id n will never find a lower one later. One
-    lock for the ledger, not one for each partition: evicting and deleting change many of them, in
-    any order, and would deadlock.
-
-    Space is not returned by `shrink`: the server's autovacuum does what can be done without
-    stopping others. A fork closes all connections: a child that used a socket of its parent's would
-    take answers meant for the parent, and one that closed it would say goodbye in its name.
+    All writers take one advisory lock before an id is drawn, until what they wrote is visible: a
+    reader that has seen id n never finds a lower one later. One lock per partition would deadlock,
+    as evictions change many. `shrink` does nothing: autovacuum does.
     """
 
     shared = True
@@ -128,7 +123,7 @@ class PostgresDatabase(Database):
             self._readers = _Readers(self._connect)
 
     def bytes_used(self) -> int:
-        """Of the ledger's tables with their indexes; of an index on another server nothing."""
+        """Bytes of the tables with their indexes, without a vector index on another server."""
         sizes = (
             sa.func.coalesce(sa.func.pg_total_relation_size(sa.func.to_regclass(name)), 0)
             for name in metadata.tables

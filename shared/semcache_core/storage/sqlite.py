@@ -33,8 +33,7 @@ Read: TypeAlias = Callable[[Any, dict[str, Any]], Sequence[Any]]
 class SqliteDatabase(Database):
     """A `Database` in a file, or in memory (`file` None).
 
-    A read needs no transaction, as it is one statement. A write survives a killed process once the
-    method has returned (WAL, synchronous NORMAL).
+    A write survives a killed process once the method has returned (WAL, synchronous NORMAL).
     """
 
     _errors = (OSError, sa.exc.SQLAlchemyError, sqlite3.Error)
@@ -47,9 +46,8 @@ class SqliteDatabase(Database):
         )
         self.file = file
         self._identity: tuple[int, int] | None = None
-        # One at a time: SQLite takes 6 us for it, in which it releases the interpreter's lock. 32
-        # threads that overlapped there found 7,000 a second, one after the other 17,000 (one
-        # thread: 28,000).
+        # One at a time: SQLite takes 6 us and releases the interpreter's lock. 32 threads that
+        # overlap there find 7,000 a second, one after the other 17,000 (one thread: 28,000).
         self.read_lock = threading.Lock()
         with self._as_ledger_error():
             if file is not None:
@@ -59,8 +57,7 @@ class SqliteDatabase(Database):
             # SQLite would create a missing file, and a reader find no tables in it
             sa.event.listen(self._engine, "do_connect", lambda *_: self._check_place())
             self._compiled = CompiledQueries(self._engine.dialect)
-            # Not from SQLAlchemy's pool: to take one from there and return it takes .015 ms, a
-            # query on one of these .003 to .006, and a lookup makes half a dozen.
+            # not from SQLAlchemy's pool, which takes .015 ms each time, a query .003 to .006
             self._readers = Connections(self._detached, _POOL_SIZE)
             # held open for the ledger's life: a memory database dies with its last connection
             self._anchor: sa.Connection | None = self._engine.connect()
@@ -111,9 +108,8 @@ class SqliteDatabase(Database):
 
             cursor = connection.connection.cursor()
             for _ in range(min(_unneeded_pages(read), STEP_PAGES)):
-                # One page each: the driver takes one step of a statement without columns, which
-                # frees one page however many are asked for. Its `executescript` frees all, but
-                # commits before.
+                # One page each: the driver steps once, which frees one page however many are asked
+                # for. Its `executescript` frees all, but commits before.
                 cursor.execute("PRAGMA incremental_vacuum(1)")
             cursor.close()
             return _unneeded_pages(read) > 0
@@ -124,9 +120,8 @@ class SqliteDatabase(Database):
         super().close()
 
     def before_fork(self) -> None:
-        """A child's connections would rely on file locks that only its parent holds: when the
-        parent closes the ledger, SQLite finds itself alone and deletes the log that the child
-        writes.
+        """Close everything: a child's connections would rely on file locks that only its parent
+        holds, and SQLite would delete the log that the child writes.
         """
         if self._fork_gate.shut() and self.file is not None:
             self.close()
@@ -150,9 +145,7 @@ class SqliteDatabase(Database):
         return connection
 
     def _check_place(self) -> None:
-        """LedgerError once the file is no longer the one that was opened: what is written to a
-        deleted file is lost with the process.
-        """
+        """LedgerError if the file was replaced: writes to a deleted file would be lost."""
         if self.is_displaced():
             raise LedgerError(
                 f"the ledger {self.file} was deleted or replaced while it was open; it is opened "
@@ -200,10 +193,9 @@ def _engine(url: sa.URL) -> sa.Engine:
 
 
 def _use_wal(connection: Any) -> None:
-    """Switch the file to write-ahead logging, if it is not yet.
+    """Switch the file to write-ahead logging.
 
-    SQLite does not wait for locks here: of several connections that open a new file at once, all
-    but one fail immediately, or all of them.
+    Retries, as SQLite does not wait here when several connections open a new file at once.
     """
     deadline = time.monotonic() + database.BUSY_SECONDS
     while True:
@@ -219,8 +211,8 @@ def _use_wal(connection: Any) -> None:
 def _make_private(file: Path) -> None:
     """Create a missing directory with mode 0700 and a missing file with 0600."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # An existing file must not even be opened: closing any descriptor of a file drops all POSIX
-    # locks that this process has on it, also those of another cache's SQLite connections.
+    # An existing file is not opened: closing a descriptor drops all POSIX locks of this process on
+    # it, also those of another cache's SQLite connections.
     try:
         os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
@@ -229,9 +221,7 @@ def _make_private(file: Path) -> None:
 
 
 def _identity(file: Path) -> tuple[int, int] | None:
-    """The file's device and inode; None where there is none, or it is empty: SQLite would wait for
-    locks at every statement.
-    """
+    """The file's device and inode; None for a missing or an empty file."""
     try:
         found = file.stat()
     except OSError:
@@ -248,21 +238,14 @@ def _fix(cause: str) -> str:
 
 
 def _allow_shrinking(connection: sqlite3.Connection) -> None:
-    """Create an empty file so that `shrink` can cut it; an existing file stays as it is.
-
-    Before anything else is done to the file, as even a change of `journal_mode` writes to it.
-    """
+    """Prepare a new file for `shrink`, before anything is written to it."""
     ((mode,),) = connection.execute("PRAGMA auto_vacuum").fetchall()
     if mode != _INCREMENTAL:  # to set it again would write, each time
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
 
 
 def _unneeded_pages(read: Read) -> int:
-    """Free pages beyond those that are kept; 0 where none can go.
-
-    A quarter of the file is kept, and 4 MiB: a ledger at its limit frees pages and fills them all
-    the time.
-    """
+    """Free pages beyond a quarter of the file and 4 MiB: a ledger at its limit reuses pages."""
     ((mode,),) = read(sa.text("PRAGMA auto_vacuum"), {})
     ((free,),) = read(sa.text("PRAGMA freelist_count"), {})
     if mode != _INCREMENTAL or free <= KEPT_PAGES:

@@ -1,4 +1,4 @@
-"""What a ledger holds, entry by entry: to look at, and to take elsewhere."""
+"""Lists the entries of a ledger, for `inspect` and for an export."""
 
 import math
 from collections.abc import Iterator
@@ -22,12 +22,12 @@ from semcache_core.storage.schema import (
 from semcache_core.types import is_amount
 
 PAGE = 200
-"""Entries read at once: that many responses are in memory."""
+"""Entries per statement: that many responses are in memory."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model that vectors of a ledger were made by: its fingerprint, their length, how many."""
+    """The model of some vectors of a ledger: its fingerprint, their length and how many."""
 
     fingerprint: str
     dimension: int
@@ -37,23 +37,21 @@ class Model:
 class Listing:
     """The entries of one ledger. Every method raises LedgerError when the ledger fails.
 
-    A page of entries is one statement, so no entry is seen half written or half deleted. Between
-    two pages others may write: what is there all the while is met once, and as it is.
+    A page of entries is one statement, so that each is consistent. Between two pages others may
+    write; an entry that exists throughout is listed once.
     """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
     def get(self, entry_id: int, now: float) -> ListedEntry | None:
-        """The entry with this id, if it is live."""
         rows = self._ledger.read(_ONE, {"id": entry_id, "now": now})
         return _listed(rows[0]) if rows else None
 
     def oldest_first(self, now: float, namespace: str | None = None) -> Iterator[ListedEntry]:
         """The live entries of a namespace, or of all, with their vectors, by ascending id.
 
-        What is stored meanwhile is met too. So of a request whose answer is replaced the old one
-        is met, the new one, or both, but never neither.
+        Entries stored meanwhile are listed too: an answer that is replaced never goes missing.
         """
         after = 0
         while rows := self._page(_FORWARD, now, namespace, after):
@@ -63,14 +61,14 @@ class Listing:
     def newest_first(
         self, now: float, namespace: str | None = None, scope: str | None = None
     ) -> Iterator[ListedEntry]:
-        """The live entries of a namespace and scope, or of all, the one stored last first."""
+        """The live entries of a namespace and scope, or of all, by descending id."""
         before = _LAST_ID
         while rows := self._page(_BACKWARD, now, namespace, before, scope):
             yield from map(_listed, rows)
             before = rows[-1].id
 
     def models(self) -> list[Model]:
-        """The models of its vectors, the one of most of them first."""
+        """The models of the vectors, the most frequent first."""
         rows = self._ledger.read(_MODELS, {})
         return [Model(name, size // 4, count) for name, size, count in rows]
 
@@ -102,15 +100,13 @@ def _lowest(condition: "sa.ColumnElement[bool]") -> "sa.ScalarSelect[Any]":
     return lowest.correlate(entries).scalar_subquery()
 
 
-# The entry that the answer is named by, else the first that names it. Not the lowest that is either
-# of them: SQLite finds that by reading them all, for each of an answer stored thousands of times.
+# The entry whose id names the answer, else the first that refers to it. Not the lowest of both:
+# for that SQLite reads all of them, for each entry of an answer stored thousands of times.
 _FIRST_ID = sa.func.coalesce(_lowest(_same.c.id == _ANSWER), _lowest(_same.c.answer == _ANSWER))
 
 
 def _joined(column: "sa.Column[Any]", table: sa.Table) -> "sa.ScalarSelect[Any]":
-    """All values of a column as one text: read by a statement of its own, the tags of an entry
-    that is deleted just then would be missing.
-    """
+    """All values of a column as one text, in the same statement as their entry."""
     return (
         sa.select(joined_hex(column))
         .where(table.c.entry_id == entries.c.id)

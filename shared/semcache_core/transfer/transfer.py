@@ -1,4 +1,4 @@
-"""Entries written to a file, and taken from one."""
+"""Writes entries to a file, and stores those of a file."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -35,8 +35,8 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: `entries`, of them `vectors` with a vector. `left_out`: their lines would
-    have been longer than any that is read.
+    """What was written: `entries`, of them `vectors` with a vector; lines that are too long to be
+    read were `left_out`.
     """
 
     entries: int
@@ -51,14 +51,12 @@ def write_entries(
     namespace: str | None = None,
     fingerprint: str | None = None,
 ) -> Exported:
-    """Write the live entries of a namespace, or of all, to `file`, with their vectors of the model
-    `fingerprint` if one is given. The file is private and appears when it is whole.
+    """Write the live entries of a namespace, or of all, to a private file, with their vectors of
+    the model `fingerprint`.
     """
     listing = Listing(ledger)
     model = next((one for one in listing.models() if one.fingerprint == fingerprint), None)
-    header = Header(now)
-    if model is not None:
-        header = Header(now, model.fingerprint, model.dimension)
+    header = Header(now) if model is None else Header(now, model.fingerprint, model.dimension)
     entries = vectors = left_out = 0
 
     def lines() -> Iterator[bytes]:
@@ -80,9 +78,8 @@ def write_entries(
 
 @dataclass(frozen=True)
 class Imported:
-    """What became of the entries of a file: of those `read`, `stored` are new here, `present` were
-    here already, as new or newer, `expired` are too old, and `refused` by `admit`, `redact` or a
-    limit. `embedded` counts those whose vector was made here.
+    """Counts of an import: entries `read`, `stored`, already `present` (as new or newer),
+    `expired`, `refused` by `admit`, `redact` or a limit, and `embedded` here.
     """
 
     read: int = 0
@@ -99,11 +96,11 @@ class Imported:
 
 @dataclass(frozen=True)
 class Importer:
-    """Takes the entries of a file into a ledger.
+    """Stores the entries of a file in a ledger.
 
-    `namespace` and `ttl` (seconds) are for lines of a log that name none. With an `embedder`, an
-    entry gets the vector that storing it here would have given it, the file's own where that is of
-    the same model, if `readable` says so of its question. Without one it keeps the file's own.
+    `namespace` and `ttl` (seconds) are defaults for a log. With an `embedder`, entries whose
+    question is `readable` get a vector of its model, the file's where it has one; without an
+    embedder entries keep the vectors of the file.
     """
 
     ledger: Ledger
@@ -117,10 +114,10 @@ class Importer:
     now: float
 
     def take(self, source: EntriesFile, progress: Progress | None = None) -> Imported:
-        """Check all of the file, then store it, so many entries in one transaction.
+        """Validate the whole file, then store it, a batch per transaction.
 
-        Stopped anywhere and begun again it ends as if it had not been: what is stored already is
-        present. Raises SemcacheError, having stored nothing, for a file that is wrong anywhere.
+        An import that was interrupted can be repeated. Raises SemcacheError for an invalid file,
+        of which nothing is stored.
         """
         total = source.check()
         self._check_model(source.header)
@@ -147,12 +144,10 @@ class Importer:
     def _store(self, batch: Sequence[LogLine], header: Header | None) -> Imported:
         arrivals = [self._arrival(one, header) for one in batch]
         live = [one for one in arrivals if one.expires is None or one.expires > self.now]
-        # told before the rest is done: an import that is begun again embeds nothing twice
+        # first, so that a repeated import embeds nothing twice
         awaited = self.ledger.entries.awaited(live, self.now)
         new = [one for one, wanted in zip(live, awaited, strict=True) if wanted]
-        admitted = [
-            one for one in map(self._admitted, new) if one is not None and not self.too_large(one)
-        ]
+        admitted = [one for one in map(self._admitted, new) if one and not self.too_large(one)]
         ready, embedded = self._with_vectors(admitted)
         stored = self.ledger.entries.insert_newer(ready, self.now, self.limits)
         return Imported(
@@ -186,7 +181,7 @@ class Importer:
         return ImportedEntry(**fields)
 
     def _admitted(self, new: ImportedEntry) -> ImportedEntry | None:
-        """It as it may be stored, with the digest of its answer; None where it may not."""
+        """The entry as admitted and redacted, with its answer's digest; None if refused."""
         request = Request(
             new.question, new.scope, new.namespace, new.exact_only, new.tags, new.writer
         )
@@ -200,7 +195,7 @@ class Importer:
         )
 
     def _with_vectors(self, entries: list[ImportedEntry]) -> tuple[list[ImportedEntry], int]:
-        """The entries with the vectors they are to have, and how many of these were made here."""
+        """The entries with their final vectors, and how many of these were made here."""
         if self.embedder is None:
             return entries, 0
         own = self.embedder.fingerprint
@@ -220,7 +215,7 @@ class Importer:
 
 
 def _batches(source: EntriesFile) -> Iterator[list[LogLine]]:
-    """So many entries, or fewer long ones: as much as is in memory at once."""
+    """Up to BATCH entries or BATCH_BYTES: that much is in memory at once."""
     batch: list[LogLine] = []
     taken = 0
     for entry, size in source:
