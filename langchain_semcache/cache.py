@@ -14,16 +14,8 @@ from semcache_core import (
     SemcacheError,
     SharedOptions,
     Splitter,
+    adapters,
     split_question,
-)
-from semcache_core.adapters import (
-    Namespace,
-    Normaliser,
-    Writer,
-    check_given,
-    check_writer,
-    open_cache,
-    set_last_hit,
 )
 from typing_extensions import Unpack
 
@@ -63,16 +55,16 @@ class SemanticLLMCache(BaseCache):
         *,
         cache: SemanticCache | None = None,
         split: Splitter = split_question,
-        namespace: Namespace = namespace_of_config,
-        normalise_system: Normaliser | None = None,
-        writer: Writer = None,
+        namespace: adapters.Namespace = namespace_of_config,
+        normalise_system: adapters.Normaliser | None = None,
+        writer: adapters.Writer = None,
         embedder: object | None = None,
         chroma_client: "ClientAPI | None" = None,
         **options: Unpack[SharedOptions],
     ) -> None:
-        check_given(namespace)
-        check_writer(writer)
-        self.cache = open_cache(cache, embedder, chroma_client, options)
+        adapters.check_given(namespace)
+        adapters.check_writer(writer)
+        self.cache = adapters.open_cache(cache, embedder, chroma_client, options)
         self._reader = RequestReader(self.cache, split, namespace, normalise_system, writer)
 
     def lookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
@@ -164,5 +156,5 @@ class SemanticLLMCache(BaseCache):
 def _served(found: tuple[Hit, list[Generation]] | None) -> list[Generation] | None:
     """Set `last_hit()` in the caller's context, as a thread has another one."""
     hit, generations = found or (None, None)
-    set_last_hit(hit)
+    adapters.set_last_hit(hit)
     return generations

@@ -20,18 +20,8 @@ from semcache_core import (
     SemcacheError,
     SharedOptions,
     Splitter,
+    adapters,
     split_question,
-)
-from semcache_core.adapters import (
-    Namespace,
-    Normaliser,
-    UncachedTools,
-    Writer,
-    check_given,
-    check_pace,
-    check_writer,
-    open_cache,
-    own_namespace,
 )
 from typing_extensions import Self, Unpack
 
@@ -88,9 +78,9 @@ class CachedLLM(DelegatingLLM):
     semantic_cache: SkipValidation[SemanticCache] = Field(exclude=True, repr=False)
     sources: SkipValidation[Sources] = Field(exclude=True, repr=False)
     split: SkipValidation[Splitter] = Field(exclude=True, repr=False)
-    namespace: SkipValidation[Namespace] = Field(exclude=True, repr=False)
-    writer: SkipValidation[Writer] = Field(exclude=True, repr=False)
-    normalise_system: SkipValidation[Normaliser | None] = Field(exclude=True, repr=False)
+    namespace: SkipValidation[adapters.Namespace] = Field(exclude=True, repr=False)
+    writer: SkipValidation[adapters.Writer] = Field(exclude=True, repr=False)
+    normalise_system: SkipValidation[adapters.Normaliser | None] = Field(exclude=True, repr=False)
     uncached_tools: SkipValidation[Sequence[str]] = Field(exclude=True, repr=False)
     context: SkipValidation[Context] = Field(exclude=True, repr=False)
     pace: SkipValidation[float | None] = Field(exclude=True, repr=False)
@@ -106,9 +96,9 @@ class CachedLLM(DelegatingLLM):
         embedder: object | None = None,
         chroma_client: "ClientAPI | None" = None,
         split: Splitter = split_question,
-        namespace: Namespace = own_namespace,
-        writer: Writer = None,
-        normalise_system: Normaliser | None = None,
+        namespace: adapters.Namespace = adapters.own_namespace,
+        writer: adapters.Writer = None,
+        normalise_system: adapters.Normaliser | None = None,
         uncached_tools: Sequence[str] = (),
         context: Context = None,
         pace: float | None = None,
@@ -116,9 +106,9 @@ class CachedLLM(DelegatingLLM):
     ) -> None:
         check_llm(llm)  # all checks come before a cache is opened
         _check(split, normalise_system, pace)
-        check_given(namespace)
-        check_writer(writer)
-        opened = open_cache(cache, embedder, chroma_client, options)
+        adapters.check_given(namespace)
+        adapters.check_writer(writer)
+        opened = adapters.open_cache(cache, embedder, chroma_client, options)
         super().__init__(
             llm=llm,
             semantic_cache=opened,
@@ -329,7 +319,7 @@ class CachedLLM(DelegatingLLM):
                 self.context,
                 self.sources,
                 templates,
-                UncachedTools(self.uncached_tools),
+                adapters.UncachedTools(self.uncached_tools),
             )
             responders = Responders(self.semantic_cache, reader, templates, self.pace)
             made = self._made = (parts, responders)
@@ -381,4 +371,4 @@ def _check(split: object, normalise_system: object, pace: object) -> None:
         raise SemcacheError(
             f"normalise_system must be a function of a text, got {normalise_system!r}; leave it out"
         )
-    check_pace(pace, "items")
+    adapters.check_pace(pace, "items")

@@ -102,36 +102,16 @@ class DelegatingLLM(FunctionCallingLLM):
     # -- tools -----------------------------------------------------------------------------------
 
     def _prepare_chat_with_tools(
-        self,
-        tools: Sequence["BaseTool"],
-        user_msg: str | ChatMessage | None = None,
-        chat_history: list[ChatMessage] | None = None,
-        verbose: bool = False,
-        allow_parallel_tool_calls: bool = False,
-        tool_required: bool = False,
-        **kwargs: Any,
+        self, tools: Sequence["BaseTool"], *args: Any, tool_required: bool = False, **kwargs: Any
     ) -> dict[str, Any]:
         # not `_prepare_chat_with_tools`: older integrations do not know `tool_required`
-        return self._calling()._prepare_chat_with_tools_compat(
-            tools,
-            user_msg=user_msg,
-            chat_history=chat_history,
-            verbose=verbose,
-            allow_parallel_tool_calls=allow_parallel_tool_calls,
-            tool_required=tool_required,
-            **kwargs,
-        )
+        prepare = self._calling()._prepare_chat_with_tools_compat
+        return prepare(tools, *args, **{**kwargs, "tool_required": tool_required})
 
     def _validate_chat_with_tools_response(
-        self,
-        response: ChatResponse,
-        tools: Sequence["BaseTool"],
-        allow_parallel_tool_calls: bool = False,
-        **kwargs: Any,
+        self, response: ChatResponse, tools: Sequence["BaseTool"], *args: Any, **kwargs: Any
     ) -> ChatResponse:
-        return self._calling()._validate_chat_with_tools_response(
-            response, tools, allow_parallel_tool_calls=allow_parallel_tool_calls, **kwargs
-        )
+        return self._calling()._validate_chat_with_tools_response(response, tools, *args, **kwargs)
 
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
