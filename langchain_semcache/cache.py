@@ -81,7 +81,6 @@ class SemanticLLMCache(BaseCache):
             self.cache.clear(namespace=self._reader.namespace)
 
     async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
-        """See `lookup`."""
         model = calling_model()  # not in the thread, which has another stack
         found = None
         with self.cache.failing_open("lookup"):
@@ -89,13 +88,11 @@ class SemanticLLMCache(BaseCache):
         return _served(found)
 
     async def aupdate(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
-        """See `update`."""
         model = calling_model()
         with self.cache.failing_open("update"):
             await self.cache.in_thread(self._update, prompt, llm_string, model, return_val)
 
     async def aclear(self, **kwargs: Any) -> None:
-        """See `clear`."""
         with self.cache.failing_open("clear"):
             await self.cache.in_thread(self.clear)
 

@@ -109,7 +109,6 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
         return given[0] if pending.answer is None else pending.answer.response
 
     async def awrap_model_call(self, request: ModelRequest[Any], handler: AsyncCall) -> Response:
-        """See `wrap_model_call`."""
         if self._lacks_config():
             adapters.set_last_hit(None)
             return await handler(request)

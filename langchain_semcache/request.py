@@ -127,7 +127,7 @@ class RequestReader:
             scope=digest([asking, turn.rest]),
             namespace=self.namespace,
             exact_only=turn.exact_only,
-            writer=adapters.current_writer(self._writer),
+            writer=self._writer() if callable(self._writer) else self._writer,
         )
 
     def read_question(self, question: Question) -> Request | None:

@@ -148,7 +148,6 @@ class CachedLLM(DelegatingLLM):
     async def astream_chat(
         self, messages: Sequence[ChatMessage], **kwargs: Any
     ) -> AsyncGenerator[ChatResponse, None]:
-        """See `stream_chat`."""
         return self._responders().chats.astream(self._chat(messages, kwargs), CHAT_STREAM)
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
@@ -173,7 +172,6 @@ class CachedLLM(DelegatingLLM):
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> AsyncGenerator[CompletionResponse, None]:
-        """See `stream_complete`."""
         question = self._completion(prompt, formatted, kwargs)
         return self._responders().completions.astream(question, COMPLETION_STREAM)
 
@@ -232,7 +230,6 @@ class CachedLLM(DelegatingLLM):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> AsyncGenerator[Any, None]:
-        """See `stream_structured_predict`."""
         question = self._prediction(output_cls, prompt, llm_kwargs, prompt_args)
         return self._responders().predictions.astream(
             question, prediction_stream(prompt, prompt_args)

@@ -80,7 +80,6 @@ class RequestReader:
 
     @property
     def namespace(self) -> str:
-        """The tenant of the present call."""
         return adapters.current_namespace(self._namespace, self._cache)
 
     def read(self, question: Question) -> Request | None:
@@ -103,7 +102,7 @@ class RequestReader:
             namespace=self.namespace,
             exact_only=turn.exact_only,
             tags=documents.tags(question),
-            writer=adapters.current_writer(self._writer),
+            writer=self._writer() if callable(self._writer) else self._writer,
         )
 
     def hinted(self, explanation: Explanation, question: Question) -> Explanation:

@@ -51,7 +51,6 @@ class DelegatingLLM(FunctionCallingLLM):
     if not TYPE_CHECKING:  # else every misspelt name would exist for a type checker
 
         def __getattr__(self, name: str) -> Any:
-            """Return an attribute of the inner LLM, such as `model`."""
             try:
                 return super().__getattr__(name)
             except AttributeError:
@@ -81,11 +80,9 @@ class DelegatingLLM(FunctionCallingLLM):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """The inner LLM's."""
         return self.llm.metadata
 
     def to_payload(self) -> dict[str, Any]:
-        """Return what the inner LLM shows to event handlers."""
         return self.llm.to_payload()
 
     # -- prompts ---------------------------------------------------------------------------------
@@ -116,7 +113,6 @@ class DelegatingLLM(FunctionCallingLLM):
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """Return the tool calls in a response, as the inner LLM reads them."""
         if not isinstance(self.llm, FunctionCallingLLM) and not error_on_no_tool_call:
             return []
         return self._calling().get_tool_calls_from_response(
