@@ -205,7 +205,6 @@ class AnswerCodec:
         return answer.text
 
     def load(self, text: str, hit: Hit | None) -> Answer:
-        """See `load_answer`."""
         return Answer(load_answer(text, self.response_format, hit), text)
 
     def is_storable(self, answer: Answer) -> bool:

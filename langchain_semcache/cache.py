@@ -14,16 +14,8 @@ from semcache_core import (
     SemcacheError,
     SharedOptions,
     Splitter,
+    adapters,
     split_question,
-)
-from semcache_core.adapters import (
-    Namespace,
-    Normaliser,
-    Writer,
-    check_given,
-    check_writer,
-    open_cache,
-    set_last_hit,
 )
 from typing_extensions import Unpack
 
@@ -63,16 +55,16 @@ class SemanticLLMCache(BaseCache):
         *,
         cache: SemanticCache | None = None,
         split: Splitter = split_question,
-        namespace: Namespace = namespace_of_config,
-        normalise_system: Normaliser | None = None,
-        writer: Writer = None,
+        namespace: adapters.Namespace = namespace_of_config,
+        normalise_system: adapters.Normaliser | None = None,
+        writer: adapters.Writer = None,
         embedder: object | None = None,
         chroma_client: "ClientAPI | None" = None,
         **options: Unpack[SharedOptions],
     ) -> None:
-        check_given(namespace)
-        check_writer(writer)
-        self.cache = open_cache(cache, embedder, chroma_client, options)
+        adapters.check_given(namespace)
+        adapters.check_writer(writer)
+        self.cache = adapters.open_cache(cache, embedder, chroma_client, options)
         self._reader = RequestReader(self.cache, split, namespace, normalise_system, writer)
 
     def lookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
@@ -89,7 +81,6 @@ class SemanticLLMCache(BaseCache):
             self.cache.clear(namespace=self._reader.namespace)
 
     async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
-        """See `lookup`."""
         model = calling_model()  # not in the thread, which has another stack
         found = None
         with self.cache.failing_open("lookup"):
@@ -97,13 +88,11 @@ class SemanticLLMCache(BaseCache):
         return _served(found)
 
     async def aupdate(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
-        """See `update`."""
         model = calling_model()
         with self.cache.failing_open("update"):
             await self.cache.in_thread(self._update, prompt, llm_string, model, return_val)
 
     async def aclear(self, **kwargs: Any) -> None:
-        """See `clear`."""
         with self.cache.failing_open("clear"):
             await self.cache.in_thread(self.clear)
 
@@ -164,5 +153,5 @@ class SemanticLLMCache(BaseCache):
 def _served(found: tuple[Hit, list[Generation]] | None) -> list[Generation] | None:
     """Set `last_hit()` in the caller's context, as a thread has another one."""
     hit, generations = found or (None, None)
-    set_last_hit(hit)
+    adapters.set_last_hit(hit)
     return generations

@@ -4,8 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
-from contextvars import Context, copy_context
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from langchain_core.callbacks import (
@@ -30,42 +28,24 @@ from semcache_core import (
     SemanticCache,
     SemcacheError,
     Splitter,
+    adapters,
     split_question,
-)
-from semcache_core.adapters import (
-    CachedCalls,
-    Namespace,
-    Normaliser,
-    Writer,
-    check_given,
-    check_pace,
-    check_writer,
-    described,
-    open_cache,
-    set_last_hit,
 )
 from typing_extensions import Self
 
 from langchain_semcache.calls import CHAT, CHAT_STREAM, chunks_of, without_run
-from langchain_semcache.request import Question, RequestReader, RunManager, namespace_of_config
+from langchain_semcache.request import (
+    CallConfig,
+    Question,
+    RequestReader,
+    RunManager,
+    namespace_of_config,
+)
 from langchain_semcache.serialization import EVENT, ChatAnswers, usage_of
 from langchain_semcache.wrapper import OWN_ARGUMENT, DelegatingChatModel, check_model
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
-
-
-@dataclass
-class CallConfig:
-    """The config and the context of one call; and the hit that answered it, once known.
-
-    A stream may be read in another context than the caller's, such as by a web server when the
-    endpoint has returned. The tenant is the one of the caller's context.
-    """
-
-    config: RunnableConfig
-    context: Context = field(default_factory=copy_context)
-    hit: Hit | None = None
 
 
 def _with_call(
@@ -82,11 +62,13 @@ def _with_call(
     return call, {**arguments, OWN_ARGUMENT: call}
 
 
-ChatCalls: TypeAlias = CachedCalls[Question, list[ChatGeneration]]
+_EVENT = ("on_custom_event", "ignore_custom_event", EVENT)
+
+ChatCalls: TypeAlias = adapters.CachedCalls[Question, list[ChatGeneration]]
 
 
 class ConfigAwareChatModel(DelegatingChatModel):
-    """Passes a `CallConfig` to `_generate` and `_stream`, as the argument `semcache_call`.
+    """Passes a `CallConfig` to `_generate` and `_stream`, as the argument OWN_ARGUMENT.
 
     LangChain passes them the run's callbacks at most. A context variable would not do, as the steps
     of a stream may run in different contexts.
@@ -105,7 +87,7 @@ class ConfigAwareChatModel(DelegatingChatModel):
         try:
             return await super().ainvoke(input, call.config, **kwargs)
         finally:
-            set_last_hit(call.hit)  # LangChain asks in a task of its own
+            adapters.set_last_hit(call.hit)  # LangChain asks in a task of its own
 
     def stream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
@@ -158,13 +140,13 @@ class CachedChatModel(ConfigAwareChatModel):
 
     semantic_cache: SkipValidation[SemanticCache] = Field(exclude=True, repr=False)
     split: SkipValidation[Splitter] = Field(default=split_question, exclude=True, repr=False)
-    namespace: SkipValidation[Namespace] = Field(
+    namespace: SkipValidation[adapters.Namespace] = Field(
         default=namespace_of_config, exclude=True, repr=False
     )
-    normalise_system: SkipValidation[Normaliser | None] = Field(
+    normalise_system: SkipValidation[adapters.Normaliser | None] = Field(
         default=None, exclude=True, repr=False
     )
-    writer: SkipValidation[Writer] = Field(default=None, exclude=True, repr=False)
+    writer: SkipValidation[adapters.Writer] = Field(default=None, exclude=True, repr=False)
     pace: SkipValidation[float | None] = None
 
     _made: tuple[tuple[Any, ...], RequestReader, ChatCalls] | None = PrivateAttr(default=None)
@@ -184,91 +166,83 @@ class CachedChatModel(ConfigAwareChatModel):
         shared: Any = {name: value for name, value in options.items() if name not in fields}
         # `configurable_fields` makes a copy from the values of all fields: then it is among them
         given: Any = options.get("semantic_cache", cache)
-        own["semantic_cache"] = open_cache(given, embedder, chroma_client, shared)
+        own["semantic_cache"] = adapters.open_cache(given, embedder, chroma_client, shared)
         # LangChain's own field: with False it does not ask its global cache besides this one
         super().__init__(model=model, cache=False, **own)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        check_given(self.namespace)
-        check_writer(self.writer)
-        check_pace(self.pace, "chunks")
+        adapters.check_given(self.namespace)
+        adapters.check_writer(self.writer)
+        adapters.check_pace(self.pace, "chunks")
         self._parts()
         return self
 
-    # -- called by LangChain -----------------------------------------------------------------------
+    # -- called by LangChain; `kwargs` hold the `CallConfig` ---------------------------------------
 
     def _generate(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
-        semcache_call: CallConfig | None = None,
         **kwargs: Any,
     ) -> ChatResult:
         _, calls = self._parts()
-        pending = calls.ask(self._question(messages, stop, kwargs, semcache_call, run_manager))
+        question = self._question(messages, stop, kwargs, run_manager)
+        pending = calls.ask(question)
         results = list(calls.items(pending, CHAT))
-        if pending.answer is None:
-            return results[0]
-        self._announce(pending.hit, semcache_call, run_manager)
-        return ChatResult(generations=pending.answer)
+        self._announce(question, pending.hit)
+        return results[0] if pending.answer is None else ChatResult(generations=pending.answer)
 
     async def _agenerate(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        semcache_call: CallConfig | None = None,
         **kwargs: Any,
     ) -> ChatResult:
         _, calls = self._parts()
-        question = self._question(messages, stop, kwargs, semcache_call, run_manager)
+        question = self._question(messages, stop, kwargs, run_manager)
         pending = await calls.aask(question)
         results = [item async for item in calls.aitems(pending, CHAT)]
-        if pending.answer is None:
-            return results[0]
-        await self._aannounce(pending.hit, semcache_call, run_manager)
-        return ChatResult(generations=pending.answer)
+        await self._aannounce(question, pending.hit)
+        return results[0] if pending.answer is None else ChatResult(generations=pending.answer)
 
     def _stream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
-        semcache_call: CallConfig | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         _, calls = self._parts()
-        pending = calls.ask(self._question(messages, stop, kwargs, semcache_call, run_manager))
+        question = self._question(messages, stop, kwargs, run_manager)
+        pending = calls.ask(question)
         yield from calls.items(pending, CHAT_STREAM)
-        if pending.answer is not None:
-            self._announce(pending.hit, semcache_call, run_manager)
-            for number, chunk in enumerate(chunks_of(pending.answer[0])):
-                if number and self.pace:
-                    time.sleep(self.pace)
-                yield chunk
+        self._announce(question, pending.hit)
+        for number, chunk in enumerate(_replay(pending.answer)):
+            if number and self.pace:
+                time.sleep(self.pace)
+            yield chunk
 
     async def _astream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        semcache_call: CallConfig | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         _, calls = self._parts()
-        question = self._question(messages, stop, kwargs, semcache_call, run_manager)
+        question = self._question(messages, stop, kwargs, run_manager)
         pending = await calls.aask(question)
         async with aclosing(calls.aitems(pending, CHAT_STREAM)) as items:
             async for chunk in items:
                 yield chunk
-        if pending.answer is not None:
-            await self._aannounce(pending.hit, semcache_call, run_manager)
-            for number, chunk in enumerate(chunks_of(pending.answer[0])):
-                if number:  # other tasks get a turn between two chunks, without a pace too
-                    await asyncio.sleep(self.pace or 0)
-                yield chunk
+        await self._aannounce(question, pending.hit)
+        for number, chunk in enumerate(_replay(pending.answer)):
+            if number:  # other tasks get a turn between two chunks, without a pace too
+                await asyncio.sleep(self.pace or 0)
+            yield chunk
 
     # -- for the app -------------------------------------------------------------------------------
 
@@ -293,8 +267,8 @@ class CachedChatModel(ConfigAwareChatModel):
         from langchain_core.language_models._utils import _normalize_messages
 
         messages = _normalize_messages(self._convert_input(input).to_messages())
-        question = self._question(messages, stop, kwargs, _with_call(config, {})[0])
-        reader = self._parts()[0]
+        question = self._question(messages, stop, _with_call(config, kwargs)[1])
+        reader, _ = self._parts()
         request = reader.read_question(question)
         if request is None:
             raise SemcacheError(
@@ -314,7 +288,7 @@ class CachedChatModel(ConfigAwareChatModel):
         made = self._made
         if made is None or made[0] != options:
             reader = RequestReader(*options)
-            calls: ChatCalls = CachedCalls(
+            calls: ChatCalls = adapters.CachedCalls(
                 cache,
                 reader.read_question,
                 ChatAnswers(),
@@ -329,50 +303,38 @@ class CachedChatModel(ConfigAwareChatModel):
         messages: list[BaseMessage],
         stop: list[str] | None,
         arguments: dict[str, Any],
-        call: CallConfig | None,
-        run_manager: RunManager | None = None,
+        run: RunManager | None = None,
     ) -> Question:
-        config, context = (None, None) if call is None else (call.config, call.context)
-        return Question(self.model, messages, stop, arguments, config, run_manager, context)
+        call = arguments.pop(OWN_ARGUMENT, None)
+        return Question(self.model, messages, stop, arguments, call, run)
 
-    def _announce(
-        self, hit: Hit | None, call: CallConfig | None, manager: RunManager | None
-    ) -> None:
+    def _announce(self, question: Question, hit: Hit | None) -> None:
         """Send the event `semcache_hit` to handlers, tracers and `astream_events`."""
-        if call is not None:
-            call.hit = hit
+        if question.call is not None:
+            question.call.hit = hit
         if hit is not None:
             with self.semantic_cache.failing_open("announce"):
-                handlers, run = self._listeners(call, manager)
-                event = ("on_custom_event", "ignore_custom_event", EVENT, described(hit))
-                handle_event(handlers, *event, **run)
+                handlers, run = self._listeners(question)
+                handle_event(handlers, *_EVENT, adapters.described(hit), **run)
 
-    async def _aannounce(
-        self, hit: Hit | None, call: CallConfig | None, manager: RunManager | None
-    ) -> None:
-        if call is not None:
-            call.hit = hit
+    async def _aannounce(self, question: Question, hit: Hit | None) -> None:
+        if question.call is not None:
+            question.call.hit = hit
         if hit is not None:
             with self.semantic_cache.failing_open("announce"):
-                handlers, run = self._listeners(call, manager)
-                event = ("on_custom_event", "ignore_custom_event", EVENT, described(hit))
-                await ahandle_event(handlers, *event, **run)
+                handlers, run = self._listeners(question)
+                await ahandle_event(handlers, *_EVENT, adapters.described(hit), **run)
 
-    def _listeners(
-        self, call: CallConfig | None, manager: RunManager | None
-    ) -> tuple[list[BaseCallbackHandler], dict[str, Any]]:
+    def _listeners(self, question: Question) -> tuple[list[BaseCallbackHandler], dict[str, Any]]:
         """Return the handlers of the run, and what identifies the run to them.
 
         LangChain may call `_stream` without a manager: then the run is configured again, as
         LangChain did it.
         """
-        if manager is not None:
-            handlers, tags, metadata = manager.handlers, manager.tags, manager.metadata
-            return handlers, {"run_id": manager.run_id, "tags": tags, "metadata": dict(metadata)}
-        if call is None:
+        if question.run is None and question.call is None:
             return [], {}
-        config = call.config
-        configured = CallbackManager.configure(
+        config = {} if question.call is None else question.call.config
+        manager = question.run or CallbackManager.configure(
             config.get("callbacks"),
             self.callbacks,
             self.verbose,
@@ -381,5 +343,10 @@ class CachedChatModel(ConfigAwareChatModel):
             config.get("metadata"),
             self.metadata,
         )
-        run = {"tags": configured.tags, "metadata": dict(configured.metadata)}
-        return configured.handlers, {"run_id": config["run_id"], **run}
+        run_id = config["run_id"] if question.run is None else question.run.run_id
+        run = {"run_id": run_id, "tags": manager.tags, "metadata": dict(manager.metadata)}
+        return manager.handlers, run
+
+
+def _replay(answer: list[ChatGeneration] | None) -> list[ChatGenerationChunk]:
+    return [] if answer is None else chunks_of(answer[0])

@@ -61,8 +61,8 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
     in later ones that still show it. `normalise_system` removes from the system prompt, for the
     comparison only, what may differ, such as a date.
 
-    A hit that is audited is served at once, and the model is asked in the background
-    (`audit_rate`).
+    Identical calls at the same time are one call of the model. A hit that is audited is served at
+    once, and the model is asked in the background (`audit_rate`).
 
     Middleware after this one could change the request unseen, so then nothing is cached. An error
     of the cache is a miss, counted in `stats().failures`. An error of the model is passed on.
@@ -109,7 +109,6 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
         return given[0] if pending.answer is None else pending.answer.response
 
     async def awrap_model_call(self, request: ModelRequest[Any], handler: AsyncCall) -> Response:
-        """See `wrap_model_call`."""
         if self._lacks_config():
             adapters.set_last_hit(None)
             return await handler(request)

@@ -7,7 +7,7 @@ import sys
 import threading
 import uuid
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from functools import lru_cache
@@ -21,21 +21,9 @@ from semcache_core import digest
 
 # Fields that cannot change an answer, but often differ between two places that use one model.
 _IRRELEVANT = {
-    "cache",
-    "callback_manager",
-    "callbacks",
-    "custom_get_token_ids",
-    "disable_streaming",
-    "max_retries",
-    "metadata",
-    "name",
-    "rate_limiter",
-    "request_timeout",
-    "stream_usage",
-    "streaming",
-    "tags",
-    "timeout",
-    "verbose",
+    *("cache", "callback_manager", "callbacks", "custom_get_token_ids", "disable_streaming"),
+    *("max_retries", "metadata", "name", "rate_limiter", "request_timeout", "stream_usage"),
+    *("streaming", "tags", "timeout", "verbose"),
 }
 _MODEL_NAMES = ("model", "model_name", "model_id", "deployment_name", "azure_deployment")
 # Whole numbers and lists that change the answer; any other may be a counter or log of the model.
@@ -79,7 +67,7 @@ def read_llm_string(llm_string: str) -> Model:
     arguments = llm_string[end:]
     if isinstance(constructor, dict) and constructor.get("type") == "constructor":
         parameters = _relevant(constructor.get("kwargs"))
-        whole, kind = not _hides_an_object(parameters), constructor.get("id")
+        whole, kind = _is_whole(parameters), constructor.get("id")
         return Model(
             digest([kind, parameters, arguments]),
             named=whole or _names_a_model(parameters),
@@ -210,14 +198,20 @@ def _relevant(kwargs: Any) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name not in _IRRELEVANT}
 
 
-def _hides_an_object(value: Any) -> bool:
-    """Whether it holds an object that is not serialisable, such as a wrapped model."""
+def hidden_objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield the objects in LangChain's JSON that show only their repr, such as a wrapped model."""
     if isinstance(value, dict):
         if value.get("lc") == 1 and value.get("type") == "not_implemented":
-            # an iterator is used up by its model: it is not a parameter
-            return not str(value.get("id")).endswith("iterator']")
-        return any(_hides_an_object(item) for item in value.values())
-    return isinstance(value, list) and any(_hides_an_object(item) for item in value)
+            yield value
+            return
+        value = list(value.values())
+    for item in value if isinstance(value, list) else ():
+        yield from hidden_objects(item)
+
+
+def _is_whole(parameters: dict[str, Any]) -> bool:
+    """An iterator is used up by its model: it is not a parameter."""
+    return all(str(one.get("id")).endswith("iterator']") for one in hidden_objects(parameters))
 
 
 def _names_a_model(parameters: dict[str, Any]) -> bool:

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from contextvars import Context
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -12,22 +12,24 @@ from langchain_core.load import dumps
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config, set_config_context
-from semcache_core import Explanation, Request, SemanticCache, Splitter, check_namespace, digest
-from semcache_core.adapters import (
-    CallIds,
-    Namespace,
-    Normaliser,
-    Turn,
-    Writer,
-    current_namespace,
-    hinted,
-    normalise_systems,
-    read_text,
-    read_turn,
-    system_blocks,
+from semcache_core import (
+    Explanation,
+    Hit,
+    Request,
+    SemanticCache,
+    Splitter,
+    adapters,
+    check_namespace,
+    digest,
 )
+from semcache_core.adapters import CallIds, Turn
 
-from langchain_semcache.model_identity import CallingModels, read_llm_string, with_schemas
+from langchain_semcache.model_identity import (
+    CallingModels,
+    hidden_objects,
+    read_llm_string,
+    with_schemas,
+)
 
 CONFIG_KEY = "semcache_namespace"
 """Where `config["configurable"]` names the tenant."""
@@ -58,20 +60,29 @@ def namespace_in(config: Mapping[str, Any]) -> str:
 RunManager: TypeAlias = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun
 
 
+@dataclass
+class CallConfig:
+    """The config and the context of one call; and the hit that answered it, once known.
+
+    A stream may be read in another context than the caller's, such as by a web server when the
+    endpoint has returned. The tenant is the one of the caller's context.
+    """
+
+    config: RunnableConfig
+    context: Context = field(default_factory=copy_context)
+    hit: Hit | None = None
+
+
 @dataclass(frozen=True)
 class Question:
-    """What a chat model is asked: all that its answer may depend on.
-
-    `config`, `run` (its callback manager) and `context` are those of the call.
-    """
+    """What a chat model is asked: all that its answer may depend on. `run` is its callbacks'."""
 
     model: BaseChatModel
     messages: list[BaseMessage]
     stop: list[str] | None
     arguments: dict[str, Any]
-    config: RunnableConfig | None = None
+    call: CallConfig | None = None
     run: RunManager | None = None
-    context: Context | None = None
 
 
 class RequestReader:
@@ -85,9 +96,9 @@ class RequestReader:
         self,
         cache: SemanticCache,
         split: Splitter,
-        namespace: Namespace,
-        normalise_system: Normaliser | None = None,
-        writer: Writer = None,
+        namespace: adapters.Namespace,
+        normalise_system: adapters.Normaliser | None = None,
+        writer: adapters.Writer = None,
     ) -> None:
         self._cache, self._split, self._namespace = cache, split, namespace
         self._normalise_system, self._writer = normalise_system, writer
@@ -98,7 +109,7 @@ class RequestReader:
         """The tenant of the present call; raises SemcacheError where it is not a non-empty text."""
         if self._namespace is namespace_of_config:
             return namespace_of_config() or self._cache.settings.namespace
-        return current_namespace(self._namespace, self._cache)
+        return adapters.current_namespace(self._namespace, self._cache)
 
     def read(
         self, prompt: str, llm_string: str, model: BaseLanguageModel[Any] | None
@@ -121,32 +132,31 @@ class RequestReader:
 
     def read_question(self, question: Question) -> Request | None:
         """See `read`; the same call is the same request in `SemanticLLMCache`."""
-        context = question.context
-        if context is None:
+        if question.call is None:
             return self._read_in_config(question)
         # a copy: the same call may be read on two threads, and no context is entered twice
-        return context.copy().run(self._read_in_config, question)
+        return question.call.context.copy().run(self._read_in_config, question)
 
     def hinted(self, explanation: Explanation, prompt: str) -> Explanation:
         """Return `explanation`, with a hint where a date in a system text may cause the miss."""
         turn = self._read_prompt(prompt)
-        blocks = system_blocks(() if turn is None else turn.rest)
-        return hinted(explanation, [block["text"] for block in blocks])
+        blocks = adapters.system_blocks(() if turn is None else turn.rest)
+        return adapters.hinted(explanation, [block["text"] for block in blocks])
 
     def _read_in_config(self, question: Question) -> Request | None:
-        model, config, arguments = question.model, question.config, question.arguments
+        model, arguments = question.model, question.arguments
         shown = with_schemas(arguments) if arguments else {}
         llm_string = model._get_llm_string(stop=question.stop, **shown)
         prompt = dumps(question.messages)
-        if config is None:
+        if question.call is None:
             return self.read(prompt, llm_string, model)
-        with set_config_context(config) as context:  # a namespace function may read the config
+        with set_config_context(question.call.config) as context:  # for a namespace function
             return context.run(self.read, prompt, llm_string, model)
 
     def _read_prompt(self, prompt: str) -> Turn | None:
         turn = read_prompt(prompt, self._split)
         if turn is not None and self._normalise_system is not None:
-            normalise_systems(turn.rest, self._normalise_system)
+            adapters.normalise_systems(turn.rest, self._normalise_system)
         return turn
 
     def _asking_model(self, llm_string: str, model: BaseLanguageModel[Any] | None) -> str | None:
@@ -181,40 +191,20 @@ class RequestReader:
 
 # Fields that differ between two runs of the same conversation, although the question is the same.
 _VOLATILE = {
-    "id",
-    "response_metadata",
-    "usage_metadata",
-    "artifact",
-    "example",
-    "tool_call_chunks",
-    "chunk_position",
+    *("id", "response_metadata", "usage_metadata", "artifact", "example"),
+    *("tool_call_chunks", "chunk_position"),
 }
 # Likewise in an answer's additional_kwargs. All others there may reach the provider again.
 _VOLATILE_EXTRA = {
-    "__gemini_function_call_thought_signatures__",
-    "__openai_function_call_ids__",
-    "finish_reason",
-    "generation_id",
-    "logprobs",
-    "model_id",
-    "model_name",
-    "parsed",
-    "stop_reason",
-    "token_count",
-    "token_usage",
-    "usage",
+    *("__gemini_function_call_thought_signatures__", "__openai_function_call_ids__"),
+    *("finish_reason", "generation_id", "logprobs", "model_id", "model_name", "parsed"),
+    *("stop_reason", "token_count", "token_usage", "usage"),
 }
 _TEXT_BLOCKS = {"text", "output_text", "reasoning", "thinking", "redacted_thinking"}
 _CALLS = ("tool_calls", "invalid_tool_calls")
 _CALL_BLOCKS = {
-    "tool_use",
-    "tool_call",
-    "tool_result",
-    "function_call",
-    "function_call_output",
-    "server_tool_call",
-    "server_tool_result",
-    "server_tool_use",
+    *("tool_use", "tool_call", "tool_result", "function_call", "function_call_output"),
+    *("server_tool_call", "server_tool_result", "server_tool_use"),
 }
 
 
@@ -225,12 +215,12 @@ def read_prompt(prompt: str, split: Splitter) -> Turn | None:
     """
     messages = _parse(prompt)
     if messages is None:
-        return read_text(prompt, split)
+        return adapters.read_text(prompt, split)
     ids = CallIds()
     canonical = [_message(message, ids) for message in messages]
-    if '"not_implemented"' in prompt and _hides_an_object(canonical):
+    if '"not_implemented"' in prompt and any(hidden_objects(canonical)):
         return None
-    return read_turn(canonical, split)
+    return adapters.read_turn(canonical, split)
 
 
 def _parse(prompt: str) -> list[dict[str, Any]] | None:
@@ -303,12 +293,3 @@ def _block(block: Any, kind: str, ids: CallIds) -> Any:
     new_each_time = what in _TEXT_BLOCKS or str(block.get("id")).startswith("lc_")
     volatile = [*(["id"] if new_each_time else []), *(["index"] if kind == "ai" else [])]
     return {k: v for k, v in block.items() if k not in volatile}
-
-
-def _hides_an_object(value: Any) -> bool:
-    """Whether a message holds an object that is not serialisable: its repr may hide fields."""
-    if isinstance(value, dict):
-        if value.get("lc") == 1 and value.get("type") == "not_implemented":
-            return True
-        return any(_hides_an_object(item) for item in value.values())
-    return isinstance(value, list) and any(_hides_an_object(item) for item in value)

@@ -214,7 +214,6 @@ def chat_items(answer: ChatResponse) -> Iterator[ChatResponse]:
 
 
 def completion_items(answer: CompletionResponse) -> Iterator[CompletionResponse]:
-    """See `chat_items`."""
     so_far = ""
     *earlier, last = pieces(answer.text) or [""]
     for piece in earlier:

@@ -196,8 +196,7 @@ class InvalidatingDocstore(BaseDocumentStore):
         if not tags:
             return True
         with self._cache.failing_open("invalidate"):
-            await self._cache.ainvalidate(tags=list(tags), all_namespaces=True)
-            return True
+            return await self._cache.in_thread(self._drop, tags)
         return False
 
 

@@ -13,20 +13,23 @@ from llama_index.core.storage.kvstore.types import (
     DEFAULT_COLLECTION,
     BaseKVStore,
 )
-from semcache_core import Request, SemanticCache, SemcacheError, SharedOptions, digest
-from semcache_core.adapters import (
-    Namespace,
-    check_given,
-    current_namespace,
-    open_cache,
-    own_namespace,
-)
+from semcache_core import Request, SemanticCache, SemcacheError, SharedOptions, adapters, digest
 from typing_extensions import Unpack
 
 log = logging.getLogger("semcache")
 T = TypeVar("T")
 
 _CHECKSUM = 64  # hex digits of a SHA-256
+
+
+def _in_thread(name: str) -> Any:
+    """Return the async twin of a method."""
+
+    async def call(self: "SemcacheKVStore", *args: Any, **kwargs: Any) -> Any:
+        return await asyncio.to_thread(getattr(self, name), *args, **kwargs)
+
+    call.__name__ = f"a{name}"
+    return call
 
 
 class SemcacheKVStore(BaseKVStore):
@@ -56,12 +59,12 @@ class SemcacheKVStore(BaseKVStore):
         self,
         *,
         cache: SemanticCache | None = None,
-        namespace: Namespace = own_namespace,
+        namespace: adapters.Namespace = adapters.own_namespace,
         **options: Unpack[SharedOptions],
     ) -> None:
-        check_given(namespace)
+        adapters.check_given(namespace)
         self._namespace = namespace
-        opened = open_cache(cache, None, None, options)
+        opened = adapters.open_cache(cache, None, None, options)
         self._settings = _settings(opened) if cache is None else None
         self._cache: SemanticCache | None = opened
         self._opening = threading.Lock()
@@ -116,7 +119,7 @@ class SemcacheKVStore(BaseKVStore):
         found: dict[str, dict[str, Any]] = {}
 
         def find(cache: SemanticCache) -> None:
-            tenant = current_namespace(self._namespace, cache)
+            tenant = adapters.current_namespace(self._namespace, cache)
             for entry in cache.entries(_scope(collection), tenant):
                 with cache.failing_open("get_all"):  # a bad row does not hide the others
                     found[entry.question] = _load(entry.response)
@@ -136,37 +139,16 @@ class SemcacheKVStore(BaseKVStore):
 
     # -- async twins, in a thread: the event loop never waits for the disk -----------------------
 
-    async def aget(self, key: str, collection: str = DEFAULT_COLLECTION) -> dict[str, Any] | None:
-        """See `get`."""
-        return await asyncio.to_thread(self.get, key, collection)
-
-    async def aput(
-        self, key: str, val: dict[str, Any], collection: str = DEFAULT_COLLECTION
-    ) -> None:
-        """See `put`."""
-        await asyncio.to_thread(self.put, key, val, collection)
-
-    async def adelete(self, key: str, collection: str = DEFAULT_COLLECTION) -> bool:
-        """See `delete`."""
-        return await asyncio.to_thread(self.delete, key, collection)
-
-    async def aget_all(self, collection: str = DEFAULT_COLLECTION) -> dict[str, dict[str, Any]]:
-        """See `get_all`."""
-        return await asyncio.to_thread(self.get_all, collection)
-
-    async def aput_all(
-        self,
-        kv_pairs: list[tuple[str, dict[str, Any]]],
-        collection: str = DEFAULT_COLLECTION,
-        batch_size: int = DEFAULT_BATCH_SIZE,
-    ) -> None:
-        """See `put_all`."""
-        await asyncio.to_thread(self.put_all, kv_pairs, collection, batch_size)
+    aget = _in_thread("get")
+    aput = _in_thread("put")
+    adelete = _in_thread("delete")
+    aget_all = _in_thread("get_all")
+    aput_all = _in_thread("put_all")
 
     # -- helpers -------------------------------------------------------------------------------
 
     def _request(self, cache: SemanticCache, key: str, collection: str) -> Request:
-        tenant = current_namespace(self._namespace, cache)
+        tenant = adapters.current_namespace(self._namespace, cache)
         return Request(key, _scope(collection), tenant, exact_only=True)
 
     def _attempt(self, operation: str, call: Callable[[SemanticCache], T], otherwise: T) -> T:

@@ -20,18 +20,8 @@ from semcache_core import (
     SemcacheError,
     SharedOptions,
     Splitter,
+    adapters,
     split_question,
-)
-from semcache_core.adapters import (
-    Namespace,
-    Normaliser,
-    UncachedTools,
-    Writer,
-    check_given,
-    check_pace,
-    check_writer,
-    open_cache,
-    own_namespace,
 )
 from typing_extensions import Self, Unpack
 
@@ -88,9 +78,9 @@ class CachedLLM(DelegatingLLM):
     semantic_cache: SkipValidation[SemanticCache] = Field(exclude=True, repr=False)
     sources: SkipValidation[Sources] = Field(exclude=True, repr=False)
     split: SkipValidation[Splitter] = Field(exclude=True, repr=False)
-    namespace: SkipValidation[Namespace] = Field(exclude=True, repr=False)
-    writer: SkipValidation[Writer] = Field(exclude=True, repr=False)
-    normalise_system: SkipValidation[Normaliser | None] = Field(exclude=True, repr=False)
+    namespace: SkipValidation[adapters.Namespace] = Field(exclude=True, repr=False)
+    writer: SkipValidation[adapters.Writer] = Field(exclude=True, repr=False)
+    normalise_system: SkipValidation[adapters.Normaliser | None] = Field(exclude=True, repr=False)
     uncached_tools: SkipValidation[Sequence[str]] = Field(exclude=True, repr=False)
     context: SkipValidation[Context] = Field(exclude=True, repr=False)
     pace: SkipValidation[float | None] = Field(exclude=True, repr=False)
@@ -106,9 +96,9 @@ class CachedLLM(DelegatingLLM):
         embedder: object | None = None,
         chroma_client: "ClientAPI | None" = None,
         split: Splitter = split_question,
-        namespace: Namespace = own_namespace,
-        writer: Writer = None,
-        normalise_system: Normaliser | None = None,
+        namespace: adapters.Namespace = adapters.own_namespace,
+        writer: adapters.Writer = None,
+        normalise_system: adapters.Normaliser | None = None,
         uncached_tools: Sequence[str] = (),
         context: Context = None,
         pace: float | None = None,
@@ -116,9 +106,9 @@ class CachedLLM(DelegatingLLM):
     ) -> None:
         check_llm(llm)  # all checks come before a cache is opened
         _check(split, normalise_system, pace)
-        check_given(namespace)
-        check_writer(writer)
-        opened = open_cache(cache, embedder, chroma_client, options)
+        adapters.check_given(namespace)
+        adapters.check_writer(writer)
+        opened = adapters.open_cache(cache, embedder, chroma_client, options)
         super().__init__(
             llm=llm,
             semantic_cache=opened,
@@ -158,7 +148,6 @@ class CachedLLM(DelegatingLLM):
     async def astream_chat(
         self, messages: Sequence[ChatMessage], **kwargs: Any
     ) -> AsyncGenerator[ChatResponse, None]:
-        """See `stream_chat`."""
         return self._responders().chats.astream(self._chat(messages, kwargs), CHAT_STREAM)
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
@@ -183,7 +172,6 @@ class CachedLLM(DelegatingLLM):
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> AsyncGenerator[CompletionResponse, None]:
-        """See `stream_complete`."""
         question = self._completion(prompt, formatted, kwargs)
         return self._responders().completions.astream(question, COMPLETION_STREAM)
 
@@ -242,7 +230,6 @@ class CachedLLM(DelegatingLLM):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> AsyncGenerator[Any, None]:
-        """See `stream_structured_predict`."""
         question = self._prediction(output_cls, prompt, llm_kwargs, prompt_args)
         return self._responders().predictions.astream(
             question, prediction_stream(prompt, prompt_args)
@@ -329,7 +316,7 @@ class CachedLLM(DelegatingLLM):
                 self.context,
                 self.sources,
                 templates,
-                UncachedTools(self.uncached_tools),
+                adapters.UncachedTools(self.uncached_tools),
             )
             responders = Responders(self.semantic_cache, reader, templates, self.pace)
             made = self._made = (parts, responders)
@@ -381,4 +368,4 @@ def _check(split: object, normalise_system: object, pace: object) -> None:
         raise SemcacheError(
             f"normalise_system must be a function of a text, got {normalise_system!r}; leave it out"
         )
-    check_pace(pace, "items")
+    adapters.check_pace(pace, "items")

@@ -7,19 +7,14 @@ from typing import Any, Literal, TypeAlias
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.bridge.pydantic import BaseModel
 from llama_index.core.llms.llm import LLM
-from semcache_core import Explanation, Request, SemanticCache, SemcacheError, Split, digest
-from semcache_core.adapters import (
-    Namespace,
-    Normaliser,
-    Turn,
-    UncachedTools,
-    Writer,
-    current_namespace,
-    hinted,
-    normalise_systems,
-    read_text,
-    read_turn,
-    system_blocks,
+from semcache_core import (
+    Explanation,
+    Request,
+    SemanticCache,
+    SemcacheError,
+    Split,
+    adapters,
+    digest,
 )
 
 from llamaindex_semcache.documents import Found, Sources, holds_nodes, without_nodes
@@ -64,13 +59,13 @@ class RequestReader:
     def __init__(
         self,
         cache: SemanticCache,
-        namespace: Namespace,
-        writer: Writer,
-        normalise_system: Normaliser | None,
+        namespace: adapters.Namespace,
+        writer: adapters.Writer,
+        normalise_system: adapters.Normaliser | None,
         context: Context,
         sources: Sources,
         templates: Templates,
-        uncached_tools: UncachedTools,
+        uncached_tools: adapters.UncachedTools,
     ) -> None:
         """Raises SemcacheError for an unknown `context`."""
         if context not in (None, "nodes", "text", "ignore"):
@@ -85,8 +80,7 @@ class RequestReader:
 
     @property
     def namespace(self) -> str:
-        """The tenant of the present call."""
-        return current_namespace(self._namespace, self._cache)
+        return adapters.current_namespace(self._namespace, self._cache)
 
     def read(self, question: Question) -> Request | None:
         """Return the request; None where the call must not be cached or cannot be identified."""
@@ -115,10 +109,11 @@ class RequestReader:
         """Return `explanation`, with a hint where a date in a system text may cause the miss."""
         try:
             messages = canonical(question.messages)
-            normalise_systems(messages, self._normalise_system)
+            adapters.normalise_systems(messages, self._normalise_system)
         except SemcacheError:
             return explanation
-        return hinted(explanation, [block["text"] for block in system_blocks(messages)])
+        system_texts = [block["text"] for block in adapters.system_blocks(messages)]
+        return adapters.hinted(explanation, system_texts)
 
     def _asking(self, question: Question) -> list[Any]:
         output = None if question.output is None else describe_class(question.output)
@@ -126,18 +121,18 @@ class RequestReader:
 
     def _turn(
         self, question: Question, messages: list[dict[str, Any]], documents: "_Documents"
-    ) -> Turn | None:
+    ) -> adapters.Turn | None:
         if question.prompt is not None:
-            return read_text(question.prompt, documents.split)
+            return adapters.read_text(question.prompt, documents.split)
         if not messages:
             return None
         if self._normalise_system is not None:
-            normalise_systems(messages, self._normalise_system)
-        for block in system_blocks(messages):
+            adapters.normalise_systems(messages, self._normalise_system)
+        for block in adapters.system_blocks(messages):
             frame = documents.framed(block["text"])
             if frame != block["text"]:  # unlike a text that holds the same signs
                 block |= {"text": frame, "framed": True}
-        return read_turn(messages, documents.split)
+        return adapters.read_turn(messages, documents.split)
 
 
 class _Documents:

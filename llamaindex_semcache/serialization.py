@@ -241,7 +241,6 @@ class CompletionAnswers:
     """The codec of a completion's answers: the text, and the other fields if they are JSON."""
 
     def dump(self, answer: CompletionResponse) -> str:
-        """Return JSON text; raises SemcacheError for tool calls that are not JSON."""
         kwargs = _as_json(answer.additional_kwargs)
         if calls_in(answer.additional_kwargs) != calls_in(kwargs):
             raise SemcacheError(f"tool calls of a completion are no JSON: {_UNWRITABLE}")
@@ -250,22 +249,19 @@ class CompletionAnswers:
         )
 
     def load(self, text: str, hit: Hit | None) -> CompletionResponse:
-        """See `ChatAnswers.load`."""
         answer = CompletionResponse.model_validate_json(text)
         answer.additional_kwargs = unbilled(answer.additional_kwargs)
         answer.raw = marked(hit)
         return answer
 
     def is_storable(self, answer: CompletionResponse) -> bool:
-        """Return False for a completion that is empty, cut short, refused or a guess."""
         return bool(answer.text.strip()) and not spoils(ending(answer))
 
     def calls_tools(self, answer: CompletionResponse) -> bool:
-        """Whether a chat model behind the completion calls a tool, or the text does."""
+        # a chat model behind the completion may call one
         return bool(calls_in(answer.additional_kwargs)) or any(called_by_text(answer.text))
 
     def words(self, answer: CompletionResponse) -> str | None:
-        """Return the text; None where it calls a tool."""
         return None if self.calls_tools(answer) else answer.text
 
 

@@ -38,14 +38,12 @@ class Responder(Generic[A]):
     pace: float | None
 
     def answer(self, question: Question, call: ModelCall[Question, A, A]) -> A:
-        """Return the whole answer."""
         pending = self.calls.ask(question)
         items = list(self.calls.items(pending, call))
         self._announce(pending.hit)
         return items[0] if pending.answer is None else pending.answer
 
     async def aanswer(self, question: Question, call: ModelCall[Question, A, A]) -> A:
-        """See `answer`."""
         pending = await self.calls.aask(question)
         items = [item async for item in self.calls.aitems(pending, call)]
         self._announce(pending.hit)

@@ -48,7 +48,6 @@ class PredictionAnswers:
         return False
 
     def words(self, answer: BaseModel) -> str | None:
-        """Return its JSON."""
         return answer.model_dump_json(by_alias=True)
 
 

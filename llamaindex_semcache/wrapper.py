@@ -51,7 +51,6 @@ class DelegatingLLM(FunctionCallingLLM):
     if not TYPE_CHECKING:  # else every misspelt name would exist for a type checker
 
         def __getattr__(self, name: str) -> Any:
-            """Return an attribute of the inner LLM, such as `model`."""
             try:
                 return super().__getattr__(name)
             except AttributeError:
@@ -81,11 +80,9 @@ class DelegatingLLM(FunctionCallingLLM):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """The inner LLM's."""
         return self.llm.metadata
 
     def to_payload(self) -> dict[str, Any]:
-        """Return what the inner LLM shows to event handlers."""
         return self.llm.to_payload()
 
     # -- prompts ---------------------------------------------------------------------------------
@@ -102,41 +99,20 @@ class DelegatingLLM(FunctionCallingLLM):
     # -- tools -----------------------------------------------------------------------------------
 
     def _prepare_chat_with_tools(
-        self,
-        tools: Sequence["BaseTool"],
-        user_msg: str | ChatMessage | None = None,
-        chat_history: list[ChatMessage] | None = None,
-        verbose: bool = False,
-        allow_parallel_tool_calls: bool = False,
-        tool_required: bool = False,
-        **kwargs: Any,
+        self, tools: Sequence["BaseTool"], *args: Any, tool_required: bool = False, **kwargs: Any
     ) -> dict[str, Any]:
         # not `_prepare_chat_with_tools`: older integrations do not know `tool_required`
-        return self._calling()._prepare_chat_with_tools_compat(
-            tools,
-            user_msg=user_msg,
-            chat_history=chat_history,
-            verbose=verbose,
-            allow_parallel_tool_calls=allow_parallel_tool_calls,
-            tool_required=tool_required,
-            **kwargs,
-        )
+        prepare = self._calling()._prepare_chat_with_tools_compat
+        return prepare(tools, *args, **{**kwargs, "tool_required": tool_required})
 
     def _validate_chat_with_tools_response(
-        self,
-        response: ChatResponse,
-        tools: Sequence["BaseTool"],
-        allow_parallel_tool_calls: bool = False,
-        **kwargs: Any,
+        self, response: ChatResponse, tools: Sequence["BaseTool"], *args: Any, **kwargs: Any
     ) -> ChatResponse:
-        return self._calling()._validate_chat_with_tools_response(
-            response, tools, allow_parallel_tool_calls=allow_parallel_tool_calls, **kwargs
-        )
+        return self._calling()._validate_chat_with_tools_response(response, tools, *args, **kwargs)
 
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """Return the tool calls in a response, as the inner LLM reads them."""
         if not isinstance(self.llm, FunctionCallingLLM) and not error_on_no_tool_call:
             return []
         return self._calling().get_tool_calls_from_response(

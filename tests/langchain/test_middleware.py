@@ -83,6 +83,54 @@ def asked_of(model: Any, question: str = QUESTION, **fields: Any) -> ModelReques
     return ModelRequest(**{"model": model, "messages": [HumanMessage(question)], **fields})
 
 
+# -- at the same time ----------------------------------------------------------------------------
+
+
+async def test_agents_that_ask_the_same_at_once_share_one_call(
+    cached: SemanticCacheMiddleware,
+) -> None:
+    asked: list[str] = []
+
+    async def slow(request: ModelRequest[Any]) -> ModelResponse[Any]:
+        asked.append(QUESTION)
+        await asyncio.sleep(0.05)
+        return ModelResponse(result=[AIMessage("warm", id="msg-1")])
+
+    request = asked_of(Chat())
+    given = await asyncio.gather(*(cached.awrap_model_call(request, slow) for _ in range(3)))
+    messages = [response.result[0] for response in given]
+    assert [message.text for message in messages] == ["warm"] * 3
+    assert len({message.id for message in messages}) == 3
+    assert asked == [QUESTION]
+
+
+def test_threads_that_ask_the_same_at_once_share_one_call(
+    cached: SemanticCacheMiddleware,
+) -> None:
+    run: ContextVar[int] = ContextVar("run")
+    asked: list[int] = []
+    all_here = threading.Barrier(3)
+
+    def slow(request: ModelRequest[Any]) -> ModelResponse[Any]:
+        asked.append(run.get())
+        threading.Event().wait(0.2)
+        return ModelResponse(result=[AIMessage("warm")])
+
+    def ask(number: int, given: list[str]) -> None:
+        run.set(number)
+        all_here.wait()
+        given.append(cached.wrap_model_call(asked_of(model), slow).result[0].text)
+
+    model, given = Chat(), list[str]()
+    threads = [threading.Thread(target=ask, args=(number, given)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert given == ["warm"] * 3
+    assert len(asked) == 1
+
+
 # -- turns -----------------------------------------------------------------------------------------
 
 

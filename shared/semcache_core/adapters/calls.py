@@ -179,7 +179,6 @@ class CachedCalls(Generic[Q, A]):
     async def aitems(
         self, pending: PendingCall[Q, A], call: ModelCall[Q, T, A]
     ) -> AsyncGenerator[T, None]:
-        """See `items`."""
         LAST_HIT.set(None)
         leads = False
         while pending.request is not None:

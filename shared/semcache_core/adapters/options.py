@@ -43,7 +43,6 @@ def current_namespace(namespace: Namespace, cache: SemanticCache) -> str:
 
 
 def current_writer(writer: Writer) -> str | None:
-    """Return the writer of this call."""
     return writer() if callable(writer) else writer
 
 

@@ -267,7 +267,6 @@ class AsyncSingleFlight(Generic[T]):
         return value
 
     def join(self, key: Hashable, source: AsyncSource[T]) -> tuple[AsyncSharedCall[T], bool]:
-        """See `SingleFlight.join`."""
         place = _in_this_loop(key)
         call = self._calls.get(place)
         if call is not None and not call.over:
@@ -277,7 +276,6 @@ class AsyncSingleFlight(Generic[T]):
         return call, True
 
     async def leave(self, key: Hashable, call: AsyncSharedCall[T]) -> None:
-        """See `SingleFlight.leave`."""
         place = _in_this_loop(key)
         call.callers -= 1
         if call.callers:
