@@ -163,8 +163,7 @@ def check_data(pairs: Sequence[Pair], questions: Sequence[str]) -> None:
 
 
 def _rows(pairs: Sequence[Pair], row: Mapping[str, int]) -> NDArray[np.int64]:
-    found = [(row[pair.prompt], row[pair.other]) for pair in pairs]
-    return np.array(found, np.int64).reshape(-1, 2)
+    return np.array([(row[p.prompt], row[p.other]) for p in pairs], np.int64).reshape(-1, 2)
 
 
 def _labels(pairs: Sequence[Pair]) -> NDArray[np.float32]:

@@ -1,6 +1,7 @@
 """Losses for fine-tuning an embedding model; every loss is a scalar."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -115,6 +116,7 @@ def distillation_loss(vectors: Tensor, reference: Tensor, mask: Tensor) -> Tenso
     return (difference.square() * mask).sum() / mask.sum().clamp(min=1)
 
 
+@dataclass
 class TuningLoss:
     """Weighted sum of four losses of a batch.
 
@@ -122,39 +124,32 @@ class TuningLoss:
     among the labelled pairs has weight `ranking`, the distillation from `base` `distillation`.
     """
 
-    def __init__(
-        self,
-        student: SentenceTransformer,
-        base: SentenceTransformer,
-        pair_loss: PairLoss,
-        *,
-        synthetic: float,
-        ranking: float,
-        distillation: float,
-        max_tokens: int,
-    ) -> None:
-        self._student, self._base, self._pair_loss = student, base, pair_loss
-        self._synthetic, self._ranking, self._distillation = synthetic, ranking, distillation
-        self._max_tokens = max_tokens
+    student: SentenceTransformer
+    base: SentenceTransformer
+    pair_loss: PairLoss
+    synthetic: float
+    ranking: float
+    distillation: float
+    max_tokens: int
 
     def __call__(self, batch: Batch) -> Tensor:
-        vectors = encode(self._student, batch.texts, self._max_tokens)
+        vectors = encode(self.student, batch.texts, self.max_tokens)
         pairs, labels = _tensors(vectors, batch.pairs, batch.labels)
-        loss: Tensor = self._pair_loss(cosines(vectors, pairs), labels)
+        loss: Tensor = self.pair_loss(cosines(vectors, pairs), labels)
         if len(batch.synthetic):
             made, made_labels = _tensors(vectors, batch.synthetic, batch.synthetic_labels)
-            loss = loss + self._synthetic * self._pair_loss(cosines(vectors, made), made_labels)
-        if self._ranking:
+            loss = loss + self.synthetic * self.pair_loss(cosines(vectors, made), made_labels)
+        if self.ranking:
             left, right = vectors[pairs].unbind(1)
             (answers,) = _tensors(vectors, batch.answers[batch.pairs[:, 1]])
             ranking = ranking_loss(left, right, labels > 0.5, _RANKING_SCALE, answers)
-            loss = loss + self._ranking * ranking
-        if self._distillation:
+            loss = loss + self.ranking * ranking
+        if self.distillation:
             with torch.no_grad():
-                reference = encode(self._base, batch.texts[: batch.given], self._max_tokens)
+                reference = encode(self.base, batch.texts[: batch.given], self.max_tokens)
             (mask,) = _tensors(vectors, batch.unlabelled())
             kept = distillation_loss(vectors[: batch.given], reference, mask)
-            loss = loss + self._distillation * _DISTILLATION_SCALE * kept
+            loss = loss + self.distillation * _DISTILLATION_SCALE * kept
         return loss
 
 

@@ -158,8 +158,7 @@ def _write_float32(graph: _EmbeddingGraph, file: Path) -> None:
     mask[1, 5:] = 0  # with a mask of ones alone the exporter might drop the masking
     batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens")
     axes = {0: batch, 1: tokens}
-    # the exporter reports its progress on stdout, warns about its own deprecations, and logs that
-    # it goes without torchvision
+    # the exporter reports progress on stdout, and warns of its deprecations and of no torchvision
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), _quiet("torch.onnx"):
         warnings.simplefilter("ignore")
         program: Any = torch.onnx.export(

@@ -97,6 +97,7 @@ def calibrate(
         decide(held_out.name, run_trials(held_out, own, missing=MISSING, seeds=seeds), weights)
         for (_, held_out), own in zip(parts, vectors, strict=True)
     ]
+    names = " and ".join(f"{one.name} ({len(one.texts)} questions)" for one in domains)
     calibration = Calibration(
         fingerprint=model.fingerprint,
         dimension=model.dimension,
@@ -104,7 +105,7 @@ def calibrate(
         c=c,
         max_tokens=max(covered_tokens(model, domain.texts) for domain in domains),
         thresholds=threshold_table(decided, confidence=confidence),
-        calibrated_on=calibrated_on or f"{len(read)} pairs, streams of {_names(domains)}",
+        calibrated_on=calibrated_on or f"{len(read)} pairs, streams of {names}",
         weights=weights,
         confidence=confidence,
     )
@@ -202,10 +203,6 @@ def _domains(pairs: Sequence[Pair]) -> list[Domain]:
     ]
 
 
-def _names(domains: Sequence[Domain]) -> str:
-    return " and ".join(f"{domain.name} ({len(domain.texts)} questions)" for domain in domains)
-
-
 def _balanced_weights(pairs: Sequence[Pair]) -> list[float]:
     """Every domain weighs the same in sum; the weights average 1."""
     sizes = Counter(pair.domain for pair in pairs)
@@ -213,7 +210,7 @@ def _balanced_weights(pairs: Sequence[Pair]) -> list[float]:
 
 
 KNOTS = (0.05, 0.15)
-"""A margin counts most up to .05 and nothing beyond .15, in cosine; found on public questions."""
+"""A margin counts most up to .05 and nothing beyond .15, in cosine."""
 
 _ROUNDS = 3
 # practically none, but a rule that never fires must not run away
@@ -261,7 +258,7 @@ def _right(group: Sequence[Trial]) -> NDArray[np.bool_]:
 def _features(group: Sequence[Trial], weights: Weights) -> NDArray[np.float64]:
     """[n, 1 + knots + rules]: similarity, margin up to each knot, rules that fired.
 
-    Margins are in units of their knot: small as they are, regularisation would bend the slopes.
+    Margins are in units of their knot, because regularisation bends slopes of small numbers.
     """
     rows = []
     for trial in group:

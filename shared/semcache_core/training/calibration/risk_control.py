@@ -38,8 +38,7 @@ def threshold_table(
 
     The questions are the trials, in random order; what happens to one is averaged over its streams.
     The test is by betting (arXiv 2010.09686), exact for any number of questions. The binomial limit
-    of Clopper and Pearson needs each question once: on the data of the shipped artefact it found a
-    threshold for 2 % in 18 of 20 draws of the streams, betting on 85 % of it in 20 of 20.
+    of Clopper and Pearson, which needs each question once, found fewer thresholds on the same data.
 
     With probability `confidence` a threshold keeps its bound on further questions of the same
     mixture of domains. A domain whose error is shown to be *above* the bound forbids a threshold.
@@ -164,12 +163,11 @@ def _down(
     # the steps are set by how many are served, never by what is right: the tests stay valid
     while count <= everything:
         probability = float(whole.probability[int(count * streams) - 1])
-        if not shown_within(whole.excess(probability, bound), bound, level):
-            break
-        if any(
+        too_wrong = (
             shown_above(domain.excess(probability, bound), bound, 1 - confidence)
             for domain in domains
-        ):
+        )
+        if not shown_within(whole.excess(probability, bound), bound, level) or any(too_wrong):
             break
         passed = probability
         if count == everything:

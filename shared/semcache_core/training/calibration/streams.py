@@ -16,7 +16,7 @@ from semcache_core.embedding.batching import embed_texts
 from semcache_core.errors import TrainingError
 from semcache_core.search.retriever import CANDIDATES
 from semcache_core.training.data.augmentation import synthetic_pairs
-from semcache_core.training.data.records import Pair, TwoQuestions, texts_of
+from semcache_core.training.data.records import MinedPair, Pair, texts_of
 from semcache_core.training.data.splits import answers_by_text
 from semcache_core.types import Embedder, Matrix, Vector
 
@@ -108,7 +108,7 @@ def split_asked(domain: Domain, share: float, seed: int = 0) -> tuple[Domain, Do
 
 
 class Remembering:
-    """An embedder that keeps every vector, for figures that need the same texts many times."""
+    """An embedder that keeps every vector, for figures that embed the same texts many times."""
 
     def __init__(self, embedder: Embedder) -> None:
         self.fingerprint, self.dimension = embedder.fingerprint, embedder.dimension
@@ -125,7 +125,7 @@ class Remembering:
         return self._embedder.reads(text, max_tokens)
 
 
-def similarities_of(embedder: Embedder, pairs: Sequence[TwoQuestions]) -> NDArray[np.float64]:
+def similarities_of(embedder: Embedder, pairs: Sequence[Pair | MinedPair]) -> NDArray[np.float64]:
     """Cosine of each pair, float64 [pairs]; every text is embedded once."""
     texts = texts_of(pairs)
     row = {text: index for index, text in enumerate(texts)}

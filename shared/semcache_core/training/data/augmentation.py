@@ -1,8 +1,7 @@
 """Pairs made from bare questions: small edits that change the answer, rewrites that do not.
 
 A similarity hardly moves when one number, name or negation changes, and moves too much when only
-the wording does; labelled pairs of any one field show few of either. These are made by rule from
-questions of any field, so they teach no field's own notion of "the same".
+the wording does; labelled pairs show few of either.
 """
 
 import random

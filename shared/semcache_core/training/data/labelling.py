@@ -1,7 +1,4 @@
-"""Labels pairs by a teacher or by their known answers, and estimates what a teacher costs.
-
-A teacher's verdicts are appended to a file as they come, so that none is paid for twice.
-"""
+"""Labels pairs by a teacher or by their known answers, and estimates what a teacher costs."""
 
 import json
 import os
@@ -34,8 +31,8 @@ _STORED_EXAMPLE = (
 class VerdictStore:
     """An append-only file of JSON lines with the verdicts of teachers.
 
-    A last line that a crash left unfinished is cut off; its pair is judged again. Raises
-    TrainingError, naming the line, for any other bad one, and for a file that cannot be used.
+    An unfinished last line is cut off. Raises TrainingError, naming the line, for any other bad
+    one, and for a file that cannot be used.
     """
 
     def __init__(self, file: str | Path) -> None:
@@ -66,7 +63,7 @@ class VerdictStore:
         return self._verdicts.get(key)
 
     def add(self, key: str, teacher_name: str, pair: MinedPair, verdict: TeacherLabel) -> None:
-        """Append a verdict; TrainingError, and nothing added, when the disk does not take it."""
+        """Append a verdict; TrainingError, and nothing added, on a full disk."""
         about = {"key": key, "teacher": teacher_name, "prompt": pair.prompt, "other": pair.other}
         line = json_line(about | verdict.model_dump())
         with self._lock:
@@ -166,8 +163,7 @@ def label_with_teacher(
     out and counted.
 
     Raises TrainingError for arguments out of range and an unusable store before any call; later
-    when the provider keeps failing, when the store cannot be written, and when the first 20 pairs,
-    or all, get malformed verdicts only.
+    when the provider keeps failing and when the first 20 pairs, or all, get malformed verdicts.
     """
     if concurrency < 1 or (max_per_minute is not None and not max_per_minute > 0):
         raise TrainingError(
@@ -177,7 +173,7 @@ def label_with_teacher(
     gap = 60 / max_per_minute if max_per_minute else 0.0
     with VerdictStore(store) as verdicts:
         todo = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in verdicts}
-        run = _Run(teacher, verdicts, _Pace(gap, clock, sleep), sleep)
+        run = _Run(teacher, verdicts, gap, clock, sleep)
         try:
             run.judge_all(todo, concurrency, progress)
         except TrainingError as error:
@@ -199,41 +195,24 @@ def label_with_teacher(
     return Labelling(labelled, asked=len(todo), malformed=len(pairs) - len(labelled))
 
 
-class _Pace:
-    """Lets calls begin at least `gap` seconds apart, from any thread."""
-
-    def __init__(self, gap: float, clock: Clock, sleep: Callable[[float], None]) -> None:
-        self._gap, self._clock, self._sleep = gap, clock, sleep
-        self._lock = threading.Lock()
-        self._next = clock()
-
-    def wait(self) -> None:
-        with self._lock:
-            now = self._clock()
-            start = max(now, self._next)
-            self._next = start + self._gap
-        if start > now:
-            self._sleep(start - now)
-
-
 class _Stopped(Exception):
     """Another call failed for good, so this one is not made."""
 
 
 @dataclass
 class _Run:
-    """One run of a teacher over pairs without a verdict."""
+    """One run of a teacher over pairs without a verdict; calls begin `gap` seconds apart."""
 
     teacher: Teacher
     verdicts: VerdictStore
-    pace: _Pace
+    gap: float
+    clock: Clock
     sleep: Callable[[float], None]
     done: int = 0
     malformed: int = 0
 
     def __post_init__(self) -> None:
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
+        self._stop, self._lock, self._next = threading.Event(), threading.Lock(), self.clock()
 
     def judge_all(
         self, todo: Mapping[str, MinedPair], concurrency: int, progress: Progress | None
@@ -264,7 +243,7 @@ class _Run:
 
     def _ask(self, pair: MinedPair) -> TeacherLabel | None:
         for attempt in range(1, ATTEMPTS + 1):
-            self.pace.wait()
+            self._wait()
             if self._stop.is_set():
                 raise _Stopped
             try:
@@ -278,6 +257,14 @@ class _Run:
                     ) from error
                 self.sleep(2.0**attempt)
         raise AssertionError("the last attempt returns or raises")
+
+    def _wait(self) -> None:
+        with self._lock:
+            now = self.clock()
+            start = max(now, self._next)
+            self._next = start + self.gap
+        if start > now:
+            self.sleep(start - now)
 
     def _count(self, malformed: bool) -> None:
         with self._lock:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import Field, PlainValidator, field_validator
 
@@ -237,17 +237,7 @@ class MinedPair:
         return Pair(self.prompt, self.other, self.same_answer, self.domain, self.split)
 
 
-class TwoQuestions(Protocol):
-    """What is compared of a pair: `Pair` and `MinedPair` have it."""
-
-    @property
-    def prompt(self) -> str: ...
-
-    @property
-    def other(self) -> str: ...
-
-
-def texts_of(pairs: Iterable[TwoQuestions]) -> list[str]:
+def texts_of(pairs: Iterable[Pair | MinedPair]) -> list[str]:
     """The distinct texts of the pairs, in order."""
     return list(dict.fromkeys(text for pair in pairs for text in (pair.prompt, pair.other)))
 

@@ -1,27 +1,19 @@
 """Deals pairs to training, calibration and test so that no question is in two of them."""
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semcache_core.errors import TrainingError
-from semcache_core.training.data.records import Pair, TwoQuestions, texts_of
+from semcache_core.training.data.records import MinedPair, Pair, texts_of
 
 SPLITS = ("train", "calibration", "test")
 SHARES = (0.8, 0.1, 0.1)
 
 
-class InASplit(TwoQuestions, Protocol):
-    """A pair that may say which split it is in."""
-
-    @property
-    def split(self) -> str: ...
-
-
-P = TypeVar("P", bound=TwoQuestions)
-S = TypeVar("S", bound=InASplit)
+P = TypeVar("P", Pair, MinedPair)
 
 
 def split_by_component(
@@ -44,16 +36,16 @@ def split_by_component(
 
 
 def split_pairs(
-    pairs: Sequence[S], shares: Sequence[float] = SHARES, seed: int = 0
-) -> dict[str, list[S]]:
+    pairs: Sequence[P], shares: Sequence[float] = SHARES, seed: int = 0
+) -> dict[str, list[P]]:
     """The splits that the pairs themselves name, as mined ones do; else `split_by_component`.
 
-    Raises TrainingError when only some pairs name a split, when the name is none of "train",
-    "calibration" and "test", and when a question is in two splits.
+    Raises TrainingError when only some pairs name a split, for other names than `SPLITS`, and when
+    a question is in two splits.
     """
     if not any(pair.split for pair in pairs):
         return split_by_component(pairs, shares, seed)
-    dealt: dict[str, list[S]] = {name: [] for name in SPLITS}
+    dealt: dict[str, list[P]] = {name: [] for name in SPLITS}
     home: dict[str, str] = {}
     for index, pair in enumerate(pairs, start=1):
         if pair.split not in dealt:
