@@ -1,7 +1,4 @@
-"""The command `demo`: a LangChain app with a cache, over real customer questions.
-
-LangChain is imported when the demo runs: the other commands do without it.
-"""
+"""The command `demo`: a LangChain app with a cache, over real customer questions."""
 
 import csv
 import json
@@ -18,10 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from semcache_core import Explanation
-from semcache_core.cli.options import JsonOption
+from semcache_core.cli.options import JsonOption, table_of
 from semcache_core.cli.progress import Steps
 from semcache_core.errors import SemcacheError
 
@@ -64,7 +60,7 @@ def arrivals(questions: Sequence[Arrival], requests: int, seed: int) -> list[Arr
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Figures of one run. Times in milliseconds; `miss_overhead` is what the cache adds to a miss.
+    """Figures of one run. `miss_overhead` is what the cache adds to a miss.
 
     `wrong_hits` are semantic hits whose answer was made for a question of another intent.
     """
@@ -136,11 +132,7 @@ def demo(
 
 
 def stand_in_model(delay_s: float) -> "BaseChatModel":
-    """A model that answers after a fixed delay with a text that depends on the intent alone.
-
-    It replaces a hosted model, so that the demo runs offline. It knows the intents only because
-    they come with the sample.
-    """
+    """A model that answers after a fixed delay with a text that depends on the intent alone."""
     from langchain_core.language_models import SimpleChatModel
     from langchain_core.messages import BaseMessage
 
@@ -216,8 +208,7 @@ def run_demo(
 ) -> DemoResult:
     """Send the stream through `model` behind `cache`, one request after the other.
 
-    `progress` is called after each with what is done, how many, of how many, and a note. The cache
-    that was set before is restored.
+    `progress` is called after each with what is done, how many, of how many, and a note.
     """
     from langchain_core.globals import get_llm_cache, set_llm_cache
 
@@ -298,8 +289,7 @@ def _print(result: DemoResult, model: str) -> None:
     share = result.model_calls_saved / result.requests
     of_semantic = result.wrong_hits / result.semantic_hits if result.semantic_hits else 0.0
     overhead = f"{result.miss_overhead_p50_ms:.2f} ms (p95 {result.miss_overhead_p95_ms:.2f})"
-    table = Table(title="LangChain with semcache", show_header=False, title_justify="left")
-    for name, value in (
+    rows = (
         ("requests", f"{result.requests} ({result.distinct_questions} different questions)"),
         ("exact hits", f"{result.exact_hits}"),
         ("semantic hits", f"{result.semantic_hits}"),
@@ -311,10 +301,9 @@ def _print(result: DemoResult, model: str) -> None:
         ("a miss takes longer by", overhead),
         ("the model takes", f"{result.model_p50_ms:.0f} ms, {model}"),
         ("time of the run", f"{result.seconds:.1f} s"),
-    ):
-        table.add_row(name, value)
+    )
     console = Console()
-    console.print(table)
+    console.print(table_of(rows, ("", ""), "LangChain with semcache"))
     console.print("\nThree questions explained:\n")
     for explanation in result.explained:
         console.print(str(explanation), markup=False, highlight=False, soft_wrap=True)

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from semcache_core.cli.options import ArtefactOption, JsonOption, loaded
+from semcache_core.cli.options import ArtefactOption, JsonOption, loaded, table_of
 from semcache_core.cli.progress import Steps
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def evaluate(
     from semcache_core.training.data.records import read_pairs
 
     if report is not None:
-        report_directory(report)  # what cannot be written to is said before the work
+        report_directory(report)  # an error before the work
     read = read_pairs(pairs)
     embedder, calibration = loaded(artefact)
     with Steps() as steps:
@@ -146,38 +145,39 @@ def _print_evaluation(evaluation: "Evaluation") -> None:
             return "-"
         return f"{value:.3f}" + (f"  ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
 
-    table = Table(title=f"{figures['n']} pairs, {figures['positives']} with the same answer")
-    for column in ("figure", "value (95 % interval)"):
-        table.add_column(column)
-    for name in ("auc", "average_precision", "hard_auc", "p_chr_auc", "brier", "ece"):
-        table.add_row(name, shown(figures[name], intervals.get(name)))
-    for form in ("served_at_error", "served_at_error_half_missing"):
-        for bound, value in (figures[form] or {}).items():
-            interval = (intervals.get(form) or {}).get(bound)
-            table.add_row(f"{form} {bound}", shown(value, interval))
-    Console().print(table)
+    rows = [
+        (name, shown(figures[name], intervals[name]))
+        for name in ("auc", "average_precision", "hard_auc", "p_chr_auc", "brier", "ece")
+    ]
+    rows += [
+        (f"{form} {bound}", shown(value, intervals[form][bound]))
+        for form in ("served_at_error", "served_at_error_half_missing")
+        for bound, value in figures[form].items()
+    ]
+    title = f"{figures['n']} pairs, {figures['positives']} with the same answer"
+    Console().print(table_of(rows, ("figure", "value (95 % interval)"), title))
     if figures["streams_note"]:
         typer.echo(figures["streams_note"])
 
 
 def _print_simulation(simulation: "Simulation") -> None:
-    table = Table(
-        title=f"{simulation.requests} requests, {simulation.distinct_questions} different "
-        f"questions, {simulation.answerable:.0%} answerable"
-    )
-    for column in ("policy", "rightly served", "wrong, of served by meaning", "cost saved"):
-        table.add_column(column)
-
     def shown(rate: "Rate") -> str:
         if rate.value is None:
             return "-"
         return f"{rate.value:.1%} ({rate.low:.1%} to {rate.high:.1%})"
 
-    for arm in simulation.arms:
-        table.add_row(
+    rows = [
+        (
             arm.name,
             shown(arm.caching_efficiency),
             shown(arm.false_hit_rate),
             f"{arm.cost_saved_share:.1%}",
         )
-    Console().print(table)
+        for arm in simulation.arms
+    ]
+    columns = ("policy", "rightly served", "wrong, of served by meaning", "cost saved")
+    title = (
+        f"{simulation.requests} requests, {simulation.distinct_questions} different "
+        f"questions, {simulation.answerable:.0%} answerable"
+    )
+    Console().print(table_of(rows, columns, title))

@@ -1,9 +1,11 @@
-"""Options and checks that several commands share."""
+"""Options, checks and tables that several commands share."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from semcache_core.decision.calibration import Calibration, load_calibration
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
@@ -44,3 +46,11 @@ def loaded(artefact: Path | None) -> tuple[OnnxEmbedder, Calibration]:
             f"the model there is {embedder.fingerprint[:12]}...; restore its files, or train anew"
         )
     return embedder, calibration
+
+
+def table_of(rows: Iterable[Sequence[str]], columns: Sequence[str], title: str = "") -> Table:
+    """A table to print; without heads where all `columns` are empty."""
+    table = Table(*columns, title=title or None, show_header=any(columns), title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,7 +1,6 @@
 """The command `stats`: entries, savings and error rate of a cache, once or repeatedly.
 
-It opens the ledger only: a look every second must not keep the vector index from the app that owns
-it, and needs no model.
+It opens the ledger only, so that the vector index stays with the app that owns it.
 """
 
 import json
@@ -17,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 
 from semcache_core._utils.intervals import Measured
-from semcache_core.cli.options import DEFAULT_PATH, JsonOption, PathOption, existing
+from semcache_core.cli.options import DEFAULT_PATH, JsonOption, PathOption, existing, table_of
 from semcache_core.costs import Saved
 from semcache_core.quality.monitor import ErrorMonitor
 from semcache_core.quality.verdicts import VerdictLog
@@ -29,9 +28,10 @@ EVERY_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Figures:
-    """Figures of a ledger, over all namespaces and all processes; `at` is in seconds since the
-    epoch. `bytes` are those on disk; `max_bytes`, of the environment, is about `entries_bytes`.
-    `saved` is by the hits of entries that are still here.
+    """Figures of a ledger, over all namespaces and processes, `at` seconds since the epoch.
+
+    `bytes` are on disk; `max_bytes`, of the environment, limits `entries_bytes`. `saved` is by the
+    hits of entries that are still here.
     """
 
     at: float
@@ -116,10 +116,7 @@ def _show_each(looks: Iterator[Figures], as_json: bool) -> None:
 
 
 def _table(found: Figures) -> Table:
-    table = Table("", "", show_header=False)
-    for name, text in _rows(found):
-        table.add_row(name, text)
-    return table
+    return table_of(_rows(found), ("", ""))
 
 
 def _rows(found: Figures) -> list[tuple[str, str]]:
@@ -146,7 +143,6 @@ def _rows(found: Figures) -> list[tuple[str, str]]:
 
 
 def _limit(max_bytes: int | None) -> str:
-    """Nothing where none is set in the environment: the app may have one."""
     return "" if max_bytes is None else f" of {max_bytes:,}"
 
 

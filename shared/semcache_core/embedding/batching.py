@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,22 @@ from semcache_core.errors import EmbedderError, SemcacheError
 from semcache_core.types import Embedder, Matrix, Vector
 
 
-def embed_texts(embedder: Embedder, texts: Sequence[str], batch: int = 256) -> Matrix:
-    """Float32 [texts, dimension] unit rows; EmbedderError if the embedder returns others."""
+def embed_texts(
+    embedder: Embedder,
+    texts: Sequence[str],
+    batch: int = 256,
+    progress: Callable[[int, int], object] | None = None,
+) -> Matrix:
+    """Float32 [texts, dimension] unit rows; EmbedderError if the embedder returns others.
+
+    `progress(done, total)` is called after each batch.
+    """
     rows = [np.zeros((0, embedder.dimension), np.float32)]
     for start in range(0, len(texts), batch):
         some = list(texts[start : start + batch])
         rows.append(checked_unit_rows(embedder.embed(some), len(some), embedder.dimension))
+        if progress is not None:
+            progress(start + len(some), len(texts))
     return np.concatenate(rows)
 
 

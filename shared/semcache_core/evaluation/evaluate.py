@@ -62,12 +62,13 @@ def slices_of(pairs: Sequence[Pair]) -> dict[str, NDArray[np.bool_]]:
     Numbers and negation look at both texts, the wh-word at the prompt, the length at the longer
     text. Every domain that the pairs name is a slice `source: NAME`. Slices may be empty.
     """
-    sources = sorted({pair.domain for pair in pairs if pair.domain})
-    named = PREDICATES | {f"source: {name}": _from(name) for name in sources}
-    return {
+    slices = {
         name: np.array([predicate(pair) for pair in pairs], np.bool_)
-        for name, predicate in named.items()
+        for name, predicate in PREDICATES.items()
     }
+    for source in sorted({pair.domain for pair in pairs if pair.domain}):
+        slices[f"source: {source}"] = np.array([pair.domain == source for pair in pairs], np.bool_)
+    return slices
 
 
 def _numbers(text: str) -> list[str]:
@@ -76,28 +77,8 @@ def _numbers(text: str) -> list[str]:
     return sorted(numbers(text) + words)
 
 
-def _numbers_appear(pair: Pair) -> bool:
-    return bool(_numbers(pair.prompt) or _numbers(pair.other))
-
-
-def _numbers_differ(pair: Pair) -> bool:
-    return _numbers(pair.prompt) != _numbers(pair.other)
-
-
 def _negated(text: str) -> bool:
     return any(word in _NEGATIONS or word.endswith(("n't", "n’t")) for word in _words(text))
-
-
-def _negation_appears(pair: Pair) -> bool:
-    return _negated(pair.prompt) or _negated(pair.other)
-
-
-def _negation_differs(pair: Pair) -> bool:
-    return _negated(pair.prompt) != _negated(pair.other)
-
-
-def _wh(name: str) -> Predicate:
-    return lambda pair: _wh_word(pair.prompt) == name
 
 
 def _wh_word(text: str) -> str:
@@ -113,19 +94,16 @@ def _length(pair: Pair) -> int:
     return max(len(pair.prompt.split()), len(pair.other.split()))
 
 
-def _from(source: str) -> Predicate:
-    return lambda pair: pair.domain == source
+def _wh(name: str) -> Predicate:
+    return lambda pair: _wh_word(pair.prompt) == name
 
 
 PREDICATES: dict[str, Predicate] = {
-    "numbers: appear": _numbers_appear,
-    "numbers: differ": _numbers_differ,
-    "negation: in any": _negation_appears,
-    "negation: in one only": _negation_differs,
-    **{
-        f"wh-word: {name}": _wh(name)
-        for name in ("what", "why", "when", "where", "who", "how", "which", "other")
-    },
+    "numbers: appear": lambda pair: bool(_numbers(pair.prompt) or _numbers(pair.other)),
+    "numbers: differ": lambda pair: _numbers(pair.prompt) != _numbers(pair.other),
+    "negation: in any": lambda pair: _negated(pair.prompt) or _negated(pair.other),
+    "negation: in one only": lambda pair: _negated(pair.prompt) != _negated(pair.other),
+    **{f"wh-word: {name}": _wh(name) for name in (*dict.fromkeys(_WH.values()), "other")},
     f"length: at most {SHORT} words": lambda pair: _length(pair) <= SHORT,
     f"length: {SHORT + 1} to {LONG} words": lambda pair: SHORT < _length(pair) <= LONG,
     f"length: over {LONG} words": lambda pair: _length(pair) > LONG,
@@ -133,15 +111,11 @@ PREDICATES: dict[str, Predicate] = {
 
 MIN_OF_EACH_CLASS = 10
 """A slice with fewer positives or negatives has no AUC worth a number."""
-_BATCH = 512
 
 
 @dataclass(frozen=True)
 class PairFigures:
-    """Figures of the pairs alone.
-
-    `hard_auc` is over the `hard_n` pairs matched on `hard_matched_on`.
-    """
+    """Figures of the pairs; `hard_auc` is over `hard_n` pairs matched on `hard_matched_on`."""
 
     auc: Figure
     average_precision: Figure
@@ -167,7 +141,7 @@ class Slice:
 class Evaluation:
     """All figures, and the outcomes they come from; `similarity` and `probability` are [pairs].
 
-    `domains` holds the streams of each domain by itself; it is empty when the pairs name one.
+    `domains` holds the figures of each domain; it is empty when the pairs name one.
     """
 
     pairs: tuple[Pair, ...]
@@ -256,24 +230,22 @@ def evaluate(
 ) -> Evaluation:
     """Measure an artefact on labelled pairs that it was neither trained nor calibrated on.
 
-    `embedder` is whatever the cache takes. Figures of pairs: ROC AUC, average precision, Brier
-    score, expected calibration error, P-CHR AUC, and the AUC on a hard subset that has as many
-    positives as negatives in each bin of a reference similarity: `base_similarities` [pairs], such
-    as an untuned model's, else the artefact's own, on which its AUC is near .5 by construction.
+    `embedder` is anything the cache takes. Figures of pairs include the AUC on a hard subset, with
+    as many positives as negatives in each bin of a reference similarity: `base_similarities`
+    [pairs], such as an untuned model's, else the artefact's own, on which its AUC is near .5 by
+    construction.
 
-    Figures of streams (`run_trials`; each domain has its own store, then all are pooled under one
-    threshold), always with every question answerable and, in `seeds` streams, with half of the
-    right answers missing: the share served at each error bound with the best threshold in
-    hindsight, and what the calibration's own threshold serves and errs. Stored questions are judged
-    by all the evidence there is, as the cache judges them.
+    Figures of streams (`run_trials`; the domains have own stores and are pooled under one
+    threshold), with every question answerable and, in `seeds` streams, with half of the right
+    answers missing: the share served at each error bound with the best threshold in hindsight, and
+    what the calibration's own threshold serves and errs.
 
     Intervals hold 95 % of `resamples` bootstrap draws of pairs, or of questions for streams; pairs
-    that share a question count as independent. Those of a best threshold in hindsight lie high: a
-    draw repeats questions, which makes luck last longer. `seed` fixes all that is drawn.
+    that share a question count as independent. Intervals of a best threshold in hindsight are too
+    high, because a draw repeats questions. `seed` fixes all that is drawn.
 
     Raises TrainingError for no pairs, labels outside [0, 1] or of one class, a calibration of
-    another model, and base similarities that do not fit the pairs. Too few pairs for streams are
-    no error: their figures are empty and `streams_note` says so.
+    another model, and base similarities that do not fit the pairs.
     """
     model, tell = as_embedder(embedder), progress or (lambda what, done, total: None)
     label = _checked_labels(pairs)
@@ -348,8 +320,8 @@ def _all_forms(
 ) -> tuple[Forms, dict[str, Forms]]:
     """Of all domains pooled, and of each by itself where there are several."""
 
-    def forms(every: Streams, half: Streams) -> Forms:
-        return Forms(*(stream_figures(form, calibration, measure) for form in (every, half)))
+    def forms(*streams: Streams) -> Forms:
+        return Forms(*(stream_figures(form, calibration, measure) for form in streams))
 
     names = sorted(set(every.domain))
     by_domain = {name: forms(every.of(name), half.of(name)) for name in names if len(names) > 1}
@@ -371,13 +343,9 @@ def _slice(similarity: Floats, label: Floats, measure: Measure) -> Slice:
 def _embedded(model: Embedder, pairs: Sequence[Pair], tell: Progress) -> dict[str, Vector]:
     """The unit vector of every text."""
     texts = texts_of(pairs)
-    vectors: dict[str, Vector] = {}
     tell("embedding", 0, len(texts))
-    for start in range(0, len(texts), _BATCH):
-        some = texts[start : start + _BATCH]
-        vectors.update(zip(some, embed_texts(model, some), strict=True))
-        tell("embedding", len(vectors), len(texts))
-    return vectors
+    vectors = embed_texts(model, texts, progress=partial(tell, "embedding"))
+    return dict(zip(texts, vectors, strict=True))
 
 
 def _similarities(pairs: Sequence[Pair], vectors: dict[str, Vector]) -> Floats:

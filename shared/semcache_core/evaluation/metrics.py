@@ -1,8 +1,6 @@
-"""Metrics of ranking, calibration and served share.
+"""Metrics of ranking, calibration and served share, from arrays of one value per pair or question.
 
-Numpy arrays of one value per pair (or per question of a stream) go in, floats come out. A label is
-1, 0 or between when judges disagreed: what ranks takes above .5 as positive, what is calibrated
-takes the label itself. NaN says that a figure is undefined, as an AUC of one class is.
+Labels are from 0 to 1; rankings take those above .5 as positive. NaN: the figure is undefined.
 """
 
 import math
@@ -41,24 +39,24 @@ class Figure:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Bins of about as many pairs each, from the lowest probability up; all are [bins]."""
+    """Mean probability, mean label and size of bins, from the lowest probability up; all [bins]."""
 
     probability: Floats
-    """Mean probability."""
     observed: Floats
-    """Mean label: what the probability should have been."""
     count: Rows
 
 
 @dataclass(frozen=True)
 class ServedCurve:
-    """One point per distinct score, from the highest down; all are [points]."""
+    """One point per distinct score, from the highest down; all are [points].
+
+    `served` is the share of the answerable that is rightly served, `error` the wrong share of the
+    served.
+    """
 
     threshold: Floats
     served: Floats
-    """Rightly served, as a share of the answerable."""
     error: Floats
-    """Wrongly served, as a share of the served."""
 
     def at(self, bound: float) -> float:
         """The largest share that any threshold serves rightly with an error within `bound`."""
@@ -89,8 +87,7 @@ def brier(probability: Floats, label: Floats) -> float:
 def expected_calibration_error(probability: Floats, label: Floats, bins: int = BINS) -> float:
     """Mean distance of probability and observed share, over equal-mass bins weighted by size.
 
-    Chance alone moves every bin off the diagonal, so it is never 0 on real data and rises with
-    fewer pairs or more bins; a bootstrap interval lies to the high side for the same reason.
+    Chance adds to it, so it is never 0 on real data and rises with fewer pairs or more bins.
     """
     curve = reliability_curve(probability, label, bins)
     if not len(curve.count):
@@ -101,8 +98,7 @@ def expected_calibration_error(probability: Floats, label: Floats, bins: int = B
 def reliability_curve(probability: Floats, label: Floats, bins: int = BINS) -> Reliability:
     """Mean probability against mean label in at most `bins` bins of about as many pairs each.
 
-    Equal probabilities share a bin, so that the order of the pairs does not matter; where many are
-    equal there are fewer bins.
+    Equal probabilities share a bin; where many are equal there are fewer bins.
     """
     ordered = np.sort(probability)
     cuts = np.arange(1, bins) * len(ordered) // bins
@@ -119,11 +115,7 @@ def reliability_curve(probability: Floats, label: Floats, bins: int = BINS) -> R
 
 
 def hit_ratio_curve(score: Floats, label: Floats) -> tuple[Floats, Floats]:
-    """Cache-hit ratio and precision, a point per distinct score from the highest down.
-
-    The hit ratio is the share of all that score at or above it, precision the positive share among
-    those.
-    """
+    """Cache-hit ratio and precision, a point per distinct score from the highest down."""
     ends, hits = _falling(score, label > 0.5)
     return ends / max(len(score), 1), hits / ends
 
@@ -131,9 +123,7 @@ def hit_ratio_curve(score: Floats, label: Floats) -> tuple[Floats, Floats]:
 def p_chr_auc(score: Floats, label: Floats) -> float:
     """Area under precision over cache-hit ratio (arXiv 2606.19719), from 0 to 1.
 
-    As the threshold falls, each score counts the precision reached with it for the hit ratio that
-    it adds: the area is the precision averaged over all hit ratios. Unlike average precision it
-    goes on after the last positive, and a perfect ranking of a share s of positives reaches
+    The precision averaged over all hit ratios. A perfect ranking of a share s of positives reaches
     s(1 - ln s), not 1: compare it on the same pairs only.
     """
     if not len(score):
@@ -146,8 +136,7 @@ def served_curve(score: Floats, right: Bools, answerable: Bools) -> ServedCurve:
     """What each threshold serves of a stream, one question per item; all are [n].
 
     `score` is that of the nearest stored question, `right` whether its answer is right,
-    `answerable` whether any stored one is. Equal scores are served together or not at all. The
-    served share is NaN where nothing is answerable.
+    `answerable` whether any stored one is. The served share is NaN where nothing is answerable.
     """
     ends, rightly = _falling(score, right)
     total = int(answerable.sum())
@@ -163,8 +152,7 @@ def served_at_error(score: Floats, right: Bools, answerable: Bools, bound: float
     """The largest share of the answerable that can be rightly served at an error within `bound`.
 
     The error is the wrong share among the served. The threshold is chosen in hindsight, on the
-    same outcomes: what a perfectly placed threshold would reach, not what one set before did. 0
-    where no threshold keeps the bound, NaN where nothing is answerable.
+    same outcomes. 0 where no threshold keeps the bound, NaN where nothing is answerable.
     """
     return served_curve(score, right, answerable).at(bound) if answerable.any() else math.nan
 
@@ -188,9 +176,9 @@ def bootstrap(
 ) -> Interval:
     """Percentile interval of `statistic(*arrays)` over rows drawn with replacement.
 
-    All arrays have the same number of rows, which are drawn together. A row is what is
-    independent of the others: a pair, or a question with its outcomes in all streams as columns.
-    Draws in which the statistic is NaN are left out; NaN where that leaves fewer than half.
+    All arrays have the same number of independent rows: pairs, or questions with their outcomes in
+    all streams as columns. Draws in which the statistic is NaN are left out; the interval is NaN
+    where that leaves fewer than half.
     """
     chooser, n = np.random.default_rng(seed), len(arrays[0])
     values = np.full(resamples, math.nan)

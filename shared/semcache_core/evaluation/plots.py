@@ -1,12 +1,10 @@
-"""Plots of the reports: SVG images inside the page.
-
-Those of an evaluation are data URIs, those of a simulation SVG elements.
-"""
+"""Plots of the reports: data URIs for an evaluation, SVG elements for a simulation."""
 
 import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import matplotlib
@@ -47,86 +45,79 @@ STYLE: Any = {
 _ERROR_TICKS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2)
 
 
-def roc(evaluation: Evaluation) -> str:
+def _plot(draw: Callable[[Axes, Evaluation], None]) -> Callable[[Evaluation], str]:
+    """Make a function that draws on axes give the image as a data URI."""
+
+    @wraps(draw)
+    def drawn(evaluation: Evaluation) -> str:
+        svg = _svg(lambda axes: draw(axes, evaluation), STYLE, _SIZE).encode()
+        return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+
+    return drawn
+
+
+@_plot
+def roc(axes: Axes, evaluation: Evaluation) -> None:
     """True against false positive rate, pairs ranked by similarity."""
-
-    def draw(axes: Axes) -> None:
-        false, true, _ = roc_curve(evaluation.label > 0.5, evaluation.similarity)
-        axes.plot([0, 1], [0, 1], color=_GUIDE, linestyle=":", label="chance")
-        axes.plot(false, true, color=_SAME, linewidth=1.8, label="similarity")
-        _shares(axes, "false positive rate", "true positive rate")
-        axes.legend(loc="lower right")
-
-    return _drawn(draw)
+    false, true, _ = roc_curve(evaluation.label > 0.5, evaluation.similarity)
+    axes.plot([0, 1], [0, 1], color=_GUIDE, linestyle=":", label="chance")
+    axes.plot(false, true, color=_SAME, linewidth=1.8, label="similarity")
+    _shares(axes, "false positive rate", "true positive rate")
+    axes.legend(loc="lower right")
 
 
-def precision_recall(evaluation: Evaluation) -> str:
+@_plot
+def precision_recall(axes: Axes, evaluation: Evaluation) -> None:
     """Precision against recall, pairs ranked by similarity."""
-
-    def draw(axes: Axes) -> None:
-        precision, recall, _ = precision_recall_curve(
-            evaluation.label > 0.5, evaluation.similarity, drop_intermediate=True
-        )
-        share = evaluation.positives / len(evaluation.pairs)
-        axes.axhline(share, color=_GUIDE, linestyle=":", label="share of positives")
-        axes.step(recall, precision, color=_SAME, linewidth=1.8, label="similarity", where="post")
-        _shares(axes, "recall", "precision")
-        axes.legend(loc="lower left")
-
-    return _drawn(draw)
+    precision, recall, _ = precision_recall_curve(
+        evaluation.label > 0.5, evaluation.similarity, drop_intermediate=True
+    )
+    share = evaluation.positives / len(evaluation.pairs)
+    axes.axhline(share, color=_GUIDE, linestyle=":", label="share of positives")
+    axes.step(recall, precision, color=_SAME, linewidth=1.8, label="similarity", where="post")
+    _shares(axes, "recall", "precision")
+    axes.legend(loc="lower left")
 
 
-def precision_hit_ratio(evaluation: Evaluation) -> str:
+@_plot
+def precision_hit_ratio(axes: Axes, evaluation: Evaluation) -> None:
     """Precision against cache-hit ratio; P-CHR AUC is the area below."""
-
-    def draw(axes: Axes) -> None:
-        ratio, precision = hit_ratio_curve(evaluation.similarity, evaluation.label)
-        axes.step(ratio, precision, color=_SAME, linewidth=1.8, label="similarity", where="pre")
-        _shares(axes, "cache-hit ratio", "precision")
-
-    return _drawn(draw)
+    ratio, precision = hit_ratio_curve(evaluation.similarity, evaluation.label)
+    axes.step(ratio, precision, color=_SAME, linewidth=1.8, label="similarity", where="pre")
+    _shares(axes, "cache-hit ratio", "precision")
 
 
-def reliability(evaluation: Evaluation) -> str:
+@_plot
+def reliability(axes: Axes, evaluation: Evaluation) -> None:
     """Observed share with the same answer against the probability that was given."""
-
-    def draw(axes: Axes) -> None:
-        curve = reliability_curve(evaluation.probability, evaluation.label)
-        axes.plot([0, 1], [0, 1], color=_GUIDE, linestyle=":", label="perfectly calibrated")
-        axes.plot(
-            curve.probability, curve.observed, "o-", color=_SAME, markersize=4, linewidth=1.4,
-            label=f"{BINS} bins of equal size",
-        )  # fmt: skip
-        _shares(axes, "probability given", "share with the same answer")
-        axes.legend(loc="upper left")
-
-    return _drawn(draw)
+    curve = reliability_curve(evaluation.probability, evaluation.label)
+    axes.plot([0, 1], [0, 1], color=_GUIDE, linestyle=":", label="perfectly calibrated")
+    axes.plot(
+        curve.probability, curve.observed, "o-", color=_SAME, markersize=4, linewidth=1.4,
+        label=f"{BINS} bins of equal size",
+    )  # fmt: skip
+    _shares(axes, "probability given", "share with the same answer")
+    axes.legend(loc="upper left")
 
 
-def served_at_error(evaluation: Evaluation) -> str:
-    """Share of the answerable that is rightly served against the error allowed among the served.
-
-    The curves are means over the streams, as the figures are.
-    """
+@_plot
+def served_at_error(axes: Axes, evaluation: Evaluation) -> None:
+    """Share rightly served, of the answerable, against the error allowed; means of streams."""
     errors = np.linspace(0, _ERROR_TICKS[-1], 201)
     forms = (
         ("every question answerable", evaluation.all_answerable, _SAME, "-"),
         ("half of the right answers missing", evaluation.half_missing, _OTHER, "--"),
     )
-
-    def draw(axes: Axes) -> None:
-        for label, streams, colour, line in forms:
-            if len(streams.domain) >= MIN_ASKED:
-                served = _mean_served(streams, errors)
-                axes.plot(errors, served, color=colour, linestyle=line, label=label, linewidth=1.8)
-        _shares(axes, "error allowed among the served", "served, of the answerable")
-        axes.set(xlim=(0, _ERROR_TICKS[-1]), xticks=_ERROR_TICKS)
-        if axes.lines:
-            axes.legend(loc="best")
-        else:
-            axes.text(0.5, 0.5, "too few pairs", transform=axes.transAxes, ha="center")
-
-    return _drawn(draw)
+    for label, streams, colour, line in forms:
+        if len(streams.domain) >= MIN_ASKED:
+            served = _mean_served(streams, errors)
+            axes.plot(errors, served, color=colour, linestyle=line, label=label, linewidth=1.8)
+    _shares(axes, "error allowed among the served", "served, of the answerable")
+    axes.set(xlim=(0, _ERROR_TICKS[-1]), xticks=_ERROR_TICKS)
+    if axes.lines:
+        axes.legend(loc="best")
+    else:
+        axes.text(0.5, 0.5, "too few pairs", transform=axes.transAxes, ha="center")
 
 
 def _mean_served(streams: Streams, errors: Floats) -> Floats:
@@ -137,38 +128,30 @@ def _mean_served(streams: Streams, errors: Floats) -> Floats:
     return np.array([np.mean([curve.at(error) for curve in curves]) for error in errors])
 
 
-def similarities(evaluation: Evaluation) -> str:
+@_plot
+def similarities(axes: Axes, evaluation: Evaluation) -> None:
     """How the similarities of either label are spread."""
     positive = evaluation.label > 0.5
     bins = np.histogram_bin_edges(evaluation.similarity, bins=40).tolist()
-
-    def draw(axes: Axes) -> None:
-        for label, chosen, colour in (
-            ("another answer", ~positive, _OTHER),
-            ("same answer", positive, _SAME),
-        ):
-            values = evaluation.similarity[chosen]
-            weights = np.full(len(values), 1 / len(values))
-            axes.hist(
-                values, bins=bins, weights=weights, histtype="stepfilled", color=colour,
-                alpha=0.35, edgecolor=colour, linewidth=1.2, label=label,
-            )  # fmt: skip
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.set(xlabel="similarity", ylabel="share of the pairs of that label")
-        axes.legend(loc="upper left")
-
-    return _drawn(draw)
+    for label, chosen, colour in (
+        ("another answer", ~positive, _OTHER),
+        ("same answer", positive, _SAME),
+    ):
+        values = evaluation.similarity[chosen]
+        weights = np.full(len(values), 1 / len(values))
+        axes.hist(
+            values, bins=bins, weights=weights, histtype="stepfilled", color=colour,
+            alpha=0.35, edgecolor=colour, linewidth=1.2, label=label,
+        )  # fmt: skip
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set(xlabel="similarity", ylabel="share of the pairs of that label")
+    axes.legend(loc="upper left")
 
 
 def _shares(axes: Axes, x: str, y: str) -> None:
     axes.set(xlabel=x, ylabel=y, xlim=(0, 1), ylim=(0, 1.02))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
-
-
-def _drawn(draw: Callable[[Axes], None]) -> str:
-    svg = _svg(draw, STYLE, _SIZE).encode()
-    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 
 
 def _svg(draw: Callable[[Axes], None], style: Any, size: tuple[float, float]) -> str:

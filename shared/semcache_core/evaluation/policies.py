@@ -19,10 +19,7 @@ THRESHOLDS = tuple(round(0.4 + 0.005 * step, 3) for step in range(121))
 
 @dataclass(frozen=True)
 class Candidate:
-    """A stored question and its cosine similarity to the one asked.
-
-    Equal `answer`s are the same answer.
-    """
+    """A stored question, its cosine similarity to the one asked, and the number of its answer."""
 
     question: str
     similarity: float
@@ -30,10 +27,7 @@ class Candidate:
 
 
 class Policy(Protocol):
-    """Decides by meaning; an exact repeat of a stored question is served before it is asked.
-
-    `name` tells arms apart, `setting` says in one line at what it serves.
-    """
+    """Decides by meaning, after exact repeats. `setting` says in one line at what it serves."""
 
     @property
     def name(self) -> str: ...
@@ -48,9 +42,9 @@ class Policy(Protocol):
 
 @runtime_checkable
 class LearningPolicy(Policy, Protocol):
-    """A policy that learns from misses, when the model's answer can be compared with a stored one.
+    """A policy that learns from misses, whose answer is compared with the nearest stored one.
 
-    Where the two are the same, nothing new is stored: the nearest stored question gets the credit.
+    Where the two are the same, nothing new is stored.
     """
 
     def fresh(self) -> "LearningPolicy":
@@ -86,10 +80,7 @@ class ExactOnly:
 
 @dataclass(frozen=True)
 class FixedThreshold:
-    """Serves the nearest stored question from a cosine of `threshold` on.
-
-    Raises TrainingError for a threshold that is no cosine.
-    """
+    """Serves the nearest stored question from a cosine of `threshold` on."""
 
     name: str
     threshold: float
@@ -113,8 +104,7 @@ class InHindsight:
 
     Every one of `thresholds` is tried on the whole stream, and so is serving exact repeats only.
     Of those with at most `max_wrong_share` wrong among the answers served by meaning, the one with
-    the most requests rightly served is kept, the strictest of several. Nobody can choose so
-    beforehand: it flatters the baseline, and what beats it beats every threshold tried.
+    the most requests rightly served is kept, the strictest of several.
     """
 
     name: str
@@ -145,9 +135,8 @@ class InHindsight:
 class MaxErrorRate:
     """Serves as the cache does with an artefact: at the calibrated threshold for a bound.
 
-    The first of the nearest whose probability, by all the evidence, reaches the threshold is
-    served; questions that the embedder does not read whole are only matched exactly.
-    Raises TrainingError for a bound outside (0, 1) and for another embedder's calibration.
+    Questions that the embedder does not read whole are only matched exactly. Raises TrainingError
+    for a bound outside (0, 1) and for another embedder's calibration.
     """
 
     name: str

@@ -44,11 +44,7 @@ class _ArrivalLine(JsonLine):
 
 
 def read_stream(file: str | Path) -> list[Arrival]:
-    """Read `{"question": str, "answer_id": str}` lines, in their order; blank lines are skipped.
-
-    Other keys are ignored. Raises TrainingError naming file and line for a line that is not such
-    an object, and for a file without arrivals.
-    """
+    """Read `{"question": str, "answer_id": str}` lines; TrainingError as in `read_lines`."""
     return read_lines(file, _arrival, _EXAMPLE, "arrivals")
 
 
@@ -71,8 +67,7 @@ def zipf(
     """`length` arrivals as busy services see them: few answers are asked for often, most rarely.
 
     The answers are ranked at random; the one of rank r is asked for with a probability in
-    proportion to r ** -exponent (0 is uniform, 1 is Zipf's law), each time in one of its wordings
-    in `questions`, all equally likely. So both exact repeats and paraphrases come up.
+    proportion to r ** -exponent (0 is uniform, 1 is Zipf's law), each time in a random wording.
     """
     _check_some(questions)
     if length < 1:
@@ -90,12 +85,10 @@ def zipf(
 
 
 def from_pairs(pairs: Sequence[Pair], seed: int = 0) -> list[Arrival]:
-    """Every question of labelled pairs once, shuffled: a stream like that of arXiv 2402.01173.
+    """Every question of labelled pairs once, shuffled: our reading of arXiv 2402.01173.
 
-    The paper streams the prompts of its labelled pairs through a cache. Questions joined by
-    positive pairs, directly or through others, have the same answer; any other two count as having
-    different ones, so errors can only come out too high. This is our reading: the paper's exact
-    draw is not known to us, and figures from here and from there need not be comparable.
+    Equal answers as in `domain_from_pairs`. Figures need not be comparable with the paper's, whose
+    exact draw is not known.
     """
     domain = domain_from_pairs("pairs", pairs)
     arrivals = [
@@ -255,9 +248,17 @@ def run(
     """
     texts, arrivals = stream.texts, len(stream.text)
     embedded = sum(len(texts) for embedder, _ in groups if embedder is not None)
-    advance = _Advance(embedded + len(groups) * arrivals, progress)
+    total, done = embedded + len(groups) * arrivals, 0
+
+    def report(more: int, _: int = 0) -> None:
+        if progress is not None:
+            progress(done + more, total)
+
     for embedder, replays in groups:
-        vectors = None if embedder is None else _embed(embedder, texts, advance)
+        vectors = None
+        if embedder is not None:
+            vectors = embed_texts(embedder, texts, _BLOCK, report)
+            done += len(texts)
         for start in range(0, arrivals, _BLOCK):
             block = range(start, min(start + _BLOCK, arrivals))
             similarities = None if vectors is None else _similarities(stream, vectors, block)
@@ -265,26 +266,8 @@ def run(
                 row = None if similarities is None else similarities[at - start]
                 for replay in replays:
                     replay.answer(at, row)
-            advance(len(block))
-
-
-class _Advance:
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self._done, self._total, self._progress = 0, total, progress
-
-    def __call__(self, more: int) -> None:
-        self._done += more
-        if self._progress is not None:
-            self._progress(self._done, self._total)
-
-
-def _embed(embedder: Embedder, texts: list[str], advance: _Advance) -> Matrix:
-    rows = []
-    for start in range(0, len(texts), _BLOCK):
-        some = texts[start : start + _BLOCK]
-        rows.append(embed_texts(embedder, some))
-        advance(len(some))
-    return np.concatenate(rows)
+            report(block.stop)
+        done += arrivals
 
 
 def _similarities(stream: NumberedStream, vectors: Matrix, block: range) -> Matrix:

@@ -1,7 +1,6 @@
-"""HTML pages of an evaluation and of a simulation.
+"""HTML pages of an evaluation and of a simulation, each one file that needs no network.
 
-Each page is one file that needs no other file and no network. The texts are in the two templates
-of the folder `templates`; this module computes the tables. Needs the extra `train`.
+The texts are in the folder `templates`; this module computes the tables.
 """
 
 import tempfile
@@ -19,7 +18,7 @@ from semcache_core.evaluation import plots
 from semcache_core.evaluation.evaluate import Evaluation
 from semcache_core.evaluation.metrics import BINS, LEVEL, Figure, Floats, Rows
 from semcache_core.evaluation.plots import Line
-from semcache_core.evaluation.served import BOUNDS, Forms
+from semcache_core.evaluation.served import BOUNDS
 from semcache_core.evaluation.simulation import ArmResult, Rate, Simulation
 
 FILE_NAME = "report.html"
@@ -62,10 +61,7 @@ class Table:
 
 
 def report_directory(directory: str | Path) -> Path:
-    """Make `directory` if it is missing; TrainingError when a report cannot be written there.
-
-    Call it before an evaluation, so that minutes of work are not lost when the report fails.
-    """
+    """Make `directory` if it is missing; TrainingError when a report cannot be written there."""
     path = Path(directory)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -82,9 +78,7 @@ def report_directory(directory: str | Path) -> Path:
 def write_report(evaluation: Evaluation, directory: str | Path) -> Path:
     """Write `directory/report.html` and return its path.
 
-    The page holds figures with intervals, plots, slices, and the 50 worst false hits and false
-    misses. An older report is replaced in one step, and kept when the new one cannot be written:
-    that raises TrainingError.
+    An older report is replaced in one step, or kept when TrainingError is raised.
     """
     return _write(report_directory(directory) / FILE_NAME, render(evaluation))
 
@@ -212,18 +206,18 @@ def _domains(evaluation: Evaluation) -> Table:
     return Table(
         ("", "Asked", *(f"at {bound:.0%}" for bound in BOUNDS.values())),
         [
-            (_head(name or "unnamed"), Cell(f"{forms.all_answerable.asked:,}"), *_both(forms))
+            (
+                _head(name or "unnamed"),
+                Cell(f"{forms.all_answerable.asked:,}"),
+                *(
+                    Cell(" | ".join(_percent(form.served_at_error[bound].value) for form in both))
+                    for bound in BOUNDS
+                ),
+            )
             for name, forms in evaluation.domains.items()
+            for both in [(forms.all_answerable, forms.half_missing)]
         ],
     )
-
-
-def _both(forms: Forms) -> list[Cell]:
-    pairs = [
-        (forms.all_answerable.served_at_error[name], forms.half_missing.served_at_error[name])
-        for name in BOUNDS
-    ]
-    return [Cell(f"{_percent(every.value)} | {_percent(half.value)}") for every, half in pairs]
 
 
 def _slices(evaluation: Evaluation) -> Table:
@@ -234,10 +228,9 @@ def _slices(evaluation: Evaluation) -> Table:
                 _head(name),
                 Cell(f"{one.n:,}"),
                 Cell(f"{one.positives:,}"),
-                Cell(f"{_decimal(one.auc.value)} ", detail=_range(one.auc)),
-                Cell(
-                    f"{_decimal(one.average_precision.value)} ",
-                    detail=_range(one.average_precision),
+                *(
+                    Cell(f"{_decimal(figure.value)} ", detail=_range(figure))
+                    for figure in (one.auc, one.average_precision)
                 ),
             )
             for name, one in evaluation.slices.items()

@@ -37,17 +37,14 @@ class Streams:
 
     def of(self, domain: str) -> "Streams":
         rows = self.domain == domain
-        return Streams(
-            self.domain[rows], self.probability[rows], self.right[rows], self.answerable[rows]
-        )
+        return Streams(*(values[rows] for values in vars(self).values()))
 
 
 @dataclass(frozen=True)
 class Served:
     """What one threshold serves of the `n` different questions asked, over all their streams.
 
-    `share_served` is of all asked, `rightly_served` of the answerable, `error` the wrong share of
-    the served.
+    `share_served` is of all asked, `rightly_served` of the answerable, `error` of the served.
     """
 
     n: int
@@ -103,8 +100,7 @@ def streams_of(
 ) -> Streams:
     """One stream per seed in every domain; one too small to have a store asks nothing.
 
-    `vectors` holds the unit vector of every text; the stored questions are judged by `weights`, as
-    the cache judges them. See `run_trials` for `missing`.
+    `vectors` holds the unit vector of every text. See `run_trials` for `missing`.
     """
     none = np.zeros((0, len(seeds)))
     parts = [Streams(np.zeros(0, np.object_), none, none.astype(bool), none.astype(bool))]
@@ -168,8 +164,7 @@ def _served(streams: Streams, threshold: float | None, measure: Measure) -> Serv
     served = streams.probability >= (math.inf if threshold is None else threshold)
     error = measure(_wrong_share, served, streams.right)
     if error.value == 0:
-        # no draw finds what did not happen once; the exact binomial interval says how little that
-        # proves of so many questions
+        # no draw finds what did not happen once: the exact binomial interval
         different = int(served.any(axis=1).sum())
         error = Figure(0.0, Interval(0.0, 1 - ((1 - metrics.LEVEL) / 2) ** (1 / different)))
     return Served(

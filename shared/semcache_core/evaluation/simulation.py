@@ -21,8 +21,7 @@ _RESAMPLES = 2000
 class Rate:
     """A share of `n` with its 95 % Wilson interval; None where `n` is 0.
 
-    The interval takes the requests for independent. Those of one stream share a store, so the
-    same figure on another stream moves a little more than it says.
+    The interval takes the requests for independent, which those of one stream are not quite.
     """
 
     value: float | None
@@ -40,10 +39,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Gain:
-    """Caching efficiency less that of the first arm, with a 95 % bootstrap interval.
-
-    Both arms met the same requests, so the requests are resampled in pairs.
-    """
+    """Caching efficiency less that of the first arm, with a 95 % paired bootstrap interval."""
 
     value: float
     low: float
@@ -67,15 +63,14 @@ class ArmResult:
     `requests` = `exact_hits` + `semantic_hits` + `misses`. A hit is wrong when the answer it
     served has another `answer_id`: `wrong_hits`, of which `wrong_semantic_hits` by meaning.
 
-    - `caching_efficiency`: requests rightly served from the cache, of all. arXiv 2402.01173 reports
-      a figure of this name; this is our reading of it, and the two need not be comparable.
+    - `caching_efficiency`: requests rightly served from the cache, of all. The figure of this name
+      in arXiv 2402.01173 need not be comparable.
     - `hit_rate`: hits, right or wrong, of all requests.
     - `false_hit_rate`: wrong ones of the hits by meaning, which `max_error_rate` bounds.
     - `wrong_rate`: wrong hits of all requests.
     - `cost_saved`: calls not made, less what wrong hits cost; `cost_saved_share` is its share of
-      the cost without a cache, below 0 when the cache costs more than it saves.
-    - `seconds_saved`: waiting for the model that right hits spared; the lookup itself is not
-      counted, and a wrong hit saves nobody time.
+      the cost without a cache.
+    - `seconds_saved`: waiting for the model that right hits spared, lookups not counted.
     """
 
     name: str
@@ -102,8 +97,8 @@ class ArmResult:
 class Simulation:
     """One run: the stream, what was assumed, and a result per arm in the order given.
 
-    `answerable` is the share of requests whose right answer had been asked for before: no cache
-    can serve more of the stream rightly.
+    `answerable` is the share of requests whose answer had been asked for before: the most that any
+    cache can serve rightly.
     """
 
     requests: int
@@ -137,19 +132,17 @@ def simulate(
 ) -> Simulation:
     """Let every arm answer the same arrivals in the same order, each from an empty cache.
 
-    A question that is stored is served exactly. Else the arm's policy sees the nearest stored ones
-    and picks one or none. A miss calls the model, whose answer is taken as right, and stores it;
-    a hit, right or wrong, stores nothing. Beyond `capacity` entries (None: no bound) the least
-    recently used goes, or with `eviction` "fifo" the oldest.
+    A question that is stored is served exactly. Else the arm's policy picks one or none of the
+    nearest stored ones. A miss stores the model's answer, which is taken as right. Beyond
+    `capacity` entries (None: no bound) the least recently used goes, or with `eviction` "fifo" the
+    oldest.
 
-    `cost_per_call` and `cost_of_wrong` are in any one unit; a wrong answer costs one call more
-    when it is left out, the least it can cost: the user asks again. `seed` draws the bootstrap.
-    `progress(done, total)` counts texts embedded and arrivals answered. Texts are embedded once
-    per embedder, however many arms share it.
+    `cost_per_call` and `cost_of_wrong` are in any one unit; a wrong answer costs one more call by
+    default. `seed` draws the bootstrap. `progress(done, total)` counts texts embedded and arrivals
+    answered.
 
-    Raises TrainingError, before anything is embedded, for an empty stream, no arms, two arms of
-    one name, an arm that needs an embedder and has none or another one, and for numbers that are
-    out of range.
+    Raises TrainingError, before anything is embedded, for an empty stream, no arms, two arms of one
+    name, an arm without the embedder it needs, and numbers out of range.
     """
     wrong = cost_per_call if cost_of_wrong is None else cost_of_wrong
     pairs = [Arm(policy, embedder) for policy, embedder in arms]
@@ -162,7 +155,7 @@ def simulate(
     ]
     run(arrivals, _by_embedder(pairs, replays), progress)
     kept = [_kept(arm.policy, tried) for arm, tried in zip(pairs, replays, strict=True)]
-    costs = _Costs(cost_per_call, seconds_per_call, wrong)
+    costs = (cost_per_call, wrong, seconds_per_call)
     return Simulation(
         requests=len(arrivals.text),
         distinct_questions=len(arrivals.texts),
@@ -179,13 +172,6 @@ def simulate(
             for arm, replay in zip(pairs, kept, strict=True)
         ),
     )
-
-
-@dataclass(frozen=True)
-class _Costs:
-    call: float
-    seconds: float
-    wrong: float
 
 
 def _policies(arm: Arm) -> list[Policy]:
@@ -216,11 +202,12 @@ def _kept(policy: Policy | InHindsight, tried: Sequence[Replay]) -> Replay:
 
 
 def _result(
-    arm: Arm, replay: Replay, first: NDArray[np.bool_], costs: _Costs, seed: int
+    arm: Arm, replay: Replay, first: NDArray[np.bool_], costs: tuple[float, float, float], seed: int
 ) -> ArmResult:
     hit = replay.exact | replay.semantic
     n, hits, right = len(hit), int(hit.sum()), int(replay.right.sum())
-    saved = hits * costs.call - (hits - right) * costs.wrong
+    cost_per_call, cost_of_wrong, seconds_per_call = costs
+    saved = hits * cost_per_call - (hits - right) * cost_of_wrong
     return ArmResult(
         name=arm.policy.name,
         setting=_setting(arm.policy, replay.policy),
@@ -237,8 +224,8 @@ def _result(
         wrong_rate=Rate.of(hits - right, n),
         gain=_gain(replay.right, first, seed),
         cost_saved=saved,
-        cost_saved_share=saved / (n * costs.call),
-        seconds_saved=right * costs.seconds,
+        cost_saved_share=saved / (n * cost_per_call),
+        seconds_saved=right * seconds_per_call,
         series=_series(hit, replay.right),
     )
 

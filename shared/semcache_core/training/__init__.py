@@ -62,29 +62,18 @@ __all__ = [
 check_extra(__name__, ("torch", "sentence_transformers", "onnx", "onnxscript", "sklearn"))
 
 # lazy: calibrating an embedder that is no torch model must not cost the seconds torch takes to load
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "Domain": "calibration.streams",
-        "FitOptions": "trainer",
-        "Pair": "data.records",
-        "Question": "data.records",
-        "Teacher": "data.teacher",
-        "calibrate": "calibration.calibrate",
-        "domain_from_labels": "calibration.streams",
-        "domain_from_pairs": "calibration.streams",
-        "export_onnx": "onnx_export",
-        "fit_probability": "calibration.calibrate",
-        "hard_subset": "data.mining",
-        "label_by_answers": "data.labelling",
-        "label_with_teacher": "data.labelling",
-        "mine": "data.mining",
-        "read_pairs": "data.records",
-        "read_questions": "data.records",
-        "split_pairs": "data.splits",
-        "synthetic_pairs": "data.augmentation",
-        "threshold_table": "calibration.risk_control",
-        "train": "pipeline",
-        "write_pairs": "data.records",
-    },
-)
+_HOMES = {
+    "calibration.calibrate": ("calibrate", "fit_probability"),
+    "calibration.risk_control": ("threshold_table",),
+    "calibration.streams": ("Domain", "domain_from_labels", "domain_from_pairs"),
+    "data.augmentation": ("synthetic_pairs",),
+    "data.labelling": ("label_by_answers", "label_with_teacher"),
+    "data.mining": ("hard_subset", "mine"),
+    "data.records": ("Pair", "Question", "read_pairs", "read_questions", "write_pairs"),
+    "data.splits": ("split_pairs",),
+    "data.teacher": ("Teacher",),
+    "onnx_export": ("export_onnx",),
+    "pipeline": ("train",),
+    "trainer": ("FitOptions",),
+}
+__getattr__ = lazy_names(__name__, {name: home for home, names in _HOMES.items() for name in names})

@@ -20,9 +20,8 @@ _WINDOW = 32
 class LengthBatches:
     """Seeded batches of indices of items, similar in length within a batch.
 
-    Each epoch shuffles everything, sorts it by length within windows of 32 batches, and shuffles
-    the batches; only its shortest batch can have fewer than `batch_size`. Seed and epoch alone
-    decide, so a run that is resumed finds the batches that it would have had.
+    Each epoch shuffles the items, sorts them by length within windows of 32 batches, and shuffles
+    the batches. They depend on seed and epoch only, so a resumed run finds the same ones.
     """
 
     lengths: Sequence[int]
@@ -31,11 +30,10 @@ class LengthBatches:
 
     @property
     def per_epoch(self) -> int:
-        """Batches in an epoch."""
         return -(-len(self.lengths) // self.batch_size)
 
     def epoch(self, number: int) -> list[list[int]]:
-        """The batches of an epoch, the first of which is number 0; every index occurs once."""
+        """The batches of an epoch; every index occurs once."""
         random = np.random.default_rng((self.seed, number))
         order = random.permutation(len(self.lengths)).tolist()
         window = _WINDOW * self.batch_size
@@ -49,10 +47,7 @@ class LengthBatches:
         return [batches[index] for index in random.permutation(len(batches))]
 
     def starting_at(self, step: int) -> Iterator[list[int]]:
-        """Batch `step`, counted from 0 through all epochs, and those after it, without end.
-
-        Yields nothing when there are no items.
-        """
+        """Batch `step`, counted from 0 through all epochs, and those after it, without end."""
         if not self.lengths:
             return
         number, done = divmod(step, self.per_epoch)
@@ -64,10 +59,9 @@ class LengthBatches:
 class TrainingBatches:
     """The batches of a run: labelled pairs, each batch with its share of synthetic ones.
 
-    `synthetic` is how many synthetic pairs there are for each labelled one. They are made from
-    the questions of the pairs and from the unlabelled `questions`, drawn at random without regard
-    to which is which, as many as `steps` batches need and may be seen more than once. An edit and
-    a rewrite of a question come in the same batch.
+    `synthetic` is the number of synthetic pairs for each labelled one. They are made from a random
+    choice of the questions of the pairs and of the unlabelled `questions`. An edit and a rewrite of
+    a question come in the same batch.
     """
 
     def __init__(
@@ -95,7 +89,7 @@ class TrainingBatches:
         self._made = LengthBatches(lengths, max(1, count), seed)
 
     def starting_at(self, step: int) -> Iterator["Batch"]:
-        """Batch `step`, counted from 0 through all epochs, and those after it, without end."""
+        """Batch `step`, and those after it; see `LengthBatches`."""
         made = self._made.starting_at(step) if self._synthetic else repeat([])
         for rows, groups in zip(self._labelled.starting_at(step), made, strict=False):
             synthetic = [pair for group in groups for pair in self._synthetic[group]]
@@ -108,7 +102,7 @@ class Batch:
 
     `texts` are distinct; the first `given` are questions as they were given, the others made by
     rule. `pairs` and `synthetic` are int64 [n, 2] and [m, 2], with float32 labels [n] and [m].
-    `answers` (int64 [texts]) is equal for texts that are known to have the same answer.
+    `answers` (int64 [texts]) is equal for texts known to have the same answer.
     """
 
     texts: list[str]
@@ -120,9 +114,7 @@ class Batch:
     answers: NDArray[np.int64]
 
     def unlabelled(self) -> NDArray[np.bool_]:
-        """[given, given]: True for two different questions of which no label, nor any chain of
-        positive pairs, says whether they have the same answer.
-        """
+        """[given, given]: True where no chain of labels says if two questions share an answer."""
         mask: NDArray[np.bool_] = self.answers[:, None] != self.answers[None, :]
         for rows in (self.pairs, self.synthetic):
             left, right = rows.T
@@ -135,8 +127,7 @@ def make_batch(
 ) -> Batch:
     """Gather the texts of labelled pairs and of synthetic ones, whose `other` is made by rule.
 
-    `answers` holds a number from 0 for each text known to share its answer with others; a text
-    that it lacks has an answer of its own.
+    `answers` numbers the answers of texts from 0; a text that it lacks has an answer of its own.
     """
     given = [text for pair in pairs for text in (pair.prompt, pair.other)]
     given += [pair.prompt for pair in synthetic]
@@ -172,8 +163,7 @@ def check_data(pairs: Sequence[Pair], questions: Sequence[str]) -> None:
 
 
 def _rows(pairs: Sequence[Pair], row: Mapping[str, int]) -> NDArray[np.int64]:
-    found = [(row[pair.prompt], row[pair.other]) for pair in pairs]
-    return np.array(found, np.int64).reshape(-1, 2)
+    return np.array([(row[p.prompt], row[p.other]) for p in pairs], np.int64).reshape(-1, 2)
 
 
 def _labels(pairs: Sequence[Pair]) -> NDArray[np.float32]:

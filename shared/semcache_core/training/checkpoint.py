@@ -3,13 +3,14 @@
 import hashlib
 import io
 import json
-import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from semcache_core._utils.files import write_whole
 from semcache_core.errors import TrainingError
 
 FILE_NAME = "checkpoint.pt"
@@ -18,9 +19,8 @@ FILE_NAME = "checkpoint.pt"
 class Checkpoint:
     """The file `checkpoint.pt` in a directory, which is made if need be.
 
-    `made_with` holds the options and digests of the data and the model. A checkpoint with other
-    values belongs to another run. Raises TrainingError when the directory cannot
-    be written to.
+    `made_with` holds the options and digests of the data and the model: a checkpoint with other
+    values belongs to another run.
     """
 
     def __init__(self, directory: Path, made_with: Mapping[str, Any]) -> None:
@@ -28,39 +28,21 @@ class Checkpoint:
         self._made_with = dict(made_with)
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._temporary.write_bytes(b"")
-            self._temporary.unlink()
+            tempfile.TemporaryFile(dir=directory).close()
         except OSError as error:
             raise TrainingError(
                 f"checkpoint_dir {directory} cannot be written to ({error}); give another"
             ) from None
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write tensors, numbers, texts, and dicts and lists of them, in place of an older state.
-
-        Raises TrainingError when that fails, on a full disk say; the older file then stays.
-        """
+        """Replace the file, in one step. `state` holds tensors, numbers, texts, dicts and lists."""
         # into memory first: torch's own writer reports a full disk as any kind of error
         content = io.BytesIO()
         torch.save({**state, "made_with": self._made_with}, content)
-        try:
-            with self._temporary.open("wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            self._temporary.replace(self.file)
-        except OSError as error:
-            self._temporary.unlink(missing_ok=True)
-            raise TrainingError(
-                f"the checkpoint {self.file} could not be written ({error}); what was there is "
-                "kept: make room, then go on with resume=True"
-            ) from None
+        write_whole(self.file, [content.getvalue()], TrainingError)
 
     def start(self, resume: bool) -> dict[str, Any] | None:
-        """The state to begin a run with: the one saved last if it is to `resume`, else None.
-
-        Raises TrainingError when a new run would write over the checkpoint of an earlier one.
-        """
+        """The state to begin a run with; TrainingError where a new run would overwrite one."""
         if not resume and self.file.exists():
             raise TrainingError(
                 f"{self.file} is there from an earlier run; go on with resume=True, give another "
@@ -69,11 +51,7 @@ class Checkpoint:
         return self.load()
 
     def load(self) -> dict[str, Any] | None:
-        """The state last saved, its tensors in main memory, or None when there is none.
-
-        Raises TrainingError for a file that is no checkpoint, and for one of another run, naming
-        what differs.
-        """
+        """The state last saved, its tensors in main memory, or None when there is none."""
         if not self.file.exists():
             return None
         try:
@@ -81,26 +59,18 @@ class Checkpoint:
             made_with: dict[str, Any] = state.pop("made_with")
         except OSError as error:
             raise TrainingError(f"{self.file} cannot be read: {error}") from None
-        # torch has many errors for a file that is cut short or another's, and advice with them
-        # that would run what is in it
+        # torch has many errors for such a file, some with the advice to run the code in it
         except Exception:  # noqa: BLE001
             raise TrainingError(
                 f"{self.file} is no checkpoint, or not a whole one; delete it to start anew"
             ) from None
-        self._check(made_with)
-        return state
-
-    def _check(self, made_with: Mapping[str, Any]) -> None:
         for name, value in self._made_with.items():
             if name not in made_with or made_with[name] != value:
                 raise TrainingError(
                     f"{self.file} was made with {name}={made_with.get(name)!r}, and this run has "
                     f"{value!r}; give the same, or another checkpoint_dir"
                 )
-
-    @property
-    def _temporary(self) -> Path:
-        return self.file.with_suffix(".tmp")
+        return state
 
 
 def digest_of_data(data: Any) -> str:

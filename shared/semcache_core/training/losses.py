@@ -1,6 +1,7 @@
 """Losses for fine-tuning an embedding model; every loss is a scalar."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,12 +23,8 @@ _TOGETHER = 32
 class PairPredictor(nn.Module):
     """p(same answer) = sigmoid(similarity / lambda - c), with lambda and c trainable.
 
-    Source: arXiv 2402.01173. lambda is kept above 0 by training its logarithm, so a step of the
-    optimiser changes it by a share of itself whatever its size.
-
-    Args:
-        lam: lambda at the start, in units of a cosine; the smaller, the steeper.
-        c: c at the start. p is one half where the cosine is lambda * c.
+    Source: arXiv 2402.01173. The logarithm of lambda is trained, which keeps lambda above 0. p is
+    one half where the cosine is lambda * c.
     """
 
     def __init__(self, lam: float = 1 / 15, c: float = 11.25) -> None:
@@ -48,7 +45,7 @@ class PairPredictor(nn.Module):
 
 
 class PairLoss(nn.Module):
-    """How far a predictor's p is from the labels: what the two losses of the paper share."""
+    """Distance of a predictor's p from labels between 0 and 1; cosines and labels are [n]."""
 
     def __init__(self, predictor: PairPredictor) -> None:
         super().__init__()
@@ -56,17 +53,7 @@ class PairLoss(nn.Module):
 
 
 class BinaryCrossEntropyLoss(PairLoss):
-    """Binary cross-entropy between p and the label: mean of -(y log p + (1 - y) log(1 - p)).
-
-    Source: arXiv 2402.01173, where y is what a teacher says; it may lie between 0 and 1.
-
-    Args:
-        predictor: gives p from a similarity; its lambda and c are trained along.
-
-    Inputs:
-        similarity: cosines of the pairs, float [n].
-        label: 1 for the same answer, 0 for another, or between, float [n].
-    """
+    """Binary cross-entropy between p and the label (arXiv 2402.01173)."""
 
     def forward(self, similarity: Tensor, label: Tensor) -> Tensor:
         return functional.binary_cross_entropy_with_logits(self.predictor(similarity), label)
@@ -75,16 +62,8 @@ class BinaryCrossEntropyLoss(PairLoss):
 class SquaredLogDifferenceLoss(PairLoss):
     """Squared difference of the logarithms: mean of (log p - log max(y, floor))^2.
 
-    Source: arXiv 2402.01173, which keeps labels away from 0. The floor is also how far p of a
-    negative pair is pushed down: below it the loss pulls p up again.
-
-    Args:
-        predictor: gives p from a similarity; its lambda and c are trained along.
-        floor: the smallest label that is asked for, in (0, 1).
-
-    Inputs:
-        similarity: cosines of the pairs, float [n].
-        label: 1 for the same answer, 0 for another, or between, float [n].
+    Source: arXiv 2402.01173, which keeps labels away from 0. Below `floor`, in (0, 1), the loss
+    pulls p of a negative pair up again.
     """
 
     def __init__(self, predictor: PairPredictor, floor: float = 0.05) -> None:
@@ -103,16 +82,14 @@ def ranking_loss(
 ) -> Tensor:
     """Cross-entropy of finding a positive's `right` among those of all pairs, by scaled cosine.
 
-    The in-batch negatives of sentence-transformers' MultipleNegativesRankingLoss (arXiv
-    1705.00652): for each positive pair every other `right` of the batch is a negative, those of
-    negative pairs too. 0 when there is no positive.
+    The in-batch negatives of MultipleNegativesRankingLoss (arXiv 1705.00652). 0 when there is no
+    positive.
 
     Args:
         left, right: unit vectors of the pairs, [n, d] each.
         is_positive: bool [n].
         scale: what the cosines are multiplied with before the softmax.
-        answers: int [n], equal for those of `right` that are known to have the same answer;
-            they are then not taken as each other's negatives.
+        answers: int [n]; pairs with equal ones are not each other's negatives.
     """
     positives = is_positive.nonzero()[:, 0]
     if not len(positives):
@@ -126,69 +103,60 @@ def ranking_loss(
 
 
 def distillation_loss(vectors: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared difference of the cosines among `vectors` and those among `reference`.
+    """Mean squared difference of the cosines among `vectors` and among `reference`.
 
-    Distillation of a model from what it was before: what no label speaks of stays where it was,
-    and with it the neighbourhoods of fields that it is not tuned on. 0 when the mask is empty.
+    Distillation from the untuned model: questions without labels keep their neighbourhoods.
 
     Args:
         vectors: unit vectors of the texts by the model in training, [n, d].
         reference: unit vectors of the same texts by the untuned model, [n, e].
-        mask: bool [n, n]; True where the cosine is to be kept, False for the labelled pairs.
+        mask: bool [n, n], True where the cosine is to be kept; the loss is 0 when it is empty.
     """
     difference = vectors @ vectors.T - reference @ reference.T
     return (difference.square() * mask).sum() / mask.sum().clamp(min=1)
 
 
+@dataclass
 class TuningLoss:
-    """Loss of a batch: the weighted sum of four losses.
+    """Weighted sum of four losses of a batch.
 
-    The loss of the labelled pairs (`pair_loss`) has weight 1. The same loss of the synthetic pairs
-    has weight `synthetic`, the ranking among the labelled pairs `ranking`, and the distillation
-    from the untuned model `base`, on questions that no label speaks of, `distillation`. Each text
-    is encoded once, cut after `max_tokens`.
+    `pair_loss` of the labelled pairs has weight 1, of the synthetic pairs `synthetic`; the ranking
+    among the labelled pairs has weight `ranking`, the distillation from `base` `distillation`.
     """
 
-    def __init__(
-        self,
-        student: SentenceTransformer,
-        base: SentenceTransformer,
-        pair_loss: PairLoss,
-        *,
-        synthetic: float,
-        ranking: float,
-        distillation: float,
-        max_tokens: int,
-    ) -> None:
-        self._student, self._base, self._pair_loss = student, base, pair_loss
-        self._synthetic, self._ranking, self._distillation = synthetic, ranking, distillation
-        self._max_tokens = max_tokens
+    student: SentenceTransformer
+    base: SentenceTransformer
+    pair_loss: PairLoss
+    synthetic: float
+    ranking: float
+    distillation: float
+    max_tokens: int
 
     def __call__(self, batch: Batch) -> Tensor:
-        vectors = encode(self._student, batch.texts, self._max_tokens)
+        vectors = encode(self.student, batch.texts, self.max_tokens)
         pairs, labels = _tensors(vectors, batch.pairs, batch.labels)
-        loss: Tensor = self._pair_loss(cosines(vectors, pairs), labels)
+        loss: Tensor = self.pair_loss(cosines(vectors, pairs), labels)
         if len(batch.synthetic):
             made, made_labels = _tensors(vectors, batch.synthetic, batch.synthetic_labels)
-            loss = loss + self._synthetic * self._pair_loss(cosines(vectors, made), made_labels)
-        if self._ranking:
+            loss = loss + self.synthetic * self.pair_loss(cosines(vectors, made), made_labels)
+        if self.ranking:
             left, right = vectors[pairs].unbind(1)
             (answers,) = _tensors(vectors, batch.answers[batch.pairs[:, 1]])
             ranking = ranking_loss(left, right, labels > 0.5, _RANKING_SCALE, answers)
-            loss = loss + self._ranking * ranking
-        if self._distillation:
+            loss = loss + self.ranking * ranking
+        if self.distillation:
             with torch.no_grad():
-                reference = encode(self._base, batch.texts[: batch.given], self._max_tokens)
+                reference = encode(self.base, batch.texts[: batch.given], self.max_tokens)
             (mask,) = _tensors(vectors, batch.unlabelled())
             kept = distillation_loss(vectors[: batch.given], reference, mask)
-            loss = loss + self._distillation * _DISTILLATION_SCALE * kept
+            loss = loss + self.distillation * _DISTILLATION_SCALE * kept
         return loss
 
 
 def encode(model: SentenceTransformer, texts: Sequence[str], max_tokens: int) -> Tensor:
     """Float32 unit vectors [texts, d], with gradients; bfloat16 inside where the hardware has it.
 
-    The texts are tokenized as the exported artefact will do it: without a prompt of the model.
+    Texts are tokenized as the exported artefact does it: without a prompt of the model.
     """
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     rows = []

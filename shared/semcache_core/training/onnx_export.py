@@ -33,13 +33,11 @@ def export_onnx(model: SentenceTransformer, out: Path) -> str:
 
     The graph takes `input_ids` and `attention_mask` (int64 [batch, tokens], both axes dynamic) and
     gives `embedding` (float32 [batch, dimension]): the mean over the unmasked tokens, scaled to
-    length 1. Weights are int8 with one scale per output channel, activations are quantised as they
-    come; before that the float32 graph must agree with `model` to 1e-4. The fingerprint is the
-    SHA-256 (hex) of both files.
+    length 1. Weights are int8, activations are quantised as they come; before that the float32
+    graph must agree with `model` to 1e-4. The fingerprint is the SHA-256 (hex) of both files.
 
-    Raises TrainingError for a model that is not transformer, mean pooling and (at most)
-    normalisation, and for a graph that is not what was asked; files already in `out` are then
-    left as they were. The model is put back into the mode (train or eval) it came in.
+    Raises TrainingError for a model other than transformer, mean pooling and (at most)
+    normalisation, and for a wrong graph; files already in `out` then stay as they were.
     """
     graph = _EmbeddingGraph(*transformer_of(model))
     tokenizer = _tokenizer_of(model)
@@ -88,7 +86,10 @@ def check_graph(file: Path) -> None:
 
 
 class _EmbeddingGraph(torch.nn.Module):
-    """Transformer, masked mean and normalisation in one module, with plain tensors in and out."""
+    """Transformer, masked mean and normalisation in one module, with plain tensors in and out.
+
+    From ids and mask [batch, tokens] to unit rows, float32 [batch, dimension].
+    """
 
     def __init__(self, transformer: torch.nn.Module, wants_token_types: bool) -> None:
         super().__init__()
@@ -96,7 +97,6 @@ class _EmbeddingGraph(torch.nn.Module):
         self.wants_token_types = wants_token_types
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """[batch, tokens] ids and mask in, float32 [batch, dimension] unit rows out."""
         extra = {"token_type_ids": torch.zeros_like(input_ids)} if self.wants_token_types else {}
         tokens = self.transformer(
             input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **extra
@@ -158,8 +158,7 @@ def _write_float32(graph: _EmbeddingGraph, file: Path) -> None:
     mask[1, 5:] = 0  # with a mask of ones alone the exporter might drop the masking
     batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens")
     axes = {0: batch, 1: tokens}
-    # the exporter reports its progress on stdout, warns about its own deprecations, and logs that
-    # it goes without torchvision
+    # the exporter reports progress on stdout, and warns of its deprecations and of no torchvision
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), _quiet("torch.onnx"):
         warnings.simplefilter("ignore")
         program: Any = torch.onnx.export(
@@ -217,8 +216,8 @@ def _torch_embeddings(model: SentenceTransformer, ids: np.ndarray, mask: np.ndar
         features["token_type_ids"] = torch.zeros_like(features["input_ids"])
     with torch.no_grad():
         on_device = {name: tensor.to(model.device) for name, tensor in features.items()}
-        rows = model(on_device)["sentence_embedding"]
-        unit: np.ndarray = torch.nn.functional.normalize(rows.float(), dim=1).cpu().numpy()
+        rows = model(on_device)["sentence_embedding"].float()
+    unit: np.ndarray = torch.nn.functional.normalize(rows, dim=1).cpu().numpy()
     return unit
 
 
@@ -236,10 +235,9 @@ def _quantise(source: Path, target: Path) -> None:
     quantize_dynamic(
         str(source),
         str(target),
-        # one scale per output channel: on QQP a single one per matrix costs six times the AUC
+        # on QQP a single scale per matrix costs six times the AUC
         per_channel=True,
         weight_type=QuantType.QInt8,
-        # 7 of the 8 bits: on x86 without VNNI sums of two products overflow otherwise, and the
-        # similarities would then not be those the thresholds were measured with
+        # 7 of the 8 bits: on x86 without VNNI sums of two products overflow otherwise
         reduce_range=True,
     )

@@ -47,11 +47,10 @@ def train(
 ) -> TrainedArtefact:
     """Fine-tune `base` on the pairs and write an artefact that a cache can load.
 
-    The pairs are split by the split they name, else by connected component: 80 % to train on, 10 %
-    to calibrate on, 10 % to test. With `calibrate_on`, other pairs to calibrate on, the first two
-    are both trained on. Calibration is done with the exported int8 model. `out` appears, or its
-    files are replaced, when everything has gone well; until then the work lies in
-    `OUT.checkpoint`, from where `resume` goes on.
+    The pairs are split as they say, else by connected component: 80 % to train on, 10 % to
+    calibrate on, 10 % to test. `calibrate_on` replaces the second part, which is then trained on.
+    Calibration uses the exported int8 model. `out` appears, or its files are replaced, at the end;
+    until then the work lies in `OUT.checkpoint`, from where `resume` goes on.
 
     Raises TrainingError before any training when there are fewer than 200 calibration pairs with
     the same answer, and whatever `fit`, `export_onnx` and `calibrate` raise.

@@ -1,7 +1,4 @@
-"""Fine-tunes an embedding model on labelled pairs.
-
-`fit` runs the steps; `FitOptions` are its settings. Needs torch and sentence-transformers.
-"""
+"""Fine-tunes an embedding model on labelled pairs: `fit`, with `FitOptions`."""
 
 import copy
 import dataclasses
@@ -58,20 +55,19 @@ class FitOptions:
     """Options of a fine-tuning. Raises TrainingError for a value out of range.
 
     - `loss`: "bce" or "sld", see `losses`.
-    - `lora_rank`: 0 trains all weights but the word embeddings; above 0 only low-rank updates of
-      that rank.
-    - `frozen_layers`: so many of the lowest layers stay as they are; half of them save a third of
-      the time.
-    - `ranking`, `distillation`: weights of these losses; the loss on the pairs weighs 1.
+    - `lora_rank`: 0 trains all weights but the word embeddings; above 0, low-rank updates only.
+    - `frozen_layers`: number of lowest layers left as they are; half of them save a third of the
+      time.
+    - `ranking`, `distillation`: weights of these losses; the loss on the pairs has weight 1.
     - `synthetic`: synthetic pairs for each labelled one, and the weight of their loss.
     - `composed`: longer pairs made of two labelled ones (`composed_pairs`), for each labelled one.
-    - `interpolation`: where the result lies between the untuned weights (0) and the tuned ones (1).
-      Part of the way keeps much of the gain and loses less elsewhere (arXiv 2109.01903).
-    - `max_tokens`: texts are cut after so many.
-    - `max_steps`: shortens the run; the learning rate is planned for that.
+    - `interpolation`: position of the result between the untuned weights (0) and the tuned ones
+      (1). Part of the way keeps much of the gain and loses less elsewhere (arXiv 2109.01903).
+    - `max_tokens`: longer texts are cut.
+    - `max_steps`: shortens the run, and the schedule of the learning rate with it.
     - `checkpoint_every`: steps between two checkpoints; there is one after each epoch too.
 
-    `distillation` was called `keep` and `interpolation` `towards_tuned`: both names are accepted.
+    The old names in `OLD_NAMES` are accepted.
     """
 
     loss: Literal["bce", "sld"] = Field(default="bce", description="one of bce, sld")
@@ -126,9 +122,8 @@ _GRADIENT_NORM = 1.0
 class FitResult:
     """The tuned model, in evaluation mode, and how the run went.
 
-    `lam` and `c` were trained along with it; an artefact's are fitted anew on held-out pairs by
-    `calibrate`. `losses` holds the mean loss of every 50 steps, `seconds` what all steps took,
-    those before an interruption too.
+    `lam` and `c` were trained along with it; `calibrate` fits those of an artefact. `losses` are
+    means of 50 steps each; `seconds` includes the steps before an interruption.
     """
 
     model: SentenceTransformer
@@ -151,21 +146,18 @@ def fit(
 ) -> FitResult:
     """Fine-tune a copy of `model` so that sigmoid(cosine / lambda - c) matches the labels.
 
-    The loss on the labelled `pairs` (arXiv 2402.01173), and on longer ones composed of them, is
-    joined by the same loss on synthetic pairs, made from the questions of the pairs and from the
-    unlabelled `questions`; by a ranking among the questions of a batch; and by a penalty on moving
-    the cosines of questions that no label speaks of (see `losses`). It runs on the GPU when there
-    is one, in bfloat16 where the hardware has it. On the same CPU, with as many threads, the same
-    arguments give the same weights.
+    The losses (`TuningLoss`) are on the labelled `pairs` (arXiv 2402.01173), on longer pairs
+    composed of them, and on synthetic pairs made from their questions and from the unlabelled
+    `questions`. It runs on the GPU when there is one, in bfloat16 where the hardware has it. On the
+    same CPU, with as many threads, the same arguments give the same weights.
 
-    With `checkpoint_dir` the run is saved as it goes; `resume=True` goes on from what is saved
-    there (from the beginning if nothing is) and ends as it would have without an interruption.
-    `progress(step, steps, loss)` is called after every step.
+    With `checkpoint_dir` the run is saved as it goes; `resume=True` goes on from there, or begins,
+    and ends as it would have without an interruption. `progress(step, steps, loss)` is called after
+    every step.
 
-    Raises TrainingError, before any work, for a model that could not be exported afterwards, for
-    pairs of one class, for labels outside [0, 1], and for a checkpoint of other data, options or
-    weights; during the work when the loss is no longer a number and when a checkpoint cannot be
-    written, the one before it staying as it was.
+    Raises TrainingError, before any work, for a model that could not be exported, for pairs of one
+    class, for labels outside [0, 1], and for a checkpoint of another run; during the work when the
+    loss is not finite and when a checkpoint cannot be written.
     """
     options = options or FitOptions()
     transformer_of(model)
@@ -320,7 +312,7 @@ class _Run:
 def _predictor(
     base: SentenceTransformer, pairs: Sequence[Pair], options: FitOptions
 ) -> PairPredictor:
-    """Starts with p one half at the mean cosine of some pairs, which differs much among models."""
+    """Starts with p = 0.5 at the mean cosine of some pairs, which differs much among models."""
     some = random.Random(options.seed).sample(pairs, min(len(pairs), _FIRST_LOOK))
     batch = make_batch(some, (), {})
     with torch.no_grad():
@@ -330,7 +322,7 @@ def _predictor(
 
 
 def _with_lora(transformer: Any, rank: int) -> Any:
-    """Put low-rank updates of all linear layers into `transformer`; only they are trained then."""
+    """Put trainable low-rank updates of all linear layers into `transformer`."""
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
@@ -352,8 +344,7 @@ def between(
 ) -> SentenceTransformer:
     """A model whose weights lie `share` of the way from `base` (0) to `tuned` (1).
 
-    Source: arXiv 2109.01903, where what a fine-tuned model gains stays along much of that way and
-    what it loses elsewhere mostly comes back.
+    Source: arXiv 2109.01903.
     """
     made = copy.deepcopy(tuned)
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 import math
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from semcache_core.training.calibration.streams import (
     split_asked,
 )
 from semcache_core.training.data.records import Pair, check_labels, read_pairs
-from semcache_core.types import Embedder, Matrix
+from semcache_core.types import Embedder
 
 MIN_POSITIVES = 200
 MISSING = 0.5
@@ -55,19 +56,18 @@ def calibrate(
 ) -> Calibration:
     """Calibrate an embedder on labelled pairs; with `out`, write `out/calibration.json`.
 
-    `embedder` is whatever the cache takes: an `Embedder`, a sentence-transformers name or model,
-    embeddings of LangChain or LlamaIndex. `pairs` is a JSON-lines file (see `read_pairs`) or the
+    `embedder` is anything the cache takes. `pairs` is a JSON-lines file (see `read_pairs`) or the
     pairs themselves, which the embedder should not have been trained on.
 
     lambda and c are fitted on the pairs, each domain with the same weight. The rest is measured on
     `streams`, or on those built from the pairs of each domain: the weights of the evidence on a
-    part of the questions, with and without their answers stored, and on edits made by rule; the
-    thresholds on the others, with half of the answers missing, so that each keeps its bound with
-    `confidence` (see `threshold_table`). Other files in `out` are left alone.
+    part of the questions and on edits made by rule; the thresholds on the other questions, with
+    half of the answers missing, so that each keeps its bound with `confidence` (see
+    `threshold_table`).
 
     Raises TrainingError for fewer than 200 positive pairs, for pairs of one class, for labels
-    outside [0, 1], for a `confidence` that is no share, and when a higher similarity does not mean
-    a likelier same answer.
+    outside [0, 1], for a `confidence` out of range, and when a higher similarity does not mean a
+    likelier same answer.
     """
     if not 0.5 <= confidence < 1:
         raise TrainingError(f"confidence is {confidence}; give a share from .5 to below 1, as .95")
@@ -83,7 +83,11 @@ def calibrate(
     parts = [split_asked(domain, FITTED) for domain in domains]
     weights = fit_weights(
         [
-            _trials(fitted, own, (0.0, MISSING), seeds)
+            [
+                trial
+                for share in (0.0, MISSING)
+                for trial in run_trials_once(fitted, own, missing=share, seeds=seeds)
+            ]
             for (fitted, _), own in zip(parts, vectors, strict=True)
         ],
         _edited(model, domains),
@@ -93,6 +97,7 @@ def calibrate(
         decide(held_out.name, run_trials(held_out, own, missing=MISSING, seeds=seeds), weights)
         for (_, held_out), own in zip(parts, vectors, strict=True)
     ]
+    names = " and ".join(f"{one.name} ({len(one.texts)} questions)" for one in domains)
     calibration = Calibration(
         fingerprint=model.fingerprint,
         dimension=model.dimension,
@@ -100,7 +105,7 @@ def calibrate(
         c=c,
         max_tokens=max(covered_tokens(model, domain.texts) for domain in domains),
         thresholds=threshold_table(decided, confidence=confidence),
-        calibrated_on=calibrated_on or f"{len(read)} pairs, streams of {_names(domains)}",
+        calibrated_on=calibrated_on or f"{len(read)} pairs, streams of {names}",
         weights=weights,
         confidence=confidence,
     )
@@ -108,16 +113,6 @@ def calibrate(
         Path(out).mkdir(parents=True, exist_ok=True)
         calibration.save(Path(out))
     return calibration
-
-
-def _trials(
-    domain: Domain, vectors: Matrix, missing: Sequence[float], seeds: Sequence[int]
-) -> list[Trial]:
-    return [
-        trial
-        for share in missing
-        for trial in run_trials_once(domain, vectors, missing=share, seeds=seeds)
-    ]
 
 
 def _edited(model: Embedder, domains: Sequence[Domain]) -> list[Trial]:
@@ -140,8 +135,8 @@ def fit_probability(
     """(lambda, c) of p(same answer) = sigmoid(similarity / lambda - c), arXiv 2402.01173.
 
     Maximum likelihood by logistic regression, practically without regularisation. All are [n]; a
-    label between 0 and 1 counts for both classes in proportion. Raises TrainingError when a label
-    is outside [0, 1], when there is one class only, and when the fitted lambda is not above 0.
+    label between 0 and 1 counts for both classes in proportion. Raises TrainingError for a label
+    outside [0, 1], for labels of one class, and when the fitted lambda is not above 0.
     """
     x = np.asarray(similarities, np.float64)
     y = np.asarray(labels, np.float64)
@@ -165,8 +160,7 @@ def fit_probability(
 def covered_tokens(embedder: Embedder, texts: Sequence[str]) -> int:
     """The length in tokens, special ones included, that 99 % of the readable texts keep within.
 
-    Uses `embedder.reads`, as the cache does. Raises TrainingError when the
-    embedder reads none of the texts.
+    Raises TrainingError when the embedder reads none of the texts.
     """
     readable = [text for text in texts if embedder.reads(text, _LONGEST)]
     if not readable:
@@ -209,20 +203,14 @@ def _domains(pairs: Sequence[Pair]) -> list[Domain]:
     ]
 
 
-def _names(domains: Sequence[Domain]) -> str:
-    return " and ".join(f"{domain.name} ({len(domain.texts)} questions)" for domain in domains)
-
-
 def _balanced_weights(pairs: Sequence[Pair]) -> list[float]:
     """Every domain weighs the same in sum; the weights average 1."""
-    sizes: dict[str, int] = {}
-    for pair in pairs:
-        sizes[pair.domain] = sizes.get(pair.domain, 0) + 1
+    sizes = Counter(pair.domain for pair in pairs)
     return [len(pairs) / (len(sizes) * sizes[pair.domain]) for pair in pairs]
 
 
 KNOTS = (0.05, 0.15)
-"""A margin counts most up to .05 and nothing beyond .15, in cosine; found on public questions."""
+"""A margin counts most up to .05 and nothing beyond .15, in cosine."""
 
 _ROUNDS = 3
 # practically none, but a rule that never fires must not run away
@@ -235,13 +223,12 @@ def fit_weights(
     """Fit the weights by maximum likelihood on the nearest stored question of every trial.
 
     `natural` holds the questions of each domain, with and without their answers stored; all
-    domains weigh the same. `edited` are questions changed by rule, from which the weights of the
-    guard's rules are fitted; they get an intercept and a slope of their own, so that they do not
-    move the weight of the similarity. A weight with the wrong sign (a margin against a hit, a
-    difference for one) is left out. Margins depend on the weights of the rules, so the fit is
-    repeated a few times, from `start` on.
+    domains weigh the same. `edited` are questions changed by rule, for the weights of the guard's
+    rules; an intercept and a slope of their own keep them from moving the weight of the similarity.
+    A weight with the wrong sign (a margin against a hit, a difference for one) is left out. Margins
+    depend on the weights of the rules, so the fit is repeated a few times.
 
-    Raises TrainingError when the nearest one is always right or never right, and when a higher
+    Raises TrainingError when the nearest one is always or never right, and when a higher
     similarity does not make the same answer likelier.
     """
     weights = Weights(
@@ -271,7 +258,7 @@ def _right(group: Sequence[Trial]) -> NDArray[np.bool_]:
 def _features(group: Sequence[Trial], weights: Weights) -> NDArray[np.float64]:
     """[n, 1 + knots + rules]: similarity, margin up to each knot, rules that fired.
 
-    Margins are in units of their knot: small as they are, regularisation would bend the slopes.
+    Margins are in units of their knot, because regularisation bends slopes of small numbers.
     """
     rows = []
     for trial in group:

@@ -1,9 +1,10 @@
-"""The model card of an artefact: data, split, seed, figures, limits."""
+"""The model card of an artefact: fills in `card_template.md`."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from string import Template
 
 import numpy as np
@@ -24,10 +25,9 @@ _LEAST_TESTED = 20  # of each class: an AUC of fewer says nothing
 
 @dataclass(frozen=True)
 class Ranking:
-    """How well a model ranks labelled pairs: ROC AUC on all, and on those that are hard.
+    """ROC AUC of a model on labelled pairs, and on the hard ones, whose indices are `hard`.
 
-    The hard ones are matched by the similarity of the model before training, which is at chance
-    on them; `hard` holds their indices.
+    Those are matched by the similarity of the model before training, which is at chance on them.
     """
 
     pairs: int
@@ -79,7 +79,7 @@ def threshold_rows(calibration: Calibration) -> str:
 
 
 def weight_rows(weights: Weights) -> str:
-    """What the evidence weighs, in log-odds, in Markdown, with the table's head."""
+    """The weights of the evidence, in log-odds, as a table in Markdown."""
     rows = [
         "| evidence | weight |",
         "|---|---|",
@@ -102,7 +102,8 @@ def card_of(
     after: Ranking | None,
 ) -> str:
     """The card, in Markdown."""
-    return Template(_CARD).substitute(
+    template = Path(__file__).with_name("card_template.md").read_text(encoding="utf-8")
+    return Template(template).substitute(
         base=base_name,
         fingerprint=calibration.fingerprint,
         made_with=", ".join(
@@ -142,63 +143,3 @@ def _ranking_rows(before: Ranking | None, after: Ranking | None) -> str:
         f"{ranking.pairs:,}, {len(ranking.hard):,} of them hard |"
         for name, ranking in (("before, float32", before), ("after, int8", after))
     )
-
-
-_CARD = """\
-# A semcache artefact
-
-Written by `semcache train`; every figure was measured in that run.
-
-| | |
-|---|---|
-| base | $base |
-| files | model.onnx (int8, one scale per output channel), tokenizer.json, calibration.json |
-| fingerprint | `$fingerprint` |
-| made with | $made_with |
-
-## Data
-
-No question is in two splits, unless other pairs than a tenth of these were calibrated on.
-
-| split | pairs | with the same answer | sources |
-|---|---|---|---|
-$split_rows
-
-## Training
-
-$steps steps in $minutes minutes; mean loss along the way: $losses.
-
-| option | value |
-|---|---|
-$option_rows
-
-## Ranking of the test split
-
-The hard pairs are matched on the similarity of the model before training: as many with the same
-answer as without in each bin of .02, so that it is at chance there.
-
-| model | AUC | AUC, hard pairs | pairs |
-|---|---|---|---|
-$ranking_rows
-
-## Calibration
-
-p(same answer) = sigmoid(similarity / $lam - $c) (arXiv 2402.01173), fitted to the exported int8
-model on $calibrated_on, half of the right answers missing from the store. Questions of more than
-$max_tokens tokens are matched exactly only.
-
-Log-odds that a stored answer is right, by what speaks for it and against it:
-
-$weight_rows
-
-Each threshold keeps its bound with a confidence of $confidence, on questions like those it was set
-on, half of whose answers were not stored:
-
-$threshold_rows
-
-## Limits
-
-- A bound holds for questions like those above, not for others. Tuning on
-  one field can cost in another: evaluate on questions of your own before you serve by it.
-- The error depends on the share of questions that have no answer in the store; half was assumed.
-"""

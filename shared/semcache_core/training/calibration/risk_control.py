@@ -16,8 +16,7 @@ BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.
 _STARTS = (1.5, 2.25, 3.375)
 _STEP = 1.05
 
-# Before anything is known it is bet as if the error were a quarter of the bound, with the weight of
-# so many questions; the result is valid whatever is bet.
+# The first bets assume an error of a quarter of the bound, with the weight of so many questions.
 _BELIEF = 50
 _BOLDEST = 0.95  # share of the capital ever at stake
 _HALVINGS = 20
@@ -30,27 +29,20 @@ def threshold_table(
 ) -> tuple[Threshold, ...]:
     """For each bound the lowest probability that is shown to keep it.
 
-    `decided` holds one item per domain: its questions, each asked in one stream or in as many as
-    the others, judged by weights that were fitted to other questions. The error is the share of
-    wrong ones among those served. Learn-then-Test by fixed-sequence testing (Angelopoulos et al.,
-    arXiv 2110.01052, with several starts): going down from the likeliest, every step tests "the
-    error here exceeds the bound", and the first step that fails ends the sequence. A sequence
-    starts where half as many again are served as would pass if none were wrong, two others further
-    down, each with its share of 1 - `confidence`: a few wrong labels at the very top then do not
-    end everything.
+    `decided` holds one item per domain, its questions judged by weights that were fitted to others.
+    The error is the share of wrong ones among those served. Learn-then-Test by fixed-sequence
+    testing (arXiv 2110.01052): going down from the likeliest, every step tests "the error here
+    exceeds the bound", and the first step that fails ends the sequence. Three sequences start at
+    different numbers of questions, each with its share of 1 - `confidence`, so that a few wrong
+    labels at the very top do not end everything.
 
-    The questions are the trials, in random order, and what happens to one is averaged over its
-    streams: asked in all of them, the same few questions are no more evidence, but a steadier one.
-    The test is by betting (Waudby-Smith and Ramdas, arXiv 2010.09686), exact for any number of
-    questions. The exact binomial limit of Clopper and Pearson needs each question once, and so
-    hangs on which stream is drawn for it: on all the data of the shipped artefact it found a
-    threshold for 2 % in 18 of 20 draws, betting on 85 % of it in 20 of 20.
+    The questions are the trials, in random order; what happens to one is averaged over its streams.
+    The test is by betting (arXiv 2010.09686), exact for any number of questions. The binomial limit
+    of Clopper and Pearson, which needs each question once, found fewer thresholds on the same data.
 
-    So with probability `confidence` over the draw of these questions, a threshold keeps its
-    bound on further questions of the same mixture of domains. That is shown for the mixture; of
-    single domains, one where the error is shown to be *above* the bound, with the same confidence,
-    forbids the threshold. Where nothing passes, the probability is None. `served` and `wrong`
-    count over all streams. Raises TrainingError when no domain is given.
+    With probability `confidence` a threshold keeps its bound on further questions of the same
+    mixture of domains. A domain whose error is shown to be *above* the bound forbids a threshold.
+    Where nothing passes, the probability is None. `served` and `wrong` count over all streams.
     """
     if not decided:
         raise TrainingError("no streams were given; the table needs those of at least one domain")
@@ -102,8 +94,9 @@ class _Trials:
         return int(np.searchsorted(-self.probability, -probability, side="right"))
 
     def excess(self, probability: float, bound: float) -> NDArray[np.float64]:
-        """Wrong - bound * served of each question, averaged over its streams, where it was served
-        at all. The error is within the bound when the mean is at most 0.
+        """Wrong - bound * served of each served question, averaged over its streams.
+
+        The error is within the bound when the mean is at most 0.
         """
         served = self.served(probability)
         question = self.question[:served]
@@ -115,8 +108,9 @@ class _Trials:
 
 
 def shown_within(trials: NDArray[np.float64], bound: float, level: float) -> bool:
-    """Whether the mean of the trials, each `wrong - bound * served`, is shown to be below 0: were
-    it not, the chance of this would be `level` at most.
+    """Whether the mean of the trials, each `wrong - bound * served`, is below 0.
+
+    `level` is the chance of a wrong yes.
     """
     return _log_capital(-trials, worst=1 - bound, bound=bound) >= -math.log(level)
 
@@ -129,14 +123,12 @@ def shown_above(trials: NDArray[np.float64], bound: float, level: float) -> bool
 def _log_capital(gains: NDArray[np.float64], worst: float, bound: float) -> float:
     """Log of the most that a capital of 1 reaches by betting on the gains, one after the other.
 
-    Each gain is -`worst` or more.
+    Each gain is -`worst` or more. Where their mean is not above 0, a bettor who looks at past gains
+    only reaches c with a chance of at most 1/c (Ville).
 
-    Where their mean is not above 0 no way of betting that looks at past gains only makes c of it
-    with a chance of more than 1/c (Ville).
-
-    Half of it is bet boldly, which shows most by few gains that are all alike, half with care for
-    what the worst gain would cost, which among thousands there are many of: the bold half alone
-    took 8,000 answers with 1.6 % wrong for within 4.5 % at best, both show 2.3 %.
+    Half is bet boldly, which shows most by few gains that are all alike, half with care for the
+    cost of the worst gain: the bold half alone showed 8,000 answers with 1.6 % wrong to be within
+    4.5 %, both show 2.3 %.
     """
     if not len(gains):
         return 0.0
@@ -171,12 +163,11 @@ def _down(
     # the steps are set by how many are served, never by what is right: the tests stay valid
     while count <= everything:
         probability = float(whole.probability[int(count * streams) - 1])
-        if not shown_within(whole.excess(probability, bound), bound, level):
-            break
-        if any(
+        too_wrong = (
             shown_above(domain.excess(probability, bound), bound, 1 - confidence)
             for domain in domains
-        ):
+        )
+        if not shown_within(whole.excess(probability, bound), bound, level) or any(too_wrong):
             break
         passed = probability
         if count == everything:

@@ -1,8 +1,7 @@
 """Simulated streams of questions over a store of answered ones.
 
-A `Domain` says which questions have the same answer, which are asked and which may be stored.
-`run_trials` asks them of a store and finds the nearest stored questions; `decide` scores these as
-the cache does.
+`run_trials` asks the questions of a `Domain` and finds the nearest stored ones; `decide` scores
+these as the cache does.
 """
 
 import math
@@ -17,7 +16,7 @@ from semcache_core.embedding.batching import embed_texts
 from semcache_core.errors import TrainingError
 from semcache_core.search.retriever import CANDIDATES
 from semcache_core.training.data.augmentation import synthetic_pairs
-from semcache_core.training.data.records import Pair, TwoQuestions, texts_of
+from semcache_core.training.data.records import MinedPair, Pair, texts_of
 from semcache_core.training.data.splits import answers_by_text
 from semcache_core.types import Embedder, Matrix, Vector
 
@@ -31,8 +30,8 @@ _UNLIKELY = 0.5
 class Domain:
     """Questions of one field: which have the same answer, which are asked, which may be stored.
 
-    `texts` are distinct; `answers[i]` identifies the right answer of `texts[i]`. With `store_size`
-    a stream stores a random choice of so many, else all that `storable` marks.
+    `texts` are distinct; all arrays are [texts]. With `store_size` a stream stores a random choice
+    of so many, else all that `storable` marks.
     """
 
     name: str
@@ -46,9 +45,8 @@ class Domain:
 def domain_from_pairs(name: str, pairs: Sequence[Pair]) -> Domain:
     """Prompts asked of a store of all `other` questions.
 
-    Questions joined by positive pairs, directly or through others, have the same answer; a
-    question in no positive pair is only a look-alike in the store. Two that have the same answer
-    without the pairs saying so are counted as wrong, so the error can only come out too high.
+    Questions joined by positive pairs, directly or through others, have the same answer; any two
+    others count as having different ones, so the error can only come out too high.
     """
     answer_of = answers_by_text(pairs)
     asked = {pair.prompt for pair in pairs if pair.positive}
@@ -68,8 +66,7 @@ def domain_from_labels(
     """Questions with an intent each: the same intent has the same answer.
 
     All are asked, `store_size` random ones are stored; a question never meets itself. A text that
-    occurs twice keeps its first label. Raises TrainingError when there are not more questions
-    than are to be stored.
+    occurs twice keeps its first label.
     """
     label_of: dict[str, str] = {}
     for text, label in zip(texts, labels, strict=True):
@@ -87,9 +84,7 @@ def domain_from_labels(
 
 
 def domain_from_edits(name: str, texts: Sequence[str], seed: int = 0) -> Domain:
-    """`texts` stored; asked are edits of them, which have another answer, and rewrites, which have
-    the same. Edit and rewrite of each by rule, as far as a rule applies; see `synthetic_pairs`.
-    """
+    """Edits and rewrites of `texts` (see `synthetic_pairs`), asked of a store of the texts."""
     stored = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     answer_of = dict(stored)
     for pair in synthetic_pairs(list(stored), seed=seed):
@@ -102,11 +97,7 @@ def domain_from_edits(name: str, texts: Sequence[str], seed: int = 0) -> Domain:
 
 
 def split_asked(domain: Domain, share: float, seed: int = 0) -> tuple[Domain, Domain]:
-    """The domain with `share` of its answers asked for, and with the others; all are stored.
-
-    Questions with the same answer stay together, so what is fitted to one part knows none of the
-    other's.
-    """
+    """The domain with `share` of its answers asked for, and with the others; all are stored."""
     wanted = np.unique(domain.answers[domain.asked])
     some = np.random.default_rng(seed).permutation(wanted)[: math.ceil(share * len(wanted))]
     first = np.isin(domain.answers, some)
@@ -117,7 +108,7 @@ def split_asked(domain: Domain, share: float, seed: int = 0) -> tuple[Domain, Do
 
 
 class Remembering:
-    """An embedder that keeps every vector, for figures that need the same texts many times."""
+    """An embedder that keeps every vector, for figures that embed the same texts many times."""
 
     def __init__(self, embedder: Embedder) -> None:
         self.fingerprint, self.dimension = embedder.fingerprint, embedder.dimension
@@ -134,7 +125,7 @@ class Remembering:
         return self._embedder.reads(text, max_tokens)
 
 
-def similarities_of(embedder: Embedder, pairs: Sequence[TwoQuestions]) -> NDArray[np.float64]:
+def similarities_of(embedder: Embedder, pairs: Sequence[Pair | MinedPair]) -> NDArray[np.float64]:
     """Cosine of each pair, float64 [pairs]; every text is embedded once."""
     texts = texts_of(pairs)
     row = {text: index for index, text in enumerate(texts)}
@@ -149,8 +140,7 @@ def similarities_of(embedder: Embedder, pairs: Sequence[TwoQuestions]) -> NDArra
 class Trial:
     """A question asked of a store: its nearest neighbours, and which answer would be right.
 
-    `question` is its index in the domain's texts. `answerable` says that a stored question has the
-    right answer, `complete` that the store holds nothing but the neighbours.
+    `question` is its index in the domain's texts. `complete`: the store holds no other questions.
     """
 
     question: int
@@ -182,7 +172,7 @@ class Decided:
     """What the cache would do with each question asked in one or several streams; all are [n].
 
     `probability` is that of the likeliest stored answer, `right` whether that is the right one,
-    `answerable` whether any stored one is, `question` which text was asked.
+    `answerable` whether any stored one is.
     """
 
     domain: str
@@ -198,9 +188,8 @@ def run_trials(
     """Every question of every stream, one stream per seed.
 
     `vectors` are the unit rows [texts, dimension] of the domain. `missing` is the share (0 to below
-    1) of the answers asked for, chosen at random, that are taken out of the store: a cache mostly
-    meets questions it cannot answer, and a stream in which every question has its answer stored
-    flatters every method.
+    1) of the answers asked for that are taken out of the store: a cache mostly meets questions it
+    cannot answer.
     """
     asked = np.flatnonzero(domain.asked)
     return [
@@ -213,10 +202,7 @@ def run_trials(
 def run_trials_once(
     domain: Domain, vectors: Matrix, *, missing: float, seeds: Sequence[int] = SEEDS
 ) -> list[Trial]:
-    """Every question once, in one of the streams: so the n questions are n independent trials.
-
-    Asked in all of them, the same few questions would look like much evidence.
-    """
+    """Every question once, in one of the streams, so that the trials are independent."""
     asked = np.flatnonzero(domain.asked)
     stream = np.random.default_rng(len(asked)).integers(0, len(seeds), len(asked))
     return [
@@ -244,7 +230,7 @@ def decide(domain: str, trials: Sequence[Trial], weights: Weights) -> Decided:
 
 
 def pooled(parts: Sequence[Decided]) -> Decided:
-    """All of them as one; a question keeps its number, which then is one within its domain."""
+    """All of them as one; a question keeps its number within its domain."""
     arrays = ("probability", "right", "answerable", "question")
     return Decided(
         " and ".join(dict.fromkeys(part.domain for part in parts)),
@@ -290,14 +276,12 @@ def _trials_of(
                 asked=domain.texts[question],
                 answer=int(domain.answers[question]),
                 neighbours=tuple(
-                    _neighbour(domain, int(stored[at]), float(similarity[row, at]))
-                    for at in near
-                    if np.isfinite(similarity[row, at])
+                    Neighbour(int(text), domain.texts[text], int(domain.answers[text]), score)
+                    for text, score in zip(
+                        stored[near], similarity[row, near].tolist(), strict=True
+                    )
+                    if math.isfinite(score)
                 ),
                 answerable=bool((right[row] & ~same[row]).any()),
                 complete=k == len(stored),
             )
-
-
-def _neighbour(domain: Domain, text: int, similarity: float) -> Neighbour:
-    return Neighbour(text, domain.texts[text], int(domain.answers[text]), similarity)

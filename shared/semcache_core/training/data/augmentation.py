@@ -1,8 +1,7 @@
 """Pairs made from bare questions: small edits that change the answer, rewrites that do not.
 
 A similarity hardly moves when one number, name or negation changes, and moves too much when only
-the wording does; labelled pairs of any one field show few of either. These are made by rule from
-questions of any field, so they teach no field's own notion of "the same".
+the wording does; labelled pairs show few of either.
 """
 
 import random
@@ -18,10 +17,8 @@ def synthetic_pairs(
 ) -> list[Pair]:
     """For each question up to `per_question` edits (same_answer 0) and as many rewrites (1).
 
-    Of the rules that apply the one used least so far is taken: most questions can be negated, few
-    hold a unit. `domain` of a pair says which, as `edit:number` or `rewrite:polite`. The same
-    arguments give the same pairs. An edit of a short question may make no sense ("Who is he?"
-    becomes "What is he?"); it still has another answer.
+    Of the rules that apply, the one used least so far is taken; `domain` of a pair names it, as
+    `edit:number` or `rewrite:polite`. The same arguments give the same pairs.
     """
     words = Words(random.Random(seed), names_in(questions))
     used: Counter[str] = Counter()
@@ -50,11 +47,9 @@ def _changes(
 def composed_pairs(pairs: Sequence[Pair], count: int, *, seed: int = 0) -> list[Pair]:
     """`count` pairs, each of two of `pairs` put one after the other on either side.
 
-    One of the two has the same answer on both sides; the other has it in every second pair made.
-    The label is the product of the two labels: two answers serve a double question only together.
-    Short questions are all that most labelled sets have, and a model tuned on them takes a longer
-    text for the same when most of it is. The same arguments give the same pairs; none without both
-    labels among `pairs`.
+    The label is the product of the two labels. Most labelled sets have short questions only, and a
+    model tuned on them takes a longer text for the same when most of it is. The same arguments give
+    the same pairs; none without both labels among `pairs`.
     """
     chooser = random.Random(seed)
     alike = [pair for pair in pairs if pair.positive]

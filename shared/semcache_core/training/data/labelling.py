@@ -1,7 +1,4 @@
-"""Labels pairs by a teacher or by their known answers, and estimates what a teacher costs.
-
-A teacher's verdicts are appended to a file as they come, so that none is paid for twice.
-"""
+"""Labels pairs by a teacher or by their known answers, and estimates what a teacher costs."""
 
 import json
 import os
@@ -34,8 +31,8 @@ _STORED_EXAMPLE = (
 class VerdictStore:
     """An append-only file of JSON lines with the verdicts of teachers.
 
-    A last line that a crash left unfinished is cut off; its pair is judged again. Raises
-    TrainingError, naming the line, for any other bad one, and for a file that cannot be used.
+    An unfinished last line is cut off. Raises TrainingError, naming the line, for any other bad
+    one, and for a file that cannot be used.
     """
 
     def __init__(self, file: str | Path) -> None:
@@ -66,7 +63,7 @@ class VerdictStore:
         return self._verdicts.get(key)
 
     def add(self, key: str, teacher_name: str, pair: MinedPair, verdict: TeacherLabel) -> None:
-        """Append a verdict; TrainingError, and nothing added, when the disk does not take it."""
+        """Append a verdict; TrainingError, and nothing added, on a full disk."""
         about = {"key": key, "teacher": teacher_name, "prompt": pair.prompt, "other": pair.other}
         line = json_line(about | verdict.model_dump())
         with self._lock:
@@ -119,10 +116,9 @@ _HOPELESS = 20
 
 
 def label_by_answers(pairs: Sequence[MinedPair]) -> list[MinedPair]:
-    """The pairs with `same_answer` 1 where the known answers meet and 0 where they do not.
+    """The pairs with `same_answer` by `same_known_answer`, 1 or 0.
 
-    See `same_known_answer`. Raises TrainingError naming the first pair where a question has
-    nothing known that could be compared.
+    Raises TrainingError naming the first pair without known answers on both sides.
     """
     labelled = []
     for index, pair in enumerate(pairs, start=1):
@@ -138,9 +134,9 @@ def label_by_answers(pairs: Sequence[MinedPair]) -> list[MinedPair]:
 
 @dataclass(frozen=True)
 class Labelling:
-    """`pairs` are those with a verdict, in order; `malformed` counts those left out without one.
+    """`pairs` are those with a verdict, in order; `malformed` is the number left out without one.
 
-    `asked` counts the different pairs that the teacher was asked about now.
+    `asked` is the number of different pairs that the teacher was asked about now.
     """
 
     pairs: list[MinedPair]
@@ -161,14 +157,13 @@ def label_with_teacher(
 ) -> Labelling:
     """Label pairs by the teacher's probability; every verdict is kept in `store` as it comes.
 
-    Pairs that `store` has a verdict of this teacher on cost nothing, so an interrupted run goes on
-    where it stopped. `concurrency` calls are made at a time, which begin at least
-    60 / `max_per_minute` seconds apart. One that the provider fails is made again, ATTEMPTS times
-    in all; a malformed verdict is asked for once more, then left out and counted, never guessed.
+    Pairs with a verdict of this teacher in `store` cost nothing, so an interrupted run goes on.
+    `concurrency` calls are made at a time, beginning at least 60 / `max_per_minute` seconds apart.
+    A failing call is made ATTEMPTS times; a malformed verdict is asked for once more, then left
+    out and counted.
 
-    Raises TrainingError for arguments out of range and an unusable store before anything is asked;
-    later when the provider keeps failing, when the store cannot be written, and when the first 20
-    pairs, or all, get malformed verdicts only. All verdicts until then are kept.
+    Raises TrainingError for arguments out of range and an unusable store before any call; later
+    when the provider keeps failing and when the first 20 pairs, or all, get malformed verdicts.
     """
     if concurrency < 1 or (max_per_minute is not None and not max_per_minute > 0):
         raise TrainingError(
@@ -178,7 +173,7 @@ def label_with_teacher(
     gap = 60 / max_per_minute if max_per_minute else 0.0
     with VerdictStore(store) as verdicts:
         todo = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in verdicts}
-        run = _Run(teacher, verdicts, _Pace(gap, clock, sleep), sleep)
+        run = _Run(teacher, verdicts, gap, clock, sleep)
         try:
             run.judge_all(todo, concurrency, progress)
         except TrainingError as error:
@@ -200,41 +195,24 @@ def label_with_teacher(
     return Labelling(labelled, asked=len(todo), malformed=len(pairs) - len(labelled))
 
 
-class _Pace:
-    """Lets calls begin at least `gap` seconds apart, whichever threads make them."""
-
-    def __init__(self, gap: float, clock: Clock, sleep: Callable[[float], None]) -> None:
-        self._gap, self._clock, self._sleep = gap, clock, sleep
-        self._lock = threading.Lock()
-        self._next = clock()
-
-    def wait(self) -> None:
-        with self._lock:
-            now = self._clock()
-            start = max(now, self._next)
-            self._next = start + self._gap
-        if start > now:
-            self._sleep(start - now)
-
-
 class _Stopped(Exception):
     """Another call failed for good, so this one is not made."""
 
 
+@dataclass
 class _Run:
-    """One run of a teacher over pairs without a verdict."""
+    """One run of a teacher over pairs without a verdict; calls begin `gap` seconds apart."""
 
-    def __init__(
-        self,
-        teacher: Teacher,
-        verdicts: VerdictStore,
-        pace: _Pace,
-        sleep: Callable[[float], None],
-    ) -> None:
-        self._teacher, self._verdicts, self._pace, self._sleep = teacher, verdicts, pace, sleep
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self._done = self._malformed = 0
+    teacher: Teacher
+    verdicts: VerdictStore
+    gap: float
+    clock: Clock
+    sleep: Callable[[float], None]
+    done: int = 0
+    malformed: int = 0
+
+    def __post_init__(self) -> None:
+        self._stop, self._lock, self._next = threading.Event(), threading.Lock(), self.clock()
 
     def judge_all(
         self, todo: Mapping[str, MinedPair], concurrency: int, progress: Progress | None
@@ -245,7 +223,7 @@ class _Run:
             for call in as_completed(calls):
                 call.result()
                 if progress is not None:
-                    progress("pairs judged", self._done, len(todo))
+                    progress("pairs judged", self.done, len(todo))
         finally:
             # interrupted too: what is being answered is paid for, and each thread stores its own
             self._stop.set()
@@ -255,7 +233,7 @@ class _Run:
         try:
             verdict = self._ask(pair) or self._ask(pair)  # a malformed one is asked for once more
             if verdict is not None:
-                self._verdicts.add(key, self._teacher.name, pair, verdict)
+                self.verdicts.add(key, self.teacher.name, pair, verdict)
             self._count(malformed=verdict is None)
         except _Stopped:
             return
@@ -265,29 +243,37 @@ class _Run:
 
     def _ask(self, pair: MinedPair) -> TeacherLabel | None:
         for attempt in range(1, ATTEMPTS + 1):
-            self._pace.wait()
+            self._wait()
             if self._stop.is_set():
                 raise _Stopped
             try:
-                return self._teacher.judge(pair.prompt, pair.other)
+                return self.teacher.judge(pair.prompt, pair.other)
             # the clients of the providers have no error in common
             except Exception as error:
                 if attempt == ATTEMPTS:
                     raise TrainingError(
-                        f"the teacher {self._teacher.name} failed {ATTEMPTS} times in a row, "
+                        f"the teacher {self.teacher.name} failed {ATTEMPTS} times in a row, "
                         f"at last with {error!r}"
                     ) from error
-                self._sleep(2.0**attempt)
+                self.sleep(2.0**attempt)
         raise AssertionError("the last attempt returns or raises")
+
+    def _wait(self) -> None:
+        with self._lock:
+            now = self.clock()
+            start = max(now, self._next)
+            self._next = start + self.gap
+        if start > now:
+            self.sleep(start - now)
 
     def _count(self, malformed: bool) -> None:
         with self._lock:
-            self._done += 1
-            self._malformed += malformed
-            hopeless = self._malformed == self._done == _HOPELESS
+            self.done += 1
+            self.malformed += malformed
+            hopeless = self.malformed == self.done == _HOPELESS
         if hopeless:
             raise TrainingError(
-                f"the first {_HOPELESS} verdicts of {self._teacher.name} are all malformed; "
+                f"the first {_HOPELESS} verdicts of {self.teacher.name} are all malformed; "
                 "use a model that keeps to a schema"
             )
 
@@ -311,8 +297,7 @@ _OUTPUT_TOKENS = 60  # a probability and a sentence, with the braces around them
 class Estimate:
     """Estimated cost of judging pairs. `dollars` is None where the model's price is not known.
 
-    The tokens are rough, four characters each; those that a model spends on thinking before it
-    answers are not among them.
+    Tokens are rough, four characters each, without those of a model's reasoning.
     """
 
     model: str
@@ -342,7 +327,7 @@ def estimate(
     """Calls, tokens and dollars of judging `pairs`, without those that `store` has verdicts on.
 
     `prices` gives dollars per million input and output tokens by the teacher's name, with the
-    provider or without. Nothing is asked. Raises TrainingError for an unusable store.
+    provider or without.
     """
     todo = {verdict_key(teacher_name, pair): pair for pair in pairs}
     if store is not None and Path(store).exists():

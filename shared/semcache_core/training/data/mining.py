@@ -1,10 +1,12 @@
 """Mines candidate pairs: nearest neighbours in a log of questions, and hard subsets of them."""
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Protocol
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,7 @@ from semcache_core.search.retriever import MOST_CANDIDATES
 from semcache_core.training.data.labelling import label_by_answers
 from semcache_core.training.data.records import MinedPair, Pair, Progress, Question, fold_question
 from semcache_core.training.data.splits import SHARES, SPLITS, components, deal
-from semcache_core.types import Embedder, Matrix
+from semcache_core.types import Matrix
 
 
 def matched_subset(
@@ -29,8 +31,8 @@ def matched_subset(
 ) -> NDArray[np.int64]:
     """Row indices, ascending: as many positives as negatives in each bin of the reference.
 
-    The larger class of a bin is thinned at random. What is left cannot be told apart by the
-    reference beyond the width of a bin: a score that ranks it has learned something else.
+    The larger class of a bin is thinned at random. The narrower the bins, the nearer the ROC AUC of
+    the reference to 0.5, and the fewer rows are kept.
     """
     chooser = np.random.default_rng(seed)
     positive, bins = label > 0.5, np.floor(reference / width)
@@ -46,17 +48,14 @@ NEAR_DUPLICATE = 0.95
 """Questions at least this similar go to the same split: one would give the other away."""
 
 SCAN_LIMIT = 50_000
-"""Up to so many questions are all compared with all, which finds every neighbour.
-
-The time of a scan grows with the square of the questions, but one product of matrices compares
-hundreds of them with all: at 6,000 it took a quarter of the time that an index took to be built and
-asked, and the index is ahead from some 50,000 on only.
-"""
+"""Up to so many questions are compared with all, which is exact and faster than an index."""
 _CELLS_AT_ONCE = 1 << 24  # similarities of one block of the scan: 64 MiB
 _BATCH = 1024
+_PARTITION = b"questions"
 
-Ids = NDArray[np.int64]
-Similarities = NDArray[np.float32]
+Ids: TypeAlias = NDArray[np.int64]
+Found: TypeAlias = Iterable[tuple[int, Ids, NDArray[np.float32]]]
+"""For each row asked for: itself, its nearest other rows, best first, and their cosines."""
 
 
 def mine(
@@ -75,16 +74,14 @@ def mine(
     """Pairs of questions that are among each other's `neighbours` nearest, the nearest first.
 
     Questions that differ in case, white space and closing punctuation only are one. `embedder` is
-    whatever the cache takes, untuned as a rule. The questions are dealt to train, calibration and
-    test first (`shares` of the questions), those with a known answer in common or a similarity of
-    at least `near_duplicate` together, and neighbours are sought within a split: over all of them
-    the pairs would connect nearly every question with every other. Of each pair the later question
-    of the log is the prompt, the earlier one, which a cache would have stored, the other; no pair
-    comes twice. `per_question` limits the pairs that any one question is in, the nearest kept.
+    anything the cache takes. The questions are dealt to train, calibration and test first (see
+    `deal_questions`), and neighbours are sought within a split: over all of them the pairs would
+    connect nearly every question with every other. Of each pair the later question of the log is
+    the prompt; no pair comes twice. `per_question` limits the pairs that any one question is in.
 
-    With `hard`, which needs known answers, the pairs are labelled by these and matched by
-    similarity, see `hard_subset`. Up to `scan_limit` questions the search is exact, above it goes
-    through the cache's own index in memory. The same arguments give the same pairs.
+    With `hard` the pairs are labelled by their known answers and matched by similarity, see
+    `hard_subset`. Up to `scan_limit` questions the search is exact, above it uses the cache's own
+    index in memory. The same arguments give the same pairs.
 
     Raises TrainingError for arguments out of range, questions without answers where `hard` needs
     them, too few questions, or questions so connected that a split would stay empty.
@@ -94,7 +91,11 @@ def mine(
         _check_answers(questions)
     report = progress or _silent
     distinct = drop_duplicates(questions)
-    vectors = _embed(as_embedder(embedder), distinct, report)
+    vectors = embed_texts(
+        as_embedder(embedder),
+        [question.text for question in distinct],
+        progress=partial(report, "questions embedded"),
+    )
     split_of = deal_questions(
         distinct, vectors, shares, near_duplicate, seed, report, scan_limit=scan_limit
     )
@@ -118,10 +119,10 @@ def mine(
 def hard_subset(
     pairs: Sequence[MinedPair], *, width: float = 0.02, seed: int = 0
 ) -> list[MinedPair]:
-    """The labelled pairs on which the mining embedder is at chance, split by split, in order.
+    """The labelled pairs on which the mining embedder is at chance, in order.
 
-    Within each split positives and negatives are matched by similarity, see `match_similarity`.
-    Raises TrainingError when a pair has no label or no similarity, and when nothing is left.
+    Each split is matched by similarity, see `match_similarity`. Raises TrainingError when a pair
+    has no label or no similarity, and when nothing is left.
     """
     for index, pair in enumerate(pairs, start=1):
         if pair.similarity is None:
@@ -155,10 +156,7 @@ def match_similarity(
 ) -> Ids:
     """Indices of pairs among which `similarities`, [pairs], say nothing about the label.
 
-    In every bin of `width` as many positives are kept as negatives, at random where there are too
-    many of one; the indices ascend. The narrower the bins, the nearer the ROC AUC of the
-    similarities to 0.5 and the fewer pairs are kept. Such a matched set, on which the untuned
-    model is at chance, is the hard set of arXiv 2402.01173.
+    See `matched_subset`. Such a set is the hard set of arXiv 2402.01173.
     """
     values = np.asarray(similarities, np.float64)
     if values.shape != (len(pairs),) or not np.isfinite(values).all() or not width > 0:
@@ -171,10 +169,7 @@ def match_similarity(
 
 
 def drop_duplicates(questions: Sequence[Question]) -> list[Question]:
-    """The questions without repeats but for case, white space and closing punctuation.
-
-    The first of equal ones stays, with the answers of all; the first answer_id counts.
-    """
+    """The first of the questions that are equal by `fold_question`, with the answers of all."""
     kept: dict[str, Question] = {}
     for question in questions:
         key = fold_question(question.text)
@@ -200,8 +195,8 @@ def deal_questions(
 ) -> list[str]:
     """The split of each question; questions that give each other away go to the same one.
 
-    These are questions with a known answer in common and those with a similarity (`vectors` are
-    unit rows [questions, dimension]) of at least `near_duplicate`, directly or through others.
+    These have a known answer in common or a similarity (of the unit rows `vectors`) of at least
+    `near_duplicate`, directly or through others.
     """
     links = list(_answer_links(questions))
     links += _near_duplicates(vectors, near_duplicate, progress or _silent, scan_limit)
@@ -232,15 +227,6 @@ def _check_answers(questions: Sequence[Question]) -> None:
         )
 
 
-def _embed(embedder: Embedder, questions: Sequence[Question], report: Progress) -> Matrix:
-    rows = [np.zeros((0, embedder.dimension), np.float32)]
-    for start in range(0, len(questions), _BATCH):
-        batch = questions[start : start + _BATCH]
-        rows.append(embed_texts(embedder, [question.text for question in batch]))
-        report("questions embedded", start + len(batch), len(questions))
-    return np.concatenate(rows)
-
-
 def _answer_links(questions: Sequence[Question]) -> Iterator[tuple[int, int]]:
     first: dict[tuple[str, str], int] = {}
     for index, question in enumerate(questions):
@@ -251,15 +237,13 @@ def _answer_links(questions: Sequence[Question]) -> Iterator[tuple[int, int]]:
 def _near_duplicates(
     vectors: Matrix, bound: float, report: Progress, scan_limit: int
 ) -> Iterator[tuple[int, int]]:
-    """Every two rows at least `bound` similar, at least through others.
-
-    Rows whose neighbours are all that near are asked again for four times as many.
-    """
+    """Every two rows at least `bound` similar, at least through others."""
     with _search(vectors, scan_limit) as search:
         rows, k = np.arange(len(vectors)), 8
+        # rows whose neighbours are all that near are asked again for four times as many
         while len(rows):
             crowded = []
-            for done, (row, ids, similarities) in enumerate(search.nearest(rows, k), start=1):
+            for done, (row, ids, similarities) in enumerate(search(rows, k), start=1):
                 near = ids[similarities >= bound]
                 yield from ((int(row), int(other)) for other in near)
                 if len(near) == k:
@@ -276,7 +260,7 @@ def _neighbour_pairs(
     own = vectors[members]
     links = [np.zeros((0, 2), np.int64)]
     with _search(own, scan_limit) as search:
-        for row, ids, _ in search.nearest(np.arange(len(own)), k):
+        for row, ids, _ in search(np.arange(len(own)), k):
             links.append(np.stack([np.full_like(ids, row), ids], axis=1))
             if (row + 1) % _BATCH == 0 or row + 1 == len(own):
                 report(f"questions compared within {split}", row + 1, len(own))
@@ -289,75 +273,55 @@ def _neighbour_pairs(
 
 
 def _limited(found: Sequence[tuple[float, int, int]], most: int) -> list[tuple[float, int, int]]:
-    taken: dict[int, int] = {}
+    taken: Counter[int] = Counter()
     kept = []
     for item in found:
-        if all(taken.get(end, 0) < most for end in item[1:]):
+        ends = item[1:]
+        if all(taken[end] < most for end in ends):
             kept.append(item)
-            for end in item[1:]:
-                taken[end] = taken.get(end, 0) + 1
+            taken.update(ends)
     return kept
 
 
-class _Search(Protocol):
-    def nearest(self, rows: Ids, k: int) -> Iterator[tuple[int, Ids, Similarities]]:
-        """For each of `rows` itself, its up to `k` nearest other rows, best first, and cosines."""
-        ...
-
-
 @contextmanager
-def _search(vectors: Matrix, scan_limit: int) -> Iterator[_Search]:
+def _search(vectors: Matrix, scan_limit: int) -> Iterator[Callable[[Ids, int], Found]]:
+    """A function that finds the up to `k` nearest other rows of some rows."""
     if len(vectors) <= scan_limit:
-        yield _Scan(vectors)
+        yield partial(_scan, vectors)
         return
-    # In memory and with a name of its own: Chroma gives every client in memory the same collections
+    # with a name of its own: Chroma gives every client in memory the same collections
     index = ChromaIndex(memory_client(), secrets.randbits(63), secrets.token_hex(8))
     try:
-        index.add(_Indexed.PARTITION, range(1, len(vectors) + 1), vectors)
-        yield _Indexed(vectors, index)
+        index.add(_PARTITION, range(1, len(vectors) + 1), vectors)
+        yield partial(_ask_index, vectors, index)
     finally:
-        index.drop(_Indexed.PARTITION)
+        index.drop(_PARTITION)
         index.close()
 
 
-class _Scan:
+def _scan(vectors: Matrix, rows: Ids, k: int) -> Found:
     """Exact search: compares a block of rows with all rows at once."""
-
-    def __init__(self, vectors: Matrix) -> None:
-        self._vectors = vectors
-
-    def nearest(self, rows: Ids, k: int) -> Iterator[tuple[int, Ids, Similarities]]:
-        n = len(self._vectors)
-        k = min(k, n - 1)
-        block = max(1, _CELLS_AT_ONCE // max(n, 1))
-        for start in range(0, len(rows) if k > 0 else 0, block):
-            asked = rows[start : start + block]
-            similarity = self._vectors[asked] @ self._vectors.T
-            similarity[np.arange(len(asked)), asked] = -np.inf
-            best = np.argpartition(similarity, n - k, axis=1)[:, n - k :]
-            values = np.take_along_axis(similarity, best, axis=1)
-            order = np.argsort(-values, axis=1, kind="stable")
-            ids, values = (np.take_along_axis(a, order, axis=1) for a in (best, values))
-            yield from zip(asked.tolist(), ids, values, strict=True)
+    n = len(vectors)
+    k = min(k, n - 1)
+    block = max(1, _CELLS_AT_ONCE // max(n, 1))
+    for start in range(0, len(rows) if k > 0 else 0, block):
+        asked = rows[start : start + block]
+        similarity = vectors[asked] @ vectors.T
+        similarity[np.arange(len(asked)), asked] = -np.inf
+        best = np.argpartition(similarity, n - k, axis=1)[:, n - k :]
+        values = np.take_along_axis(similarity, best, axis=1)
+        order = np.argsort(-values, axis=1, kind="stable")
+        ids, values = (np.take_along_axis(a, order, axis=1) for a in (best, values))
+        yield from zip(asked.tolist(), ids, values, strict=True)
 
 
-class _Indexed:
-    """Searches the cache's own index, which may miss a neighbour. Its ids begin at 1: row `i` is
-    `i + 1`.
-    """
-
-    PARTITION = b"questions"
-
-    def __init__(self, vectors: Matrix, index: ChromaIndex) -> None:
-        self._vectors = vectors
-        self._index = index
-
-    def nearest(self, rows: Ids, k: int) -> Iterator[tuple[int, Ids, Similarities]]:
-        k = min(k, MOST_CANDIDATES)
-        for row in rows.tolist():
-            found = self._index.nearest(self.PARTITION, self._vectors[row], k + 1)
-            ids = np.array([i - 1 for i, _ in found if i - 1 != row][:k], np.int64)
-            yield row, ids, self._vectors[ids] @ self._vectors[row]
+def _ask_index(vectors: Matrix, index: ChromaIndex, rows: Ids, k: int) -> Found:
+    """Approximate search; row `i` has the id `i + 1` in the index."""
+    k = min(k, MOST_CANDIDATES)
+    for row in rows.tolist():
+        found = index.nearest(_PARTITION, vectors[row], k + 1)
+        ids = np.array([i - 1 for i, _ in found if i - 1 != row][:k], np.int64)
+        yield row, ids, vectors[ids] @ vectors[row]
 
 
 def _silent(what: str, done: int, total: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import Field, PlainValidator, field_validator
 
@@ -60,10 +60,10 @@ Texts: TypeAlias = Annotated[tuple[str, ...], PlainValidator(texts)]
 
 @dataclass(frozen=True)
 class Question:
-    """A question, with the answers or the group of it where they are known.
+    """A question, with its answers or its group where they are known.
 
-    `answers` are different wordings of right answers. `answer_id` names an intent or group: equal
-    ids mean that one answer serves both questions.
+    `answers` are different wordings of right answers. Equal `answer_id`s mean that one answer
+    serves both questions.
     """
 
     text: str
@@ -82,8 +82,7 @@ class Question:
 def same_known_answer(one: Question, other: Question) -> bool | None:
     """Whether the known answers say that one answer serves both; None when they say nothing.
 
-    Ids decide where both have one, and are compared as they are; else the normalised answers,
-    which agree when any of the one is any of the other.
+    Ids decide where both have one, else whether the two have a normalised answer in common.
     """
     if one.answer_id is not None and other.answer_id is not None:
         return one.answer_id == other.answer_id
@@ -96,11 +95,12 @@ def same_known_answer(one: Question, other: Question) -> bool | None:
 def normalise_answer(answer: str) -> str:
     """`answer` in lower case, without punctuation, articles and extra white space.
 
-    So the answers of open-domain question answering are compared. Where nothing would be left, as
-    of "The" or "+", the answer stays as it is but for case and white space.
+    Where nothing would be left, as of "The" or "+", only case and white space change.
     """
     folded = unicodedata.normalize("NFKC", answer).casefold()
-    bare = "".join(c for c in folded if not _is_punctuation(c))
+    bare = "".join(
+        c for c in folded if c not in string.punctuation and unicodedata.category(c)[0] != "P"
+    )
     words = [word for word in bare.split() if word not in _ARTICLES]
     return " ".join(words or folded.split())
 
@@ -126,8 +126,7 @@ def read_questions(file: str | Path) -> list[Question]:
     """Read `{"question"}` lines, with an optional `"answer"` or `"answer_id"` in each.
 
     `"answer"` is a text or a list of texts, as in NQ-open; `"answer_id"` a text, as in streams.
-    Other fields are ignored, blank lines skipped. Raises TrainingError naming file and line for a
-    line that is not such an object, and for a file without questions.
+    Other fields are ignored. Raises TrainingError as `read_lines` does.
     """
     return read_lines(file, parse_question, _QUESTION_EXAMPLE, "questions")
 
@@ -141,9 +140,10 @@ def parse_question(data: dict[str, Any], where: str) -> Question:
 def read_lines(
     file: str | Path, parse: Callable[[dict[str, Any], str], Parsed], example: str, what: str
 ) -> list[Parsed]:
-    """`parse(object, place)` of each line of `file`; TrainingError as in `read_objects`.
+    """`parse(object, place)` of each line of `file`; blank lines are skipped.
 
-    A file without lines is a TrainingError too, which says that it holds no `what`.
+    Raises TrainingError, naming file and line, for a line that is not such an object, and for a
+    file without lines, which holds no `what`.
     """
     parsed = [parse(data, where) for where, data in read_objects(file, example)]
     if not parsed:
@@ -152,11 +152,7 @@ def read_lines(
 
 
 def read_objects(file: str | Path, example: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each JSON object of a UTF-8 file of JSON lines, with its place as "FILE, line N".
-
-    Blank lines are skipped. Raises TrainingError, which shows `example`, for a file that cannot be
-    read and, naming the line, for one that is no JSON object.
-    """
+    """Each JSON object of a UTF-8 file of JSON lines, with its place as "FILE, line N"."""
     path = Path(file)
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -178,17 +174,13 @@ def json_line(data: dict[str, Any]) -> bytes:
         return (json.dumps(data) + "\n").encode()
 
 
-def _is_punctuation(character: str) -> bool:
-    return character in string.punctuation or unicodedata.category(character).startswith("P")
-
-
 @dataclass(frozen=True)
 class Pair:
     """Two questions and whether one answer serves both.
 
-    `same_answer` is 1 or 0, or what lies between when judges disagreed. `domain` names the field
-    the questions come from; calibration weighs domains equally and keeps its bounds in each.
-    `split` is "train", "calibration" or "test" where the pair was dealt to one when it was mined.
+    `same_answer` is 1 or 0, or between them when judges disagreed. `domain` names the field of the
+    questions; calibration weighs domains equally. `split` is "train", "calibration" or "test" where
+    the pair was dealt to one when it was mined.
     """
 
     prompt: str
@@ -217,8 +209,7 @@ class MinedPair:
     """Two questions that are near each other, and what is known of them so far.
 
     `similarity` is the cosine under the embedder that mined them. `same_answer` is None until the
-    pair is labelled, `reason` what a teacher gave for it. `extra` holds fields of the file that
-    mean nothing here, so that labelling a file loses none of them.
+    pair is labelled, `reason` what a teacher gave for it. `extra` holds other fields of the file.
     """
 
     questions: tuple[Question, Question]
@@ -246,17 +237,7 @@ class MinedPair:
         return Pair(self.prompt, self.other, self.same_answer, self.domain, self.split)
 
 
-class TwoQuestions(Protocol):
-    """What is compared of a pair: `Pair` and `MinedPair` have it."""
-
-    @property
-    def prompt(self) -> str: ...
-
-    @property
-    def other(self) -> str: ...
-
-
-def texts_of(pairs: Iterable[TwoQuestions]) -> list[str]:
+def texts_of(pairs: Iterable[Pair | MinedPair]) -> list[str]:
     """The distinct texts of the pairs, in order."""
     return list(dict.fromkeys(text for pair in pairs for text in (pair.prompt, pair.other)))
 
@@ -289,9 +270,8 @@ class _MinedLine(_PairLine):
 def read_pairs(file: str | Path, domain: str | None = None) -> list[Pair]:
     """Read `{"prompt", "other", "same_answer"}` lines, with an optional `"domain"`, `"split"`.
 
-    `domain`, if given, overrides what the lines say; other fields are ignored and blank lines
-    skipped. Raises TrainingError naming file and line for a line that is not such an object, and
-    for a file without pairs.
+    `domain`, if given, overrides that of the lines; other fields are ignored. Raises TrainingError
+    as `read_lines` does.
     """
     return read_lines(file, partial(_pair, domain=domain), _PAIR_EXAMPLE, "pairs")
 
@@ -301,7 +281,7 @@ def read_mined(file: str | Path) -> list[MinedPair]:
 
     Those fields are `"similarity"`, `"split"`, `"domain"`, `"prompt_answers"`, `"other_answers"`
     (lists of texts), `"prompt_answer_id"`, `"other_answer_id"`, `"same_answer"` and `"reason"`;
-    any other is kept in `extra`. Raises TrainingError as `read_pairs` does.
+    any other is kept in `extra`. Raises TrainingError as `read_lines` does.
     """
     return read_lines(file, _mined, _MINED_EXAMPLE, "pairs")
 
@@ -309,8 +289,7 @@ def read_mined(file: str | Path) -> list[MinedPair]:
 def write_pairs(file: str | Path, pairs: Iterable[Pair | MinedPair]) -> None:
     """Write one JSON object a line, which `read_mined` and, once labelled, `read_pairs` read back.
 
-    The file appears, or an older one is replaced, when all is written: a failure leaves what was
-    there. Raises TrainingError when it cannot be written, as on a full disk.
+    The file appears, or an older one is replaced, when all is written; TrainingError on failure.
     """
     write_whole(file, (json_line(_fields(pair)) for pair in pairs), TrainingError)
 

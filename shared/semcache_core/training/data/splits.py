@@ -1,26 +1,19 @@
 """Deals pairs to training, calibration and test so that no question is in two of them."""
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semcache_core.errors import TrainingError
-from semcache_core.training.data.records import Pair, TwoQuestions, texts_of
+from semcache_core.training.data.records import MinedPair, Pair, texts_of
 
 SPLITS = ("train", "calibration", "test")
 SHARES = (0.8, 0.1, 0.1)
 
 
-class InASplit(TwoQuestions, Protocol):
-    """A pair that may say which split it is in."""
-
-    @property
-    def split(self) -> str: ...
-
-
-P = TypeVar("P", bound=TwoQuestions)
-S = TypeVar("S", bound=InASplit)
+P = TypeVar("P", Pair, MinedPair)
 
 
 def split_by_component(
@@ -28,17 +21,11 @@ def split_by_component(
 ) -> dict[str, list[P]]:
     """Deal pairs to "train", "calibration" and "test" so that no question is in two of them.
 
-    Questions connected by pairs, directly or through others, whatever their labels, form a
-    component, which goes to one split as a whole; `shares` (of the pairs, 1 in sum) are kept as
-    well as that allows. Each split has the order of `pairs`; the same seed deals the same way.
-
-    Raises TrainingError for shares that are none, and when there are fewer components than shares
-    above 0, so that one would stay empty.
+    Questions connected by pairs, directly or through others, form a component, which goes to one
+    split as a whole; `shares` (of the pairs) are kept as well as that allows. Each split has the
+    order of `pairs`. Raises TrainingError as `deal` does.
     """
-    number: dict[str, int] = {}
-    for pair in pairs:
-        for text in (pair.prompt, pair.other):
-            number.setdefault(text, len(number))
+    number = {text: index for index, text in enumerate(texts_of(pairs))}
     component = components(len(number), ((number[p.prompt], number[p.other]) for p in pairs))
     of_pair = [component[number[pair.prompt]] for pair in pairs]
     split_of = deal(of_pair, shares, seed, "pairs")
@@ -49,16 +36,16 @@ def split_by_component(
 
 
 def split_pairs(
-    pairs: Sequence[S], shares: Sequence[float] = SHARES, seed: int = 0
-) -> dict[str, list[S]]:
+    pairs: Sequence[P], shares: Sequence[float] = SHARES, seed: int = 0
+) -> dict[str, list[P]]:
     """The splits that the pairs themselves name, as mined ones do; else `split_by_component`.
 
-    Raises TrainingError when only some pairs name a split, when the name is none of "train",
-    "calibration" and "test", and when a question is in two splits.
+    Raises TrainingError when only some pairs name a split, for other names than `SPLITS`, and when
+    a question is in two splits.
     """
     if not any(pair.split for pair in pairs):
         return split_by_component(pairs, shares, seed)
-    dealt: dict[str, list[S]] = {name: [] for name in SPLITS}
+    dealt: dict[str, list[P]] = {name: [] for name in SPLITS}
     home: dict[str, str] = {}
     for index, pair in enumerate(pairs, start=1):
         if pair.split not in dealt:
@@ -77,10 +64,7 @@ def split_pairs(
 
 
 def answers_by_text(pairs: Sequence[Pair]) -> dict[str, int]:
-    """A number for each text of the pairs, equal for texts with the same answer.
-
-    Texts joined by positive pairs, directly or through others, have the same answer.
-    """
+    """A number for each text of the pairs, equal for those that positive pairs connect."""
     texts = texts_of(pairs)
     row = {text: index for index, text in enumerate(texts)}
     links = ((row[pair.prompt], row[pair.other]) for pair in pairs if pair.positive)
@@ -88,10 +72,7 @@ def answers_by_text(pairs: Sequence[Pair]) -> dict[str, int]:
 
 
 def components(n: int, links: Iterable[tuple[int, int]]) -> list[int]:
-    """For each of `n` items the component it is in, when `links` connect them; [n].
-
-    A component is named by one of its items.
-    """
+    """For each of `n` items the component it is in, named by one of its items; [n]."""
     parent = list(range(n))
 
     def root(index: int) -> int:
@@ -108,10 +89,9 @@ def components(n: int, links: Iterable[tuple[int, int]]) -> list[int]:
 def deal(component: Sequence[int], shares: Sequence[float], seed: int, what: str) -> list[str]:
     """The split of each item, by its `component`; [items].
 
-    Components come in random order, each to the split that lacks most. Those larger than half of
-    the smallest share come first, the largest at the head, while there is room for them; that
-    puts the few very large ones into the largest share. Raises TrainingError, which calls the
-    items `what`, for unusable shares and when one above 0 stays empty.
+    Components go in random order to the split that lacks most, those larger than half of the
+    smallest share first, the largest at the head. Raises TrainingError, which calls the items
+    `what`, for unusable shares and when one above 0 stays empty.
     """
     wanted = _checked_shares(shares)
     if not component:
@@ -141,7 +121,7 @@ def deal(component: Sequence[int], shares: Sequence[float], seed: int, what: str
     return [SPLITS[split_of[name]] for name in component]
 
 
-def _checked_shares(shares: Sequence[float]) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+def _checked_shares(shares: Sequence[float]) -> NDArray[np.float64]:
     wanted = np.asarray(shares, np.float64)
     # written so that NaN fails
     if (

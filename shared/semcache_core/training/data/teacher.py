@@ -1,8 +1,4 @@
-"""A language model that judges whether one response answers two questions.
-
-It is the teacher of arXiv 2402.01173, where GPT-4 judged whether one response serves both
-questions; the probability it gives is the soft label that the embedding is trained towards.
-"""
+"""A language model that judges whether one response answers two questions (arXiv 2402.01173)."""
 
 import hashlib
 import json
@@ -58,7 +54,7 @@ SCHEMA = json.dumps(TeacherLabel.model_json_schema())
 
 @dataclass(frozen=True)
 class Teacher:
-    """A chat model of LangChain that judges pairs. `name` is what its verdicts are kept under.
+    """A chat model of LangChain that judges pairs. Its verdicts are kept under `name`.
 
     Raises TrainingError for a model without structured output.
     """
@@ -76,11 +72,7 @@ class Teacher:
 
     @classmethod
     def open(cls, name: str) -> "Teacher":
-        """The teacher that LangChain's `init_chat_model` makes of "provider:model".
-
-        Raises TrainingError with the pip command when a package is missing, and when the model
-        cannot be opened, as without the provider's key.
-        """
+        """The teacher that LangChain's `init_chat_model` makes of "provider:model"."""
         if not name.strip():
             raise TrainingError("the teacher has no name; give one like openai:gpt-4o-mini")
         try:
@@ -92,17 +84,13 @@ class Teacher:
             ) from None
         try:
             model = init_chat_model(name)
-        # Each provider's client has errors of its own for a missing key or a bad name. LangChain's
-        # own, for a missing package, names the pip command.
+        # each provider's client has its own errors for a missing key or a bad name
         except Exception as error:
             raise TrainingError(f"the teacher {name} cannot be opened: {error}") from error
         return cls(model, name)
 
     def judge(self, one: str, other: str) -> TeacherLabel | None:
-        """The verdict on two questions, whose order does not matter; None for a malformed one.
-
-        Whatever the provider's client raises is passed on.
-        """
+        """The verdict on two questions, whose order does not matter; None for a malformed one."""
         from langchain_core.exceptions import OutputParserException
 
         try:
