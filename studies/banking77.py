@@ -14,7 +14,7 @@ matters: with seeds 0 to 2 the untuned AUC on pairs of unseen intents is .51, .5
 from collections.abc import Sequence
 from itertools import chain
 
-from arms import Arm, Bench, conduct_training, training_parser
+from arms import Arm, Bench, run_training_study, training_parser
 from intents import (
     HELD_OUT,
     Group,
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=4,
         help="training pairs of either label to make",
     )
-    conduct_training(study, table, made.parse_args(argv))
+    run_training_study(study, table, made.parse_args(argv))
 
 
 def study(bench: Bench) -> Results:

@@ -11,6 +11,7 @@ from arms import Arm, Bench
 from numpy.typing import NDArray
 from runner import Results, plain
 from semcache_core.decision.calibration import Calibration
+from semcache_core.decision.scoring import Weights
 from semcache_core.embedding.batching import embed_texts
 from semcache_core.errors import TrainingError
 from semcache_core.evaluation import metrics
@@ -18,6 +19,7 @@ from semcache_core.evaluation.served import Forms, Streams, stream_figures
 from semcache_core.training.calibration.calibrate import MISSING
 from semcache_core.training.calibration.streams import (
     Domain,
+    decide,
     domain_from_labels,
     run_trials,
     similarities_of,
@@ -182,7 +184,11 @@ def measure_group(bench: Bench, group: Group, arm: Arm, calibration: Calibration
     vectors = embed_texts(arm.embedder, group.domain.texts)
     forms = Forms(
         *(
-            stream_figures(streams(group.domain, vectors, missing, seed), calibration, measure)
+            stream_figures(
+                streams(group.domain, vectors, calibration.judged_by, missing, seed),
+                calibration,
+                measure,
+            )
             for missing in (0.0, MISSING)
         )
     )
@@ -197,14 +203,16 @@ def measure_group(bench: Bench, group: Group, arm: Arm, calibration: Calibration
     return figures
 
 
-def streams(domain: Domain, vectors: Matrix, missing: float, seed: int) -> Streams:
-    trials = run_trials(domain, vectors, missing=missing, seeds=range(seed, seed + STREAMS))
-    nearest = [(trial.neighbours[0], trial) for trial in trials]
-    outcomes = (
-        [near.similarity for near, _ in nearest],
-        [near.answer == trial.answer for near, trial in nearest],
-        [trial.answerable for trial in trials],
+def streams(
+    domain: Domain, vectors: Matrix, weights: Weights, missing: float, seed: int
+) -> Streams:
+    seeds = range(seed, seed + STREAMS)
+    decided = decide(
+        domain.name, run_trials(domain, vectors, missing=missing, seeds=seeds), weights
     )
     # pooled seed by seed, each asking the same questions in the same order
-    by_question = (np.array(values).reshape(STREAMS, -1).T for values in outcomes)
+    by_question = (
+        values.reshape(STREAMS, -1).T
+        for values in (decided.probability, decided.right, decided.answerable)
+    )
     return Streams(np.full(int(domain.asked.sum()), domain.name, np.object_), *by_question)

@@ -18,7 +18,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from arms import Arm, Bench, conduct_training, training_parser
+from arms import Arm, Bench, run_training_study, training_parser
 from intents import Group, group_of, measure_group, read_intents
 from runner import Results, apart, counts, limited, markdown, plain, shown
 from semcache_core.decision.calibration import Calibration
@@ -67,7 +67,7 @@ class Measured:
 
 def main(argv: Sequence[str] | None = None) -> None:
     made = training_parser(__doc__, "qqp", steps=600, data="the five files")
-    conduct_training(study, table, made.parse_args(argv))
+    run_training_study(study, table, made.parse_args(argv))
 
 
 def study(bench: Bench) -> Results:

