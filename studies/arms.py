@@ -59,16 +59,12 @@ class Bench:
 
     def _fitted(self, name: str, pairs: Sequence[Pair], options: FitOptions) -> FitResult:
         kept = None if self.arguments.work is None else self.work / f"{name}.checkpoint"
-        return fit(
-            pairs,
-            self.base,
-            options,
-            checkpoint_dir=kept,
-            resume=kept is not None,
-            progress=lambda step, of, loss: self.steps.show(
-                f"{name}: step", step, of, f"loss {loss:.3f}"
-            ),
-        )
+
+        def show(step: int, of: int, loss: float) -> None:
+            self.steps.show(f"{name}: step", step, of, f"loss {loss:.3f}")
+
+        resume = kept is not None
+        return fit(pairs, self.base, options, checkpoint_dir=kept, resume=resume, progress=show)
 
     def _exported(self, name: str, model: SentenceTransformer, training: Results | None) -> Arm:
         self.steps.show(f"{name}: export", 0, 1)

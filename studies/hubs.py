@@ -4,9 +4,8 @@ python studies/hubs.py [--questions FILE]
 
 FILE is a CSV with the columns text and category. The committed figures are of Banking77's test set
 (MAX_SPREAD was chosen on its training set); the default is the shipped sample. An ordinary entry
-is a question, with the others that are near enough to be served it. A hub is the best that an
-attacker could place: a free vector, which no text need have, moved until it is near enough to
-questions of as many intents as possible. About a minute for 3,000.
+is a question with the others near enough to be served it. A hub is the best that an attacker could
+place: a free vector near enough to questions of as many intents as possible.
 """
 
 import argparse

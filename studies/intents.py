@@ -182,16 +182,9 @@ def measure_group(bench: Bench, group: Group, arm: Arm, calibration: Calibration
     similarity = similarities_of(arm.embedder, group.pairs)
     label = np.array([pair.same_answer for pair in group.pairs])
     vectors = embed_texts(arm.embedder, group.domain.texts)
-    forms = Forms(
-        *(
-            stream_figures(
-                streams(group.domain, vectors, calibration.judged_by, missing, seed),
-                calibration,
-                measure,
-            )
-            for missing in (0.0, MISSING)
-        )
-    )
+    weights = calibration.judged_by
+    asked = [streams(group.domain, vectors, weights, missing, seed) for missing in (0.0, MISSING)]
+    forms = Forms(*(stream_figures(one, calibration, measure) for one in asked))
     bench.tell(arm.name)(group.name, 1, 1)
     figures: Results = plain(
         {
