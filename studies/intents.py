@@ -11,6 +11,7 @@ from arms import Arm, Bench
 from numpy.typing import NDArray
 from runner import Results, plain
 from semcache_core.decision.calibration import Calibration
+from semcache_core.decision.scoring import Weights
 from semcache_core.embedding.batching import embed_texts
 from semcache_core.errors import TrainingError
 from semcache_core.evaluation import metrics
@@ -18,6 +19,7 @@ from semcache_core.evaluation.served import Forms, Streams, stream_figures
 from semcache_core.training.calibration.calibrate import MISSING
 from semcache_core.training.calibration.streams import (
     Domain,
+    decide,
     domain_from_labels,
     run_trials,
     similarities_of,
@@ -180,12 +182,9 @@ def measure_group(bench: Bench, group: Group, arm: Arm, calibration: Calibration
     similarity = similarities_of(arm.embedder, group.pairs)
     label = np.array([pair.same_answer for pair in group.pairs])
     vectors = embed_texts(arm.embedder, group.domain.texts)
-    forms = Forms(
-        *(
-            stream_figures(streams(group.domain, vectors, missing, seed), calibration, measure)
-            for missing in (0.0, MISSING)
-        )
-    )
+    weights = calibration.judged_by
+    asked = [streams(group.domain, vectors, weights, missing, seed) for missing in (0.0, MISSING)]
+    forms = Forms(*(stream_figures(one, calibration, measure) for one in asked))
     bench.tell(arm.name)(group.name, 1, 1)
     figures: Results = plain(
         {
@@ -197,14 +196,16 @@ def measure_group(bench: Bench, group: Group, arm: Arm, calibration: Calibration
     return figures
 
 
-def streams(domain: Domain, vectors: Matrix, missing: float, seed: int) -> Streams:
-    trials = run_trials(domain, vectors, missing=missing, seeds=range(seed, seed + STREAMS))
-    nearest = [(trial.neighbours[0], trial) for trial in trials]
-    outcomes = (
-        [near.similarity for near, _ in nearest],
-        [near.answer == trial.answer for near, trial in nearest],
-        [trial.answerable for trial in trials],
+def streams(
+    domain: Domain, vectors: Matrix, weights: Weights, missing: float, seed: int
+) -> Streams:
+    seeds = range(seed, seed + STREAMS)
+    decided = decide(
+        domain.name, run_trials(domain, vectors, missing=missing, seeds=seeds), weights
     )
     # pooled seed by seed, each asking the same questions in the same order
-    by_question = (np.array(values).reshape(STREAMS, -1).T for values in outcomes)
+    by_question = (
+        values.reshape(STREAMS, -1).T
+        for values in (decided.probability, decided.right, decided.answerable)
+    )
     return Streams(np.full(int(domain.asked.sum()), domain.name, np.object_), *by_question)

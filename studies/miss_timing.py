@@ -8,6 +8,7 @@ often a miss of the first kind takes longer than one of the second: .5 where tim
 TOLERANCE is how far from .5 it may lie.
 """
 
+import argparse
 import math
 import random
 import statistics
@@ -15,7 +16,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-from runner import Results, at_least_one, conduct, markdown, parser, short
+from runner import Results, at_least_one, markdown, parser, run_study, short
 from semcache_core import Request, SemanticCache
 
 TOLERANCE = 0.05
@@ -58,11 +59,11 @@ def measured(cache: SemanticCache, n: int, seed: int) -> dict[str, list[float]]:
 def main(argv: Sequence[str] | None = None) -> None:
     made = parser(__doc__, "miss_timing")
     made.add_argument("--n", type=at_least_one, default=1000, help="pairs of misses")
-    arguments = made.parse_args(argv)
-    conduct(lambda: study(arguments.n, arguments.seed), table, arguments)
+    run_study(study, table, made.parse_args(argv))
 
 
-def study(n: int, seed: int) -> Results:
+def study(arguments: argparse.Namespace) -> Results:
+    n, seed = arguments.n, arguments.seed
     with SemanticCache(path=None) as cache:
         measured(cache, min(n, 20), seed + 1)  # warm
         times = measured(cache, n, seed)

@@ -42,9 +42,8 @@ class Evidence:
     def surely_right(self, similarity: float) -> float:
         """A lower bound on P(same answer | similarity), in [0, 1).
 
-        For a chance of `missed`, the band of thresholds ends at some t'. But for that chance the
-        true threshold lies below it, and so the curve at t' below the true curve. Hence (1 -
-        missed) times that curve is a bound for every `missed`, and the highest of them is taken.
+        The true threshold lies within the band, which ends at t', but for a chance of `missed`. So
+        (1 - missed) times the curve at t' is a bound; the highest over all `missed` is taken.
         """
         likeliest = self._log_likelihood.argmax(axis=1)
         profile = self._log_likelihood[np.arange(len(_THRESHOLDS)), likeliest]
@@ -59,20 +58,13 @@ class PerPrompt:
     """Serves the nearest stored question as often as what it has learnt of it allows.
 
     A stored question keeps its observations: how similar a question was, and whether the model
-    gave it the same answer. A logistic curve with a threshold t and a steepness is fitted to them,
-    with a confidence band on t, and bounds P(same answer | similarity) from below: by `right`. The
-    answer is served with probability min(1, `max_error_rate` / (1 - `right`)); else the model is
-    asked, which teaches the stored question and errs in nothing. So at most `max_error_rate` of
-    all requests (not of those served) are answered wrongly, as far as the curves are logistic.
-    Before FEWEST observations the model is always asked. `seed` draws the chances.
+    gave it the same answer. A logistic curve with a threshold t, fitted to them with a confidence
+    band on t, bounds P(same answer | similarity) from below by `right`. The answer is served with
+    probability min(1, `max_error_rate` / (1 - `right`)). So at most `max_error_rate` of all
+    requests (not of those served) are answered wrongly, as far as the curves are logistic.
 
-    Where this is simpler than what is published: curves are taken from a grid, with t from 0 to
-    1.2 and a steepness from 2 to 100; the band is that of the profile likelihood, which also holds
-    where same and other answers part cleanly and the variance of t is not defined, so that no
-    table of variances is needed; the steepness is the likeliest at the end of the band.
-
-    What it learnt belongs to one stream: `fresh` gives the policy before it. Raises TrainingError
-    for a bound outside (0, 1).
+    Simpler than published: curves come from a grid, and the band from the profile likelihood, which
+    needs no variance of t; the steepness is the likeliest at the end of the band.
     """
 
     name: str

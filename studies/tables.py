@@ -8,7 +8,6 @@ from pathlib import Path
 
 import attacks
 import banking77
-import cross_encoder
 import drift
 import guard
 import hubs
@@ -22,7 +21,6 @@ README = Path(__file__).with_name("README.md")
 TABLES: dict[str, Callable[[Results], str]] = {
     "attacks": attacks.table,
     "banking77": banking77.table,
-    "cross_encoder": cross_encoder.table,
     "drift": drift.table,
     "guard": guard.table,
     "hubs": hubs.table,

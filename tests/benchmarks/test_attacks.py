@@ -55,7 +55,7 @@ def test_a_run_counts_what_is_served_by_each_cache(
     def only_first(cache: object, victim: str, texts: Sequence[str]) -> str | None:
         return texts[0] if "?" in victim else None
 
-    monkeypatch.setattr(attacks, "open_sentence_transformer", lambda name: None)
+    monkeypatch.setattr(attacks, "open_base", lambda name: None)
     monkeypatch.setattr(attacks, "SentenceTransformerEmbedder", lambda model: WordEmbedder())
     monkeypatch.setattr(attacks.OnnxEmbedder, "load", lambda directory: WordEmbedder())
     monkeypatch.setattr(attacks, "_served_by", only_first)

@@ -14,7 +14,6 @@ from typing import Any
 import arms
 import banking77
 import intents
-import natural_questions
 import numpy as np
 import pytest
 import qqp
@@ -29,8 +28,7 @@ from tiny_models import FILLERS, KEYS, OTHERS, word_model
 
 ARMS = ["untuned", "BCE", "SLD"]
 BRIEF = ("--steps", "3", "--batch-size", "8", "--resamples", "20", "--threads", "1")
-# a random model finds nearly everything alike
-DISTINCT = ("--near-duplicate", "0.9999")
+SUPPORT = (*BRIEF, "--unseen", "3", "--per-question", "1")
 HEADER = ("text", "category")
 
 
@@ -159,21 +157,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def nq_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Groups of three questions with an answer in common, in words that other groups use too."""
-    chance = random.Random(0)
-    file = tmp_path_factory.mktemp("nq") / "nq_tiny.jsonl"
-    lines = []
-    for group in range(100):
-        words = chance.sample(FILLERS, 3)
-        for _ in range(3):
-            text = " ".join([*words, *chance.sample(OTHERS, 2)])
-            lines.append(json.dumps({"question": text, "answer": [f"answer {group}"]}))
-    file.write_text("\n".join(lines), encoding="utf-8")
-    return file
-
-
-@pytest.fixture(scope="module")
 def general(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Watched:
     directory = tmp_path_factory.mktemp("general")
     arguments = (*BRIEF, "--base", base, "--data", data, "--work", directory)
@@ -184,17 +167,11 @@ def general(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def support(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Watched:
-    arguments = (*BRIEF, "--base", base, "--data", data, "--unseen", 3, "--per-question", 1)
+    arguments = (*SUPPORT, "--base", base, "--data", data)
     return watch(banking77, arguments, tmp_path_factory.mktemp("support") / "out.json")
 
 
-@pytest.fixture(scope="module")
-def paper(base: Path, nq_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Watched:
-    arguments = (*BRIEF, *DISTINCT, "--base", base, "--data", nq_file)
-    return watch(natural_questions, arguments, tmp_path_factory.mktemp("paper") / "out.json")
-
-
-@pytest.fixture(params=["general", "support", "paper"])
+@pytest.fixture(params=["general", "support"])
 def any_study(request: pytest.FixtureRequest) -> Watched:
     seen: Watched = request.getfixturevalue(request.param)
     return seen
@@ -215,11 +192,9 @@ def test_results_say_how_they_were_made(any_study: Watched) -> None:
     assert list(results["arms"]) == ARMS
 
 
-def test_results_hold_no_path_of_the_machine(
-    any_study: Watched, base: Path, data: Path, nq_file: Path
-) -> None:
+def test_results_hold_no_path_of_the_machine(any_study: Watched, base: Path, data: Path) -> None:
     written = json.dumps({k: v for k, v in any_study.results.items() if k != "work"})
-    for path in (base.parent, data, nq_file.parent):
+    for path in (base.parent, data):
         assert str(path) not in written
 
 
@@ -337,20 +312,6 @@ def test_seen_and_unseen_intents_are_measured_apart(support: Watched) -> None:
     assert support.results["arms"]["untuned"]["seen"]["auc"]["value"] < 0.5
 
 
-def test_natural_questions_are_tuned_on_hard_pairs_and_tested_on_others(
-    paper: Watched, nq_file: Path
-) -> None:
-    about = paper.results["data"]
-    assert (about["source"], about["questions"]) == ("nq_tiny.jsonl", 300)
-    for part in ("hard, train", "hard, test"):
-        assert 2 * about[part]["positives"] == about[part]["rows"] > 0
-    assert about["hard, train"]["rows"] == len(paper.fits[0][0])
-    arms = paper.results["arms"]
-    assert abs(arms["untuned"]["hard"]["auc"]["value"] - 0.5) < 0.12
-    for arm in arms.values():
-        assert all(is_figure(arm[part]["auc"]) for part in ("hard", "mined"))
-
-
 def without_times(results: dict[str, Any]) -> dict[str, Any]:
     kept = json.loads(json.dumps(results))
     del kept["seconds"]
@@ -361,12 +322,12 @@ def without_times(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_run_can_be_repeated_and_be_gone_on_with(
-    paper: Watched, base: Path, nq_file: Path, tmp_path: Path
+    support: Watched, base: Path, data: Path, tmp_path: Path
 ) -> None:
-    arguments = (*BRIEF, *DISTINCT, "--base", base, "--data", nq_file, "--work", tmp_path / "work")
-    again = watch(natural_questions, arguments, tmp_path / "again.json")
-    assert without_times(again.results) == without_times(paper.results)
-    assert [given["resume"] for given in (*paper.given, *again.given)] == [False] * 2 + [True] * 2
+    arguments = (*SUPPORT, "--base", base, "--data", data, "--work", tmp_path / "work")
+    again = watch(banking77, arguments, tmp_path / "again.json")
+    assert without_times(again.results) == without_times(support.results)
+    assert [given["resume"] for given in (*support.given, *again.given)] == [False] * 2 + [True] * 2
     for given in again.given:
         assert (given["checkpoint_dir"] / "checkpoint.pt").exists()
 
@@ -411,7 +372,7 @@ def test_what_cannot_be_done_is_refused_before_the_model_is_opened(
     tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(arms, "open_sentence_transformer", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr(arms, "open_base", lambda *_: pytest.fail("opened"))
     with pytest.raises(SystemExit, match=says):
         qqp.main(["--data", str(data), "--out", "out.json", *arguments])
     assert list(tmp_path.iterdir()) == []
@@ -479,7 +440,7 @@ def test_the_unwritten_results_leave_nothing_behind(
     assert list(tmp_path.iterdir()) == [out]
 
 
-@pytest.mark.parametrize("study", [qqp, banking77, natural_questions])
+@pytest.mark.parametrize("study", [qqp, banking77])
 def test_the_docstring_begins_with_what_it_is_and_gives_the_command(study: Any) -> None:
     lines = study.__doc__.splitlines()
     assert lines[0].endswith(".")
