@@ -1,8 +1,8 @@
-"""Every error semcache raises on purpose. Its text says what was wrong, the value and the fix."""
+"""The errors semcache raises; each text names the problem, the value and the fix."""
 
 
 class SemcacheError(Exception):
-    """Base class: catch this to catch everything semcache raises."""
+    """Base class of all errors of semcache."""
 
 
 class SettingsError(SemcacheError):
@@ -30,7 +30,7 @@ class IndexUnavailableError(SemcacheError):
 
 
 class IndexBusyError(IndexUnavailableError):
-    """So many calls to the vector index are under way that this one was not made."""
+    """Too many calls to the vector index are under way."""
 
 
 class IndexStalledError(IndexUnavailableError):
@@ -38,8 +38,8 @@ class IndexStalledError(IndexUnavailableError):
 
 
 class CollectionGoneError(IndexUnavailableError):
-    """The collection of one partition is not there any more; the rest of the index may well be."""
+    """The collection of one partition was deleted; the others may still be there."""
 
 
 class TrainingError(SemcacheError):
-    """Training, export or calibration was asked for something that cannot be done."""
+    """Training, export or calibration cannot be done as requested."""

@@ -1,4 +1,4 @@
-"""Frozen records that travel through a lookup, and the protocols of what can be swapped."""
+"""Records that a lookup passes on, and protocols of the replaceable components."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ Vector: TypeAlias = NDArray[np.float32]
 Matrix: TypeAlias = NDArray[np.float32]
 
 Clock: TypeAlias = Callable[[], float]
-"""Seconds since the epoch; `time.time` unless a test brings its own."""
+"""Seconds since the epoch."""
 
 Reason: TypeAlias = Literal["expired", "space"]
 """Why an entry was evicted."""
@@ -22,14 +22,12 @@ Reason: TypeAlias = Literal["expired", "space"]
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of the cache.
+    """A question to the cache.
 
-    `question` may be matched by meaning. `scope` stands for everything that must be equal before
-    an answer can be reused (system prompt, history, documents, tools, model and parameters);
-    adapters pass a digest of it. `namespace` is the tenant, None for the cache's own.
-    With `exact_only` the question too must be equal. `tags` label the entry for invalidation.
-    `writer` is who asks, and stores, where several share a namespace (see
-    `CacheSettings.confirmations`); it is no part of what must be equal.
+    `question` may be matched by meaning. `scope` must be equal (system prompt, history, documents,
+    tools, model and parameters); adapters pass a digest. `namespace` is the tenant, None for the
+    cache's own. With `exact_only` the question must be equal too. `tags` label the entry for
+    invalidation. `writer` is the user, see `CacheSettings.confirmations`; it need not be equal.
 
     Raises RequestError for a field of a wrong type: a bad namespace must never become a shared one.
     """
@@ -80,11 +78,9 @@ def check_seconds(name: str, value: object, *, above: float) -> None:
 
 @dataclass(frozen=True)
 class Usage:
-    """What the model took to make an answer, as far as it is known, for what its hits save.
+    """Tokens and seconds that the model took for an answer; None where unknown.
 
-    `model` is the name that prices go by; `seconds` is how long the model took.
-
-    Raises RequestError for what is no count or no amount.
+    Raises RequestError for an invalid count or amount.
     """
 
     model: str | None = None
@@ -109,7 +105,7 @@ class Usage:
 
 
 MOST_TOKENS = 10**12
-"""In one answer; a larger number is a mistake, and by the million hits no integer of a database."""
+"""In one answer; a larger number is a mistake, and its sums would not fit into a database."""
 
 
 def is_count(value: object) -> bool:
@@ -125,7 +121,7 @@ def is_amount(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Entry:
-    """One remembered answer, as the ledger holds it. Times are seconds since the epoch."""
+    """A stored answer. Times are seconds since the epoch."""
 
     id: int
     question: str
@@ -136,10 +132,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A live entry that may answer a question: cosine similarity and P(its answer is right).
+    """A live entry near a question, with cosine similarity and P(its answer is right).
 
-    `margin` is how far its similarity lies above that of the nearest entry with another answer, as
-    far as margins are looked at; `differences` say what the guard saw.
+    `margin` is its similarity minus that of the nearest entry with another answer, capped;
+    `differences` are the guard's findings.
     """
 
     entry: Entry
@@ -153,7 +149,7 @@ class Candidate:
 class Hit:
     """An answer served from the cache. `question` is the stored one, `age_s` seconds old.
 
-    `audited`: the model is to be asked all the same, see `SemanticCache.lookup`.
+    `audited`: call the model too, see `SemanticCache.lookup`.
     """
 
     response: str
@@ -170,7 +166,7 @@ class Hit:
 class Embedder(Protocol):
     """Turns questions into vectors.
 
-    `fingerprint` names the exact weights: vectors of two fingerprints never meet.
+    `fingerprint` identifies the weights; vectors of different fingerprints are never compared.
     """
 
     @property
@@ -184,22 +180,20 @@ class Embedder(Protocol):
         ...
 
     def reads(self, text: str, max_tokens: int) -> bool:
-        """False when part of `text` is invisible to the model.
+        """Whether the model sees all of `text`: no more than `max_tokens`, a token for each part.
 
-        That is text longer than `max_tokens`, or with characters that it has no token for:
-        two different texts would then get the same vector, so they are only matched exactly.
+        Otherwise different texts could get the same vector, so they are only matched exactly.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Generation:
-    """A collection of the vector index: number `number` of its partition, and what it holds.
+    """A collection of the vector index: the `number`th of its partition.
 
-    That is every vector of the partition up to entry id `through` (0: it is not in use yet).
-    `added` vectors were ever written to it, of which Chroma keeps the dead ones too. `collection`
-    is Chroma's own id of it, empty as long as there is none: what holds for one does not hold for
-    another that was made under its name, or on another server.
+    It holds every vector of the partition up to entry id `through` (0: not in use yet). `added`
+    counts all vectors written, deleted ones included, which Chroma keeps. `collection` is Chroma's
+    id (empty: none yet): a collection with the same name may be another.
     """
 
     number: int = 0
@@ -212,7 +206,7 @@ class Generation:
 
 
 EMPTY = Generation()
-"""Of what was never indexed."""
+"""The generation of a partition without an index."""
 
 
 class NearestIndex(Protocol):

@@ -16,9 +16,8 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from multiprocessing.connection import Connection, Listener
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -26,6 +25,9 @@ from semcache_core._utils.files import write_whole
 from semcache_core.errors import CollectionGoneError, IndexUnavailableError
 from semcache_core.storage.database import Connections
 from semcache_core.types import EMPTY, Generation, Vector
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 TIMEOUT_SECONDS = 1.0
 """For each read and write: an owner that is stopped keeps its socket open and does not answer."""
@@ -66,6 +68,8 @@ class IndexServer:
     """
 
     def __init__(self, address_file: Path, name: bytes, nearest: Nearest, held: Held) -> None:
+        from multiprocessing.connection import Listener  # 4 ms, which few processes need
+
         self._address_file = address_file
         self._name, self._nearest, self._held = name, nearest, held
         self._closed = threading.Event()
@@ -196,6 +200,8 @@ def _connect(address: str) -> "Connection[Any, Any]":
 
     `multiprocessing.connection.Client` has no timeout: it would wait for an owner that hangs.
     """
+    from multiprocessing.connection import Connection
+
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as plain:
         plain.settimeout(TIMEOUT_SECONDS)
         plain.connect(address)
