@@ -48,9 +48,9 @@ def measure(options: argparse.Namespace) -> Results:
             for name in drawn.sample(sorted(subjects), len(subjects)):
                 ledger, limits, new = subjects[name]
                 hits = {drawn.randint(1, size): (1, 1e9 + drawn.random()) for _ in range(HITS)}
-                samples.add(What(name, "touch", size), timed(ledger.touch, [hits]))
+                samples.add(What(name, "touch", size), timed(ledger.entries.touch, [hits]))
                 entries = [next(new) for _ in range(WRITES)]
-                seconds = timed(lambda e, to=ledger, within=limits: to.insert(e, within), entries)
+                seconds = timed(lambda e, to=ledger, within=limits: to.entries.insert(e, within), entries)
                 samples.add(What(name, "insert", size), seconds)
     means = {what: statistics.fmean(seconds) for what, seconds in samples.seconds.items()}
     return {
