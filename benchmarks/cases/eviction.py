@@ -50,7 +50,9 @@ def measure(options: argparse.Namespace) -> Results:
                 hits = {drawn.randint(1, size): (1, 1e9 + drawn.random()) for _ in range(HITS)}
                 samples.add(What(name, "touch", size), timed(ledger.entries.touch, [hits]))
                 entries = [next(new) for _ in range(WRITES)]
-                seconds = timed(lambda e, to=ledger, within=limits: to.entries.insert(e, within), entries)
+                seconds = timed(
+                    lambda e, to=ledger, within=limits: to.entries.insert(e, within), entries
+                )
                 samples.add(What(name, "insert", size), seconds)
     means = {what: statistics.fmean(seconds) for what, seconds in samples.seconds.items()}
     return {

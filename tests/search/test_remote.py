@@ -7,8 +7,11 @@ import struct
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NoResult
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,9 +130,35 @@ def test_an_owner_that_closes_is_unavailable_and_leaves_nothing(
     remote.held()
     server.close()
     assert not address.exists() and not where.parent.exists()
-    remote.close()  # its open connection is still answered, a new one is not
+    remote.close()  # a new connection is not accepted
     with pytest.raises(IndexUnavailableError, match="does not answer"):
         remote.held()
+
+
+def test_an_owner_that_closes_finishes_the_answer_in_progress_and_begins_no_other(
+    owner: Owner, address: Path
+) -> None:
+    looking, go_on = threading.Event(), threading.Event()
+
+    def nearest(*arguments: Any) -> Any:
+        looking.set()
+        assert go_on.wait(10)
+        return owner.nearest(*arguments)
+
+    server, remote = IndexServer(address, NAME, nearest, owner.held), remote_at(address)
+    with ThreadPoolExecutor(2) as threads:
+        asked = threads.submit(remote.nearest, PARTITION, unit(0.0)[0], 16, NINE)
+        assert looking.wait(10)
+        closed = threads.submit(server.close)
+        with pytest.raises(NoResult):
+            closed.result(0.2)
+        go_on.set()
+        assert asked.result(10) == owner.nearest(PARTITION, 9, unit(0.0)[0], 16)
+        closed.result(10)
+    looking.clear()
+    with pytest.raises(IndexUnavailableError):
+        remote.nearest(PARTITION, unit(0.0)[0], 16, NINE)
+    assert not looking.is_set()
 
 
 def test_only_this_user_can_ask(server: IndexServer, address: Path) -> None:

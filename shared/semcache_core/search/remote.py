@@ -63,6 +63,9 @@ def name_of(ledger_id: int, fingerprint: str) -> bytes:
 class IndexServer:
     """Answers other processes of this user until it is closed, with a thread per connection.
 
+    `close` waits for answers in progress, TIMEOUT_SECONDS at most, so that Chroma is not closed
+    under a query.
+
     The socket lies in a new directory that only this user can enter, since the cache's own path may
     be too long for a socket; `address_file` holds its path.
     """
@@ -73,6 +76,8 @@ class IndexServer:
         self._address_file = address_file
         self._name, self._nearest, self._held = name, nearest, held
         self._closed = threading.Event()
+        self._idle = threading.Condition()
+        self._answering = 0
         directory = Path(tempfile.mkdtemp(prefix="semcache-"))  # mode 0700
         self._address = str(directory / "index")
         with ExitStack() as opened:
@@ -84,10 +89,12 @@ class IndexServer:
         threading.Thread(target=self._accept, name="semcache-index", daemon=True).start()
 
     def close(self) -> None:
-        """Accept no more connections; those that are open are still answered."""
+        """Accept no more connections, and look nothing up any more for those that are open."""
         _SERVERS.discard(self)
         self._address_file.unlink(missing_ok=True)
-        self._closed.set()
+        with self._idle:
+            self._closed.set()
+            self._idle.wait_for(lambda: not self._answering, TIMEOUT_SECONDS)
         with suppress(OSError):
             _connect(self._address).close()  # wakes `accept`, which has no timeout
         with suppress(OSError):
@@ -116,10 +123,18 @@ class IndexServer:
             return b""
         if not k:
             return _FOUND + np.array([*self._held().items()], _HOLDING).tobytes()
+        with self._idle:
+            if self._closed.is_set():
+                return b""
+            self._answering += 1
         try:
             found = self._nearest(partition, through, np.frombuffer(body, np.float32), k)
         except IndexUnavailableError:
             return _UNAVAILABLE
+        finally:
+            with self._idle:
+                self._answering -= 1
+                self._idle.notify_all()
         return _FOUND + np.array(found, _NEIGHBOUR).tobytes()
 
 
