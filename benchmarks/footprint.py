@@ -13,8 +13,8 @@ import venv
 from pathlib import Path
 from typing import Any
 
-from harness.results import Results, hardware, markdown, write_json
-from harness.timing import summary
+from harness.results import Results, columns, hardware, write_json
+from harness.timing import IMPORT, summary
 
 OUT = Path(__file__).parent / "results" / "footprint.json"
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
@@ -26,12 +26,6 @@ IMPORTS = {
 }
 """What is imported in the environment of an extra; the framework alone is there to compare."""
 
-IMPORT = """
-import sys, time
-started = time.perf_counter()
-__import__(sys.argv[1])
-print(time.perf_counter() - started)
-"""
 SIZES = """
 import json
 import platform
@@ -68,23 +62,21 @@ def main() -> None:
 
 
 def table(results: Results) -> str:
-    installs = [
-        (
-            f"[{one['extra']}]" if one["extra"] else "alone",
-            str(one["packages"]),
-            f"{one['mb']:,.0f}",
-        )
-        for one in results["installed"]
+    named = [
+        {**one, "with": f"[{one['extra']}]" if one["extra"] else ""}
+        for one in (*results["installed"], *results["imports"])
     ]
-    imports = [
-        (one["module"], f"[{one['extra']}]" if one["extra"] else "", f"{one['p50_ms']:,.0f}")
-        for one in results["imports"]
-    ]
+    weights = {
+        "semcache-core": lambda one: one["with"] or "alone",
+        "packages": "{packages}",
+        "MB": "{mb:,.0f}",
+    }
+    imports = {"import": "{module}", "installed with": "{with}", "p50 ms": "{p50_ms:,.0f}"}
     return "\n\n".join(
-        [
-            markdown(("semcache-core", "packages", "MB"), installs),
-            markdown(("import", "installed with", "p50 ms"), imports),
-        ]
+        (
+            columns(weights, [one for one in named if "packages" in one]),
+            columns(imports, [one for one in named if "module" in one]),
+        )
     )
 
 

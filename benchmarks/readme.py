@@ -15,7 +15,7 @@ from cases import (
     sharing,
 )
 from footprint import table as footprint_table
-from harness.results import Results, measured_on, read_json, replace_tables
+from harness.results import Results, latency_table, measured_on, read_json, replace_tables
 from rivals import report
 from soak import table as soak_table
 
@@ -24,7 +24,7 @@ README = HERE / "README.md"
 
 SHOWN: dict[str, tuple[str, Callable[[Results], str]]] = {
     "call_paths": ("call_paths", call_paths.table),
-    "field latency": ("field", report.latencies),
+    "field latency": ("field", latency_table),
     "field rates": ("field", report.rates),
     "field cold start": ("field", report.cold_starts),
     "field space": ("field", report.space),

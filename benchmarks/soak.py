@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 from harness.corpus import TARGETS, questions
-from harness.results import Results, described, markdown, rss_mib, short, write_json
+from harness.pipe import rss_mib
+from harness.results import Results, columns, described, shortened, write_json
 from harness.timing import summary
 from semcache_core import Request, SemanticCache
 
@@ -207,17 +208,14 @@ def soak(path: Path, processes: int, minutes: float, seed: int) -> dict[str, Any
 
 
 def table(results: Results) -> str:
-    rows = [
-        (
-            name,
-            f"{one['n']:,}",
-            f"{one['per_second']:g}",
-            short(one["p50_ms"]),
-            short(one["p95_ms"]),
-        )
-        for name, one in results["calls"].items()
-    ]
-    return markdown(("call", "n", "a second", "p50 ms", "p95 ms"), rows)
+    shown = {
+        "call": "{call}",
+        "n": "{n:,}",
+        "a second": "{per_second:g}",
+        "p50 ms": shortened("p50_ms"),
+        "p95 ms": shortened("p95_ms"),
+    }
+    return columns(shown, [{"call": name, **one} for name, one in results["calls"].items()])
 
 
 def is_sound(found: dict[str, Any]) -> bool:

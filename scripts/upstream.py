@@ -40,6 +40,7 @@ import sqlalchemy as sa
 from langchain_semcache import SemanticLLMCache
 from langchain_semcache.serialization import load_generations
 from semcache_core.storage.schema import entries
+from semcache_core.testing import engine_of
 
 opened = []
 
@@ -53,7 +54,7 @@ class InMemoryCache(SemanticLLMCache):
     @property
     def _cache(self):
         query = sa.select(entries.c.id, entries.c.response).order_by(entries.c.id)
-        rows = self.cache._use().ledger.read(query, {})
+        rows = engine_of(self.cache).ledger.read(query, {})
         return Rows({key: load_generations(text) for key, text in rows}, self)
 
     @_cache.setter

@@ -10,6 +10,7 @@ import random
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from typing import Any
 from harness.corpus import questions
 from harness.fill import artefact_for_timing
 from harness.instant import Instant, InstantLLM
-from harness.results import Results, latency_table, markdown
+from harness.pipe import late_ticks
+from harness.results import Results, columns, latency_table
 from harness.timing import Samples, What, timed
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.llms.llm import LLM
@@ -30,13 +32,14 @@ from semcache_core import SemanticCache
 from langchain_semcache import CachedChatModel, SemanticLLMCache
 from llamaindex_semcache import CachedLLM, SourceNodes
 
-TICK = 0.001
 AT_ONCE, DISTINCT = 200, 20
-FIRST = "first item of a replayed stream"
+DELAY = 0.05
 NODES = [
     TextNode(id_=f"node {n}", text=f"Chapter {n} of the manual.\n" + "It tells a lot. " * 64)
     for n in range(5)
 ]
+Open = Callable[[str], SemanticCache]
+"""Opens a cache of this name, until the end of the measurement."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +68,11 @@ def said(text: str) -> list[ChatMessage]:
     return [ChatMessage(text)]
 
 
-def subjects(directory: Path, artefact: Path) -> list[Subject]:
+def subjects(cache: Open) -> list[Subject]:
     """Each framework alone, and with a cache of its own in front."""
-
-    def cache(name: str) -> SemanticCache:
-        return SemanticCache(path=directory / name, artefact=artefact)
-
     chat = CachedChatModel(Instant(), cache=cache("chat model"))
-    llm = CachedLLM(llm=InstantLLM(), cache=cache("llm"))
-    alone = InstantLLM()
+    alone, llm = InstantLLM(), CachedLLM(llm=InstantLLM(), cache=cache("llm"))
+    cached_engine = engine(CachedLLM(llm=InstantLLM(), cache=cache("engine")))
     through_langchain = Instant(cache=SemanticLLMCache(cache=cache("langchain")))
     return [
         Subject("LangChain alone", Instant().invoke),
@@ -86,23 +85,16 @@ def subjects(directory: Path, artefact: Path) -> list[Subject]:
             lambda text: next(llm.stream_chat(said(text))),
         ),
         Subject("query engine alone", engine(InstantLLM()).query),
-        Subject(
-            "query engine, CachedLLM",
-            engine(CachedLLM(llm=InstantLLM(), cache=cache("engine"))).query,
-        ),
+        Subject("query engine, CachedLLM", cached_engine.query),
     ]
 
 
-def calls(directory: Path, artefact: Path, seed: int, rounds: int, each: int) -> Samples:
-    made = questions(seed)
-    asking = subjects(directory, artefact)
+def calls(asking: list[Subject], seed: int, rounds: int, each: int) -> Samples:
+    made, samples, turn = questions(seed), Samples(), random.Random(seed)
     stored = made.stored[:each]
     for subject in asking:
-        for text in stored:
-            subject.ask(text)
+        timed(subject.ask, stored)
     paraphrases = [text for row, text in made.paraphrases if row < each]
-    samples = Samples()
-    turn = random.Random(seed)
     for number in range(rounds):
         asked = {
             "exact hit": turn.sample(stored, each),
@@ -113,56 +105,46 @@ def calls(directory: Path, artefact: Path, seed: int, rounds: int, each: int) ->
             for operation, texts in asked.items():
                 samples.add(What(subject.name, operation), timed(subject.ask, texts))
             if subject.first is not None:
-                samples.add(What(subject.name, FIRST), timed(subject.first, stored))
+                first = What(subject.name, "first item of a replayed stream")
+                samples.add(first, timed(subject.first, stored))
     return samples
 
 
 async def at_once(
-    ask: Callable[[str], Awaitable[Any]], counted: Instant | InstantLLM, seed: int
+    ask: Callable[[str], Awaitable[Any]], model: Instant | InstantLLM, seed: int
 ) -> dict[str, Any]:
     """So many tasks, so few distinct questions: the model's calls, the event loop's latest tick."""
     asked = questions(seed).stored[:DISTINCT] * (AT_ONCE // DISTINCT)
     await ask("Is anybody there?")  # the embedding model is open now
-    counted.asked = 0
-    late: list[float] = []
-
-    async def tick() -> None:
-        while True:
-            due = time.perf_counter() + TICK
-            await asyncio.sleep(TICK)
-            late.append(time.perf_counter() - due)
-
-    ticking = asyncio.create_task(tick())
-    started = time.perf_counter()
-    await asyncio.gather(*(ask(text) for text in asked))
-    seconds = time.perf_counter() - started
-    ticking.cancel()
+    model.asked = 0
+    async with late_ticks() as late:
+        started = time.perf_counter()
+        await asyncio.gather(*(ask(text) for text in asked))
+        seconds = time.perf_counter() - started
     return {
         "tasks": AT_ONCE,
         "distinct": DISTINCT,
-        "model_calls": counted.asked,
+        "model_calls": model.asked,
         "seconds": round(seconds, 3),
         "loop_late_max_ms": round(1e3 * max(late), 2),
     }
 
 
-def all_at_once(directory: Path, artefact: Path, seed: int, rounds: int) -> list[dict[str, Any]]:
+def all_at_once(cache: Open, seed: int, rounds: int) -> list[dict[str, Any]]:
     """The models alone and with the cache in turns; each time the cache is empty."""
     rows = []
 
-    def row(name: str, ask: Callable[[str], Awaitable[Any]], counted: Instant | InstantLLM) -> None:
-        rows.append({"through": name, **asyncio.run(at_once(ask, counted, seed))})
+    def row(through: str, ask: Callable[[str], Awaitable[Any]], model: Any) -> None:
+        rows.append({"through": through, **asyncio.run(at_once(ask, model, seed))})
 
     for number in range(rounds):
-        alone, inside = Instant(delay=0.05), Instant(delay=0.05)
-        row("LangChain alone", alone.ainvoke, alone)
-        with SemanticCache(path=directory / f"at once {number}", artefact=artefact) as cache:
-            row("CachedChatModel", CachedChatModel(inside, cache=cache).ainvoke, inside)
-        llm_alone, llm_inside = InstantLLM(delay=0.05), InstantLLM(delay=0.05)
-        row("LlamaIndex alone", lambda text, llm=llm_alone: llm.achat(said(text)), llm_alone)
-        with SemanticCache(path=directory / f"llm at once {number}", artefact=artefact) as cache:
-            cached = CachedLLM(llm=llm_inside, cache=cache)
-            row("CachedLLM", lambda text, llm=cached: llm.achat(said(text)), llm_inside)
+        model, llm = Instant(delay=DELAY), InstantLLM(delay=DELAY)
+        chat = CachedChatModel(model, cache=cache(f"chat {number}"))
+        cached = CachedLLM(llm=llm, cache=cache(f"llm {number}"))
+        row("LangChain alone", model.ainvoke, model)
+        row("CachedChatModel", chat.ainvoke, model)
+        row("LlamaIndex alone", lambda text, llm=llm: llm.achat(said(text)), llm)
+        row("CachedLLM", lambda text, llm=cached: llm.achat(said(text)), llm)
     return rows
 
 
@@ -172,23 +154,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> Results:
-    with tempfile.TemporaryDirectory() as made:
-        directory = Path(made)
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        directory = Path(name)
         artefact = artefact_for_timing(directory / "artefact")
-        samples = calls(directory, artefact, options.seed, options.rounds, options.each)
-        runs = all_at_once(directory, artefact, options.seed, options.rounds)
+
+        def opened(name: str) -> SemanticCache:
+            return stack.enter_context(SemanticCache(path=directory / name, artefact=artefact))
+
+        samples = calls(subjects(opened), options.seed, options.rounds, options.each)
+        runs = all_at_once(opened, options.seed, options.rounds)
     return {"rows": samples.rows(), "at_once": runs}
 
 
 def table(results: Results) -> str:
-    shown = [{**row, "part": ""} for row in results["rows"]]
-    head = ("through", "questions at once", "of them different", "model calls", "loop late, ms")
-    runs = [
-        (
-            run["through"],
-            *(str(run[of]) for of in ("tasks", "distinct", "model_calls")),
-            f"{run['loop_late_max_ms']:g}",
-        )
-        for run in results["at_once"]
-    ]
-    return latency_table({"rows": shown}) + "\n\n" + markdown(head, runs)
+    shown = {
+        "through": "{through}",
+        "questions at once": "{tasks}",
+        "of them different": "{distinct}",
+        "model calls": "{model_calls}",
+        "loop late, ms": "{loop_late_max_ms:g}",
+    }
+    return latency_table(results) + "\n\n" + columns(shown, results["at_once"])

@@ -1,21 +1,19 @@
 """Files and functions that a call passes through.
 
 Each call runs once, in one thread, after calls of the same kind. Only functions of the three
-packages count. A move is a call into another file, or the return from it. `ways in` counts
-consecutive entered functions that lie in different files.
+packages count. A move is a call into another file, or the return from it.
 """
 
 import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
 import semcache_core
-from harness.results import Results, markdown
+from harness.results import Results, columns
 from langchain_core.language_models import FakeListChatModel
 from llama_index.core.llms import ChatMessage, MockLLM
 
@@ -29,7 +27,6 @@ PACKAGES = tuple(
 QUESTION = "How do I reset my password?"
 WARM, REWORDED = "How do I get my password reset?", "How can I reset my password?"
 OTHER = "Where is the office?"
-ANSWER = "Open Settings and choose Reset."
 
 
 class CallPath:
@@ -53,16 +50,6 @@ class CallPath:
         if current is not None and current.f_code.co_filename not in self.files[-1:]:
             self.files.append(current.f_code.co_filename)
 
-    def counts(self) -> dict[str, int]:
-        names = [code.co_filename for code in self.entered]
-        return {
-            "files": len(set(names)),
-            "moves": len(self.files) - 1,
-            "ways in": sum(a != b for a, b in pairwise(names)),
-            "calls": len(names),
-            "functions": len(set(self.entered)),
-        }
-
 
 def traced(call: Callable[[], Any]) -> dict[str, int]:
     path = CallPath()
@@ -71,7 +58,12 @@ def traced(call: Callable[[], Any]) -> dict[str, int]:
         call()
     finally:
         sys.setprofile(None)
-    return path.counts()
+    return {
+        "files": len({code.co_filename for code in path.entered}),
+        "moves": len(path.files) - 1,
+        "calls": len(path.entered),
+        "functions": len(set(path.entered)),
+    }
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -90,22 +82,24 @@ def calls(directory: Path, max_error_rate: float) -> Iterator[tuple[str, Callabl
     def options(name: str) -> dict[str, Any]:
         return {"path": directory / name, "max_error_rate": max_error_rate}
 
-    def asked(ask: Callable[[str], Any], *questions: str) -> None:
+    def asked(ask: Callable[[str], Any], *questions: str) -> Callable[[str], Any]:
         for question in ("warm up one?", *questions):
             ask(question)
+        return ask
 
+    answer = ["Open Settings and choose Reset."]
     cache = langchain_semcache.SemanticLLMCache(**options("exact"))
-    model = FakeListChatModel(responses=[ANSWER], cache=cache)
-    asked(model.invoke, QUESTION, REWORDED, QUESTION)
-    yield "LangChain, exact hit", lambda: model.invoke(QUESTION)
+    model = FakeListChatModel(responses=answer, cache=cache)
+    exact = asked(model.invoke, QUESTION, REWORDED, QUESTION)
+    yield "LangChain, exact hit", lambda: exact(QUESTION)
 
     cache = langchain_semcache.SemanticLLMCache(**options("meaning"))
-    model = FakeListChatModel(responses=[ANSWER], cache=cache)
-    asked(model.invoke, QUESTION, WARM)
-    yield "LangChain, hit by meaning", lambda: model.invoke(REWORDED)
-    yield "LangChain, miss and update", lambda: model.invoke(OTHER)
+    model = FakeListChatModel(responses=answer, cache=cache)
+    invoke = asked(model.invoke, QUESTION, WARM)
+    yield "LangChain, hit by meaning", lambda: invoke(REWORDED)
+    yield "LangChain, miss and update", lambda: invoke(OTHER)
 
-    inner = FakeListChatModel(responses=[ANSWER])
+    inner = FakeListChatModel(responses=answer)
     chat = langchain_semcache.CachedChatModel(model=inner, **options("chat"))
     asked(chat.invoke, QUESTION)
     list(chat.stream(WARM))
@@ -115,16 +109,11 @@ def calls(directory: Path, max_error_rate: float) -> Iterator[tuple[str, Callabl
     yield "CachedChatModel.stream, miss", lambda: list(chat.stream("Where is the big office?"))
 
     llm = llamaindex_semcache.CachedLLM(llm=MockLLM(max_tokens=5), **options("llm"))
-
-    def say(text: str) -> Any:
-        return llm.chat([ChatMessage(role="user", content=text)])
-
-    asked(say, QUESTION)
+    say = asked(lambda text: llm.chat([ChatMessage(role="user", content=text)]), QUESTION)
     yield "CachedLLM.chat, hit", lambda: say(REWORDED)
     yield "CachedLLM.chat, miss", lambda: say(OTHER)
 
 
 def table(results: Results) -> str:
-    columns = ("files", "moves", "calls", "functions")
-    rows = [(row["call"], *(str(row[column]) for column in columns)) for row in results["rows"]]
-    return markdown(("call", *columns), rows)
+    counts = ("files", "moves", "calls", "functions")
+    return columns({"call": "{call}"} | {name: f"{{{name}}}" for name in counts}, results["rows"])

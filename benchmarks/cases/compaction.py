@@ -4,19 +4,23 @@ import argparse
 import tempfile
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from harness.corpus import unit
 from harness.fill import entry
-from harness.results import Results, markdown, short
+from harness.results import Results, columns, shortened
 from harness.timing import summary, timed
+from semcache_core import Request
 from semcache_core.search import compaction
 from semcache_core.search.embedded import EmbeddedIndex
 from semcache_core.search.retriever import CANDIDATES, Retriever
 from semcache_core.search.sync import IndexSync
 from semcache_core.storage.entries import ImportedEntry
+from semcache_core.storage.eviction import Limits
 from semcache_core.storage.ledger import Ledger
 from semcache_core.storage.schema import removed
 from semcache_core.types import Matrix
@@ -33,37 +37,34 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> Results:
-    rng = np.random.default_rng(options.seed)
-    with tempfile.TemporaryDirectory(prefix="semcache-bench-") as name:
-        path = Path(name)
-        ledger = Ledger.open(path, None)
-        retrieval = Retriever(ledger, MODEL, 0, 2**40)
-        indexer = IndexSync(ledger, retrieval, 0, EmbeddedIndex(path), None)
-        indexer._compaction._look_at = float("inf")  # not before the old collection is measured
-        try:
+    rng, stopping = np.random.default_rng(options.seed), threading.Event()
+    with (
+        tempfile.TemporaryDirectory(prefix="semcache-bench-") as name,
+        closing(Ledger.open(path := Path(name), None)) as ledger,
+    ):
+        retriever = Retriever(ledger, MODEL, 0, 2**40, DIMENSION)
+        with closing(IndexSync(ledger, retriever, 0, EmbeddedIndex(path), None)) as sync:
+            sync._compaction._look_at = float("inf")  # not before the old one is measured
             for start in range(0, options.added, BATCH):
-                rows = _unit(rng.normal(size=(BATCH, DIMENSION)))
-                ledger.entries.insert_newer(_entries(start, rows), 0.0, max_entries=options.live)
-                indexer.step(0, threading.Event())
+                new = _entries(start, unit(rng.normal(size=(BATCH, DIMENSION))))
+                ledger.entries.insert_newer(new, 0.0, Limits(max_entries=options.live))
+                sync.step(0, stopping)
             while ledger.read(_REMOVED, {}):
-                indexer.step(0, threading.Event())
-            queries = _unit(rng.normal(size=(options.queries, DIMENSION)))
-            before = _state(path, retrieval, queries)
+                sync.step(0, stopping)
+            queries = unit(rng.normal(size=(options.queries, DIMENSION)))
+            before = _state(path, retriever, queries)
             started = time.perf_counter()
-            indexer.rebuild(threading.Event())
+            sync.rebuild(stopping)
             seconds = time.perf_counter() - started
             compaction.RETIRE_SECONDS = 0.0
-            indexer.step(0, threading.Event())
-            after = _state(path, retrieval, queries)
-        finally:
-            indexer.close()
-            ledger.close()
+            sync.step(0, stopping)
+            after = _state(path, retriever, queries)
     return {"before": before, "after": after, "renewal_s": round(seconds, 1)}
 
 
-def _state(path: Path, retrieval: Retriever, queries: Matrix) -> dict[str, Any]:
-    index: Any = retrieval.index
-    ((partition, live),) = retrieval.indexed.items()
+def _state(path: Path, retriever: Retriever, queries: Matrix) -> dict[str, Any]:
+    index: Any = retriever.index
+    ((partition, live),) = retriever.indexed.items()
     seconds = timed(lambda query: index.nearest(partition, query, CANDIDATES, live), queries)
     files = [f for f in (path / "chroma").rglob("*") if f.is_file()]
     vectors = sum(f.stat().st_size for f in files if f.parent != path / "chroma")
@@ -72,31 +73,19 @@ def _state(path: Path, retrieval: Retriever, queries: Matrix) -> dict[str, Any]:
     return mib | {"query": summary(seconds)}
 
 
-def _unit(rows: Any) -> Matrix:
-    unit: Matrix = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    return unit
-
-
 def _entries(start: int, rows: Matrix) -> list[ImportedEntry]:
     return [
-        entry(f"question {i}", row, MODEL, ImportedEntry, response="a", created=float(i))
+        entry(Request(f"question {i}"), row, MODEL, ImportedEntry, response="a", created=float(i))
         for i, row in enumerate(rows, start=start)
     ]
 
 
 def table(results: Results) -> str:
-    head = ("", "Chroma's files", "of it the graph", "query p50 ms", "p95 ms")
-    return markdown(
-        head,
-        [
-            (
-                when,
-                f"{found['chroma_mib']} MiB",
-                f"{found['of_it_hnsw_mib']} MiB",
-                short(found["query"]["p50_ms"]),
-                short(found["query"]["p95_ms"]),
-            )
-            for when in ("before", "after")
-            for found in (results[when],)
-        ],
-    )
+    shown = {
+        "": "{when}",
+        "Chroma's files": "{chroma_mib} MiB",
+        "of it the graph": "{of_it_hnsw_mib} MiB",
+        "query p50 ms": shortened("query", "p50_ms"),
+        "p95 ms": shortened("query", "p95_ms"),
+    }
+    return columns(shown, [{"when": when, **results[when]} for when in ("before", "after")])

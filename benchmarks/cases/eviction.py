@@ -2,8 +2,8 @@
 
 Copies of one ledger, as full as its limit allows, take turns in random order. In each round every
 copy writes the hits of some entries and then stores new ones, each of which has to make room. Only
-`Ledger.insert` and `Ledger.touch` are timed; an `update` also runs the model. The mean counts most:
-most writes evict nothing, and one in many evicts for all of them.
+`Entries.insert` and `Entries.touch` are timed; an `update` also runs the model. The mean counts
+most: most writes evict nothing, and one in many evicts for all of them.
 """
 
 import argparse
@@ -13,13 +13,15 @@ import statistics
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from functools import partial
+from itertools import count, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from harness.fill import entry
+from harness.fill import E, entry
 from harness.results import Results, latency_table
 from harness.timing import Samples, What, timed
+from semcache_core import Request
 from semcache_core.storage.entries import ImportedEntry, NewEntry
 from semcache_core.storage.eviction import UNLIMITED, Limits
 from semcache_core.storage.ledger import Ledger
@@ -29,6 +31,7 @@ DIMENSION = 384
 HITS = 200
 WRITES = 200
 TEXT = "Open Settings, choose Account, and follow the steps there. " * 8
+_VECTOR = np.full(DIMENSION, DIMENSION**-0.5, np.float32)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -41,18 +44,15 @@ def measure(options: argparse.Namespace) -> Results:
     size = options.entries
     with tempfile.TemporaryDirectory() as directory, ExitStack() as opened:
         subjects = {
-            name: (opened.enter_context(closing(ledger)), limits, _new_entries(name))
+            name: (opened.enter_context(closing(ledger)).entries, limits, _new_entries(name))
             for name, ledger, limits in _subjects(Path(directory), size, options.seed)
         }
         for _ in range(options.rounds):
             for name in drawn.sample(sorted(subjects), len(subjects)):
-                ledger, limits, new = subjects[name]
+                entries, limits, new = subjects[name]
                 hits = {drawn.randint(1, size): (1, 1e9 + drawn.random()) for _ in range(HITS)}
-                samples.add(What(name, "touch", size), timed(ledger.entries.touch, [hits]))
-                entries = [next(new) for _ in range(WRITES)]
-                seconds = timed(
-                    lambda e, to=ledger, within=limits: to.entries.insert(e, within), entries
-                )
+                samples.add(What(name, "touch", size), timed(entries.touch, [hits]))
+                seconds = timed(partial(entries.insert, limits=limits), islice(new, WRITES))
                 samples.add(What(name, "insert", size), seconds)
     means = {what: statistics.fmean(seconds) for what, seconds in samples.seconds.items()}
     return {
@@ -68,11 +68,7 @@ def _subjects(directory: Path, size: int, seed: int) -> Iterator[tuple[str, Ledg
     with closing(Ledger.open(first, None)) as ledger:
         _fill(ledger, size, seed)
         taken = ledger.space().bytes
-    limits = {
-        "lru": Limits(size, taken),
-        "lfu": Limits(size, taken, "lfu"),
-        "cost": Limits(size, taken, "cost"),
-    }
+    limits = {policy: Limits(size, taken, policy) for policy in ("lru", "lfu", "cost")}
     for name in limits:
         shutil.copytree(first, directory / name)
     for name, limit in {"no limit": UNLIMITED, **limits}.items():
@@ -85,31 +81,21 @@ def _subjects(directory: Path, size: int, seed: int) -> Iterator[tuple[str, Ledg
 
 def _fill(ledger: Ledger, size: int, seed: int) -> None:
     drawn = np.random.default_rng(seed)
+    took, used = drawn.gamma(2.0, 3.0, size).tolist(), (1e6 + drawn.random(size)).tolist()
     for start in range(0, size, AT_ONCE):
         numbers = range(start, min(start + AT_ONCE, size))
-        seconds, used = drawn.gamma(2.0, 3.0, len(numbers)), drawn.random(len(numbers))
-        ledger.entries.insert_newer(
-            [
-                _entry(ImportedEntry, f"stored {n}", 1e6 + float(at), float(took))
-                for n, at, took in zip(numbers, used, seconds, strict=True)
-            ],
-            1e6,
-        )
+        new = [_entry(ImportedEntry, f"stored {n}", used[n], took[n]) for n in numbers]
+        ledger.entries.insert_newer(new, 1e6)
 
 
 def _new_entries(name: str) -> Iterator[NewEntry]:
-    number = 0
-    while True:
-        yield _entry(NewEntry, f"{name} {number}", 2e9 + number, 1.0 + number % 9)
-        number += 1
+    for n in count():
+        yield _entry(NewEntry, f"{name} {n}", 2e9 + n, 1.0 + n % 9)
 
 
-_VECTOR = np.full(DIMENSION, DIMENSION**-0.5, np.float32)
-
-
-def _entry(kind: type[NewEntry], question: str, created: float, seconds: float) -> Any:
+def _entry(kind: type[E], question: str, created: float, seconds: float) -> E:
     more = {"response": TEXT, "tags": ("account",), "created": created, "seconds": seconds}
-    return entry(question, _VECTOR, "0" * 64, kind, **more)
+    return entry(Request(question), _VECTOR, "0" * 64, kind, **more)
 
 
 def table(results: Results) -> str:

@@ -5,26 +5,30 @@
 
 import argparse
 import tempfile
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-from harness.corpus import clustered
+from harness.corpus import clustered, unit
 from harness.fill import entry
-from harness.results import Results, markdown, versions
-from harness.timing import summary, timed
+from harness.results import Results, columns, markdown, versions
+from harness.timing import Samples, What, timed
+from semcache_core import Request
 from semcache_core.storage.entries import NewEntry
 from semcache_core.storage.ledger import Ledger
-from semcache_core.storage.schema import metadata
+from semcache_core.storage.lookups import Lookups
+from semcache_core.storage.schema import entries, vectors
 
 DIMENSION, FINGERPRINT, CANDIDATES = 384, "f" * 64, 16
 RESPONSE_BYTES, NOW = 1000, 100.0
 WRITERS = 8
+CHECK = "check 16 candidates"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -37,51 +41,43 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace) -> Results:
     """Fill a ledger on each, then ask both in turns."""
     count, more = options.entries, options.rounds * options.calls
-    new = entries(count + 2 * more, options.seed)
-    with tempfile.TemporaryDirectory(prefix="semcache-bench-") as directory:
-        ledgers = {
-            "sqlite": Ledger.open(Path(directory), None),
-            "postgres": Ledger.open(None, options.url),
-        }
-        for ledger in ledgers.values():
+    new = new_entries(count + 2 * more, options.seed)
+    with (
+        tempfile.TemporaryDirectory(prefix="semcache-bench-") as directory,
+        closing(Ledger.open(Path(directory), None)) as sqlite,
+        closing(Ledger.open(None, options.url)) as postgres,
+    ):
+        for ledger in (sqlite, postgres):
             store(ledger, new[:count])
-        postgres = ledgers["postgres"]
         sizes = bytes_of(postgres)
-        rows = measured(ledgers, new, options)
+        rows = measured({"sqlite": sqlite, "postgres": postgres}, new, options)
         together = at_once(options.url, new[count + more :])
-        for ledger in ledgers.values():
-            ledger.close()
+    found = {"psycopg": version("psycopg"), "postgres": server_version(options.url)}
     return {
         "dimension": DIMENSION,
         "response_bytes": RESPONSE_BYTES,
-        "versions": {
-            **versions(),
-            "psycopg": version("psycopg"),
-            "postgres": server(options.url),
-        },
+        "versions": versions() | found,
         "rows": rows,
         "puts_a_second": together,
         "bytes_per_entry": {name: round(size / count, 1) for name, size in sizes.items()},
     }
 
 
-def entries(count: int, seed: int) -> list[NewEntry]:
+def new_entries(count: int, seed: int) -> list[NewEntry]:
     rng = np.random.default_rng(seed)
-    centres = rng.standard_normal((500, DIMENSION), dtype=np.float32)
-    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-    vectors = clustered(centres, count, seed)
+    centres = unit(rng.standard_normal((500, DIMENSION), dtype=np.float32))
     # of random letters: a response that compresses well would be stored in fewer bytes
     letters = rng.integers(97, 123, (count, RESPONSE_BYTES), dtype=np.uint8)
     return [
         entry(
-            f"What does the customer with the number {i} ask for most of the time?",
+            Request(f"What does the customer with the number {i} ask for most of the time?"),
             vector,
             FINGERPRINT,
             response=letters[i].tobytes().decode("ascii"),
             created=NOW,
             answer_digest=i.to_bytes(32, "big"),
         )
-        for i, vector in enumerate(vectors)
+        for i, vector in enumerate(clustered(centres, count, seed))
     ]
 
 
@@ -93,37 +89,29 @@ def store(ledger: Ledger, new: list[NewEntry]) -> None:
 def measured(
     ledgers: dict[str, Ledger], new: list[NewEntry], options: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(options.seed)
+    rng, samples = np.random.default_rng(options.seed), Samples()
     count, calls = options.entries, options.calls
-    partition, last = new[0].partition, count + options.rounds * calls
-    samples: dict[tuple[str, str], list[float]] = {}
     for n in range(options.rounds):
         asked = [new[i] for i in rng.integers(0, count, calls)]
         ids = [rng.integers(1, count, CANDIDATES).tolist() for _ in range(calls)]
         puts = new[count + n * calls : count + (n + 1) * calls]
         for name, ledger in ledgers.items():
-            operations: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
-                "find an exact key": (lambda e, on=ledger: on.find(e.exact, NOW), asked),
-                "is there any vector": (
-                    lambda e, on=ledger: on.has_vectors(partition, FINGERPRINT, NOW),
-                    asked,
-                ),
-                "what was stored since": (
-                    lambda e, on=ledger: on.vectors_after(partition, FINGERPRINT, last),
-                    asked,
-                ),
-                "check 16 candidates": (
-                    lambda i, on=ledger: on.live(i, partition, FINGERPRINT, NOW),
-                    ids,
-                ),
-                "put": (lambda e, on=ledger: on.insert(e), puts),
-            }
-            for operation, (call, arguments) in operations.items():
-                samples.setdefault((name, operation), []).extend(timed(call, arguments))
-    return [
-        {"ledger": name, "operation": operation, **summary(seconds)}
-        for (name, operation), seconds in samples.items()
-    ]
+            last = count + options.rounds * calls
+            for operation, call in reads(ledger.lookups, new[0].partition, last).items():
+                arguments = ids if operation == CHECK else asked
+                samples.add(What(name, operation), timed(call, arguments))
+            samples.add(What(name, "put"), timed(ledger.entries.insert, puts))
+    return samples.rows()
+
+
+def reads(lookups: Lookups, partition: bytes, last: int) -> dict[str, Callable[[Any], Any]]:
+    """By operation: of an entry or, for CHECK, of the ids of candidates."""
+    return {
+        "find an exact key": lambda entry: lookups.find(entry.exact, NOW),
+        "is there any vector": lambda _: lookups.has_vectors(partition, FINGERPRINT, NOW),
+        "what was stored since": lambda _: lookups.vectors_after(partition, FINGERPRINT, last),
+        CHECK: lambda ids: lookups.live(ids, partition, FINGERPRINT, NOW),
+    }
 
 
 def at_once(url: str, new: list[NewEntry]) -> dict[str, float]:
@@ -131,37 +119,27 @@ def at_once(url: str, new: list[NewEntry]) -> dict[str, float]:
     rates = {}
     half = len(new) // 2
     for writers, share in ((1, new[:half]), (WRITERS, new[half:])):
-        own = [Ledger.open(None, url) for _ in range(writers)]
-        threads = [
-            threading.Thread(target=store, args=(one, share[n::writers]))
-            for n, one in enumerate(own)
-        ]
-        started = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        rates[str(writers)] = round(len(share) / (time.perf_counter() - started), 1)
-        for one in own:
-            one.close()
+        with ExitStack() as stack:
+            own = [stack.enter_context(closing(Ledger.open(None, url))) for _ in range(writers)]
+            pool = stack.enter_context(ThreadPoolExecutor(writers))
+            started = time.perf_counter()
+            list(pool.map(store, own, [share[n::writers] for n in range(writers)]))
+            rates[str(writers)] = round(len(share) / (time.perf_counter() - started), 1)
     return rates
 
 
 def bytes_of(ledger: Ledger) -> dict[str, int]:
-    """The rows of each table with their large values, and its indexes."""
+    """The rows of both large tables with their large values, and their indexes."""
     sizes: dict[str, int] = {}
-    for name in metadata.tables:
-        both = sa.select(
-            sa.func.pg_table_size(sa.func.to_regclass(name)),
-            sa.func.pg_indexes_size(sa.func.to_regclass(name)),
-        )
+    for name in (entries.name, vectors.name):
+        table = sa.func.to_regclass(name)
+        both = sa.select(sa.func.pg_table_size(table), sa.func.pg_indexes_size(table))
         rows, indexes = ledger.read(both, {})[0]
-        if name in ("semcache_entries", "semcache_vectors"):
-            sizes |= {f"{name} rows": int(rows), f"{name} indexes": int(indexes)}
+        sizes |= {f"{name} rows": int(rows), f"{name} indexes": int(indexes)}
     return {**sizes, "all": ledger.bytes_on_disk()}
 
 
-def server(url: str) -> str:
+def server_version(url: str) -> str:
     engine = sa.create_engine(url)
     with engine.connect() as connection:
         found = str(connection.exec_driver_sql("SHOW server_version").scalar_one())
@@ -170,19 +148,17 @@ def server(url: str) -> str:
 
 
 def table(results: Results) -> str:
-    by = {(row["ledger"], row["operation"]): row for row in results["rows"]}
-    rows = []
-    for operation in dict.fromkeys(row["operation"] for row in results["rows"]):
-        cells = (by[name, operation] for name in ("sqlite", "postgres"))
-        shown = (f"{cell['p50_ms']:.3f} / {cell['p95_ms']:.3f} ms" for cell in cells)
-        rows.append((operation, *shown))
-    rates = (
-        (f"puts a second, {n} writers", "", f"{a:,.0f}")
-        for n, a in results["puts_a_second"].items()
-    )
-    sizes = (
-        (f"bytes per entry, {name}", "", f"{size:,.0f}")
-        for name, size in results["bytes_per_entry"].items()
-    )
-    head = ("operation", "SQLite p50 / p95", "PostgreSQL p50 / p95")
-    return markdown(head, [*rows, *rates, *sizes])
+    by = {(row["subject"], row["operation"]): row for row in results["rows"]}
+    rows = [
+        {"operation": operation, "sqlite": row, "postgres": by["postgres", operation]}
+        for (subject, operation), row in by.items()
+        if subject == "sqlite"
+    ]
+    times = {
+        title: f"{{{name}[p50_ms]:.3f}} / {{{name}[p95_ms]:.3f}} ms"
+        for title, name in (("SQLite p50 / p95", "sqlite"), ("PostgreSQL p50 / p95", "postgres"))
+    }
+    figures = [(f"puts a second, {n} writers", f) for n, f in results["puts_a_second"].items()]
+    figures += [(f"bytes per entry, {n}", f) for n, f in results["bytes_per_entry"].items()]
+    on_postgres = markdown(("PostgreSQL", ""), [(name, f"{f:,.0f}") for name, f in figures])
+    return columns({"operation": "{operation}"} | times, rows) + "\n\n" + on_postgres

@@ -7,13 +7,11 @@ import argparse
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
-from field import Plan, filled, first_hits, opened, turns
+from field import Field
 from harness.fill import ANSWER, artefact_for_timing
-from harness.results import Results, latency_table, markdown, say
-from harness.timing import Samples
+from harness.results import Results, columns, latency_table
 from rivals.contenders import our
 
 PATIENCE_SECONDS = 60
@@ -28,49 +26,45 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> Results:
-    sizes = tuple(int(size) for size in options.sizes.split(","))
-    plan = Plan(sizes, options.seed, options.rounds, options.calls, 0, options.first_hits)
-    plan = replace(plan, patience=PATIENCE_SECONDS)
-    made, samples = [], Samples()
+    sizes = [int(size) for size in options.sizes.split(",")]
+    made = []
     with tempfile.TemporaryDirectory(prefix="semcache-bench-") as name, ExitStack() as stack:
-        directory = Path(name)
-        subject = our("SemanticLLMCache", artefact_for_timing(directory / "artefact"))
+        field = Field(Path(name), options.seed, PATIENCE_SECONDS)
+        subject = our("SemanticLLMCache", artefact_for_timing(field.directory / "artefact"))
         for size in sizes:
             started = time.perf_counter()
-            found = filled(plan, directory, subject, size)
+            found = field.filled(subject, size)
             made.append({**found, "fill_s": round(time.perf_counter() - started, 1)})
         reopened = [
-            {"entries": size, "first_hit": [{"operation": "semantic hit", **row}]}
+            {"entries": size, "first_hit": field.first_hits([subject], size, options.first_hits)}
             for size in sizes
-            for row in first_hits(replace(plan, sizes=(size,)), directory, [subject])
         ]
-        asked = list(opened(plan, directory, [subject], stack))
-        for i, each in turns(plan.rounds, plan.seed, asked):
-            each.round(samples, plan.calls)
-            say(f"round {i}: {each.size}")
+        asked = [field.opened(subject, size, stack) for size in sizes]
+        samples = field.calls(asked, options.rounds, options.calls)
         memory = [each.memory() for each in asked]
-    rows = [{**row, "subject": "semcache"} for row in samples.rows()]
     about = {"response_bytes": len(ANSWER.encode()), "made": made, "reopened": reopened}
-    return {**about, "memory": memory, "rows": rows}
+    return {**about, "memory": memory, "rows": samples.rows()}
 
 
 def table(results: Results) -> str:
     """Latency of whole calls; then space and reopening."""
-    rows = []
-    for made, again in zip(results["made"], results["reopened"], strict=True):
-        (first,) = [row for row in again["first_hit"] if row["operation"] == "semantic hit"]
-        seconds = sum(made.get(part, 0.0) for part in ("fill_s", "index_s"))
-        rows.append(
-            (
-                f"{made['entries']:,}",
-                f"{made['bytes'] / made['entries']:,.0f}",
-                f"{seconds:,.0f} s",
-                f"{first['p50_ms'] / 1000:.1f} s",
-            )
-        )
-    whole = [{**row, "subject": "", "part": ""} for row in results["rows"] if _is_whole(row)]
-    head = ("entries", "bytes per entry on disk", "filled and indexed in", "import to first hit")
-    return latency_table({"rows": whole}) + "\n\n" + markdown(head, rows)
+    rows = [
+        {
+            **made,
+            "per_entry": made["bytes"] / made["entries"],
+            "seconds": made["fill_s"] + made.get("index_s", 0.0),
+            "first_s": again["first_hit"][-1]["p50_ms"] / 1000,
+        }
+        for made, again in zip(results["made"], results["reopened"], strict=True)
+    ]
+    shown = {
+        "entries": "{entries:,}",
+        "bytes per entry on disk": "{per_entry:,.0f}",
+        "filled and indexed in": "{seconds:,.0f} s",
+        "import to first hit": "{first_s:.1f} s",
+    }
+    whole = [{**row, "subject": ""} for row in results["rows"] if _is_whole(row)]
+    return latency_table({"rows": whole}) + "\n\n" + columns(shown, rows)
 
 
 def _is_whole(row: Results) -> bool:

@@ -1,16 +1,14 @@
 """A hit by meaning through another process's index, beside one through an own index."""
 
 import argparse
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness.fill import Layout, artefact_for_timing, fill, opened, stock
+from harness.pipe import Piped
 from harness.results import Results, latency_table
 from harness.timing import Samples, What, timed
 from semcache_core import Request
@@ -18,13 +16,16 @@ from semcache_core.search.remote import RemoteIndex
 from semcache_core.testing import engine_of
 
 SCOPE = "sharing"
+OWN, OTHER = "own index", "another process's index"
 OWNER = """
 import sys
 from pathlib import Path
 from harness.fill import opened
-with opened(Path(sys.argv[1]), Path(sys.argv[2])) as cache:
-    print("open", flush=True)
-    sys.stdin.readline()
+from harness.pipe import serve
+class Orders:
+    def ready(self): pass
+with opened(Path(sys.argv[1]), Path(sys.argv[2])):
+    serve(Orders())
 """
 
 
@@ -41,30 +42,13 @@ def measure(options: argparse.Namespace) -> Results:
         path = Path(directory) / "cache"
         fill(path, things, Layout(options.entries, (SCOPE,)), options.seed)
         texts = [text for _, text in things.questions.paraphrases[:100]]
+        owner = [sys.executable, "-c", OWNER, str(path), str(artefact)]
         for _ in range(options.rounds):
-            ask(samples, "own index", path, artefact, texts)
-            with owned_elsewhere(path, artefact):
-                ask(samples, "another process's index", path, artefact, texts)
+            ask(samples, OWN, path, artefact, texts)
+            with Piped("owner", owner, cwd=Path(__file__).parents[1]) as process:
+                process.ask("ready")
+                ask(samples, OTHER, path, artefact, texts)
     return {"rows": samples.rows()}
-
-
-@contextmanager
-def owned_elsewhere(path: Path, artefact: Path) -> Iterator[None]:
-    command = [sys.executable, "-c", OWNER, str(path), str(artefact)]
-    owner = subprocess.Popen(
-        command,
-        cwd=Path(__file__).parents[1],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert owner.stdout is not None
-    if owner.stdout.readline() != "open\n":
-        raise RuntimeError("the owner of the index did not start")
-    try:
-        yield
-    finally:
-        owner.communicate("")
 
 
 def ask(samples: Samples, whose: str, path: Path, artefact: Path, texts: list[str]) -> None:
@@ -73,15 +57,13 @@ def ask(samples: Samples, whose: str, path: Path, artefact: Path, texts: list[st
     rest = replace(whole, part="without forward pass")
     with opened(path, artefact) as cache:
         index: Any = engine_of(cache).retriever.index
-        if index is None or isinstance(index, RemoteIndex) != (whose != "own index"):
+        if index is None or isinstance(index, RemoteIndex) != (whose == OTHER):
             raise RuntimeError(f"was to ask {whose}, and has {index}")
 
         def lookup(text: str) -> None:
-            if cache.lookup(Request(text, SCOPE)) is None:
-                samples.missed(whole)
+            samples.unexpected[whole] += cache.lookup(Request(text, SCOPE)) is None
 
-        for text in texts[:10]:
-            lookup(text)
+        timed(lookup, texts[:10])
         for text in texts[10:]:
             for what in (whole, rest):
                 samples.add(what, timed(lookup, [text]))

@@ -6,7 +6,7 @@ It needs numpy alone, so that the environments of other caches can import it.
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,9 +96,13 @@ def clustered(centres: Matrix, n: int, seed: int, noise_length: float = NOISE) -
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal((n, centres.shape[1]), dtype=np.float32)
     noise *= noise_length / np.linalg.norm(noise, axis=1, keepdims=True)
-    vectors = centres[rng.integers(0, len(centres), n)] + noise
-    unit: Matrix = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return unit
+    return unit(centres[rng.integers(0, len(centres), n)] + noise)
+
+
+def unit(rows: NDArray[Any]) -> Matrix:
+    """The rows at length 1."""
+    found: Matrix = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return found
 
 
 def rows(embed: Callable[[list[str]], Matrix], size: int, seed: int) -> tuple[list[str], Matrix]:

@@ -2,27 +2,26 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import sqlalchemy as sa
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration
 from semcache_core import Request, SemanticCache
 from semcache_core.decision.calibration import Threshold, load_calibration
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, MODEL_FILE, TOKENIZER_FILE, OnnxEmbedder
 from semcache_core.request import key_of
-from semcache_core.storage.entries import NewEntry
+from semcache_core.storage.entries import ImportedEntry, NewEntry
 from semcache_core.storage.ledger import Ledger
-from semcache_core.storage.schema import entries, vectors
 from semcache_core.testing import run_background_round
 
 from harness.corpus import Matrix, Questions, clustered, questions
 from langchain_semcache.serialization import dump_generations
 
+E = TypeVar("E", bound=NewEntry)
 SERVED_COSINE = 0.7
 """Paraphrases lie far above it, strangers far below: a benchmark times calls, not answers."""
 NAMESPACE = "default"
@@ -59,13 +58,11 @@ def stock(seed: int, artefact: Path) -> Stock:
 def artefact_for_timing(out: Path) -> Path:
     """The shipped model that serves from a cosine of SERVED_COSINE on, and looks at nothing else.
 
-    The shipped threshold may refuse a paraphrase that is worded far off; the time of a call does
-    not depend on it.
+    The shipped threshold may refuse a paraphrase; the time of a call does not depend on it.
     """
     lam = 0.05
-    shipped = load_calibration(DEFAULT_ARTEFACT)
-    found = replace(
-        shipped,
+    return _artefact(
+        out,
         lam=lam,
         c=SERVED_COSINE / lam,  # a probability of one half there
         max_tokens=64,
@@ -74,7 +71,6 @@ def artefact_for_timing(out: Path) -> Path:
         weights=None,
         confidence=None,
     )
-    return _artefact(out, found)
 
 
 def artefact_for_judging(out: Path) -> Path:
@@ -82,21 +78,20 @@ def artefact_for_judging(out: Path) -> Path:
 
     So a lookup does everything that a lookup does, and paraphrases end as hits.
     """
-    rows = (Threshold(0.02, 0.05, 0.5, 1000, 0),)
-    return _artefact(out, replace(load_calibration(DEFAULT_ARTEFACT), thresholds=rows))
+    return _artefact(out, thresholds=(Threshold(0.02, 0.05, 0.5, 1000, 0),))
 
 
-def _artefact(out: Path, calibration: Any) -> Path:
+def _artefact(out: Path, **changes: Any) -> Path:
     out.mkdir()
     for name in (MODEL_FILE, TOKENIZER_FILE):
         (out / name).symlink_to((DEFAULT_ARTEFACT / name).resolve())
-    calibration.save(out)
+    replace(load_calibration(DEFAULT_ARTEFACT), **changes).save(out)
     return out
 
 
 @dataclass(frozen=True)
 class Layout:
-    """`size` entries over `scopes`: question i of the stored ones is in scope i modulo."""
+    """`size` entries over `scopes`: question i is in scope i modulo their number."""
 
     size: int
     scopes: tuple[str, ...]
@@ -112,72 +107,36 @@ CHUNK = 20_000
 def fill(path: Path, stock: Stock, layout: Layout, seed: int) -> None:
     """A new ledger: the stored questions at random places among clustered vectors.
 
-    The order matters to Chroma: when one dense topic is stored first and other topics after it, its
-    HNSW graph (default settings) does not find a third of the first ones again.
+    Stored first, a third of them would not be found again: Chroma's graph depends on the order.
     """
     rng = np.random.default_rng(seed)
     places = rng.choice(layout.size, len(stock.stored), replace=False)
-    ledger = Ledger.open(path, None)
-    for start in range(0, layout.size, CHUNK):
-        n = min(CHUNK, layout.size - start)
-        matrix = clustered(stock.centres, n, seed + 1 + start)
-        requests = [Request(f"filler {i}", layout.scope(i)) for i in range(start, start + n)]
-        for number in np.flatnonzero((places >= start) & (places < start + n)).tolist():
-            at = int(places[number]) - start
-            matrix[at] = stock.stored[number]
-            requests[at] = Request(stock.questions.stored[number], layout.scope(number))
-        add_rows(ledger, requests, matrix, stock.fingerprint, after=start)
-    ledger.close()
-
-
-def add_rows(
-    ledger: Ledger, requests: list[Request], matrix: Matrix, fingerprint: str, after: int = 0
-) -> None:
-    """Entries with ids from `after` + 1 on, all in one transaction."""
-    now = time.time()
-    entry_rows, vector_rows = [], []
-    for entry_id, (request, vector) in enumerate(zip(requests, matrix, strict=True), after + 1):
-        key = key_of(request, NAMESPACE)
-        entry_rows.append(
-            {
-                "id": entry_id,
-                "exact": key.exact,
-                "partition": key.partition,
-                "namespace": NAMESPACE,
-                "scope": request.scope,
-                "exact_only": False,
-                "created": now,
-                "used": now,
-                "hits": 0,
-                "question": request.question,
-                "response": ANSWER,
-            }
-        )
-        vector_rows.append(
-            {
-                "entry_id": entry_id,
-                "partition": key.partition,
-                "fingerprint": fingerprint,
-                "vector": vector.tobytes(),
-            }
-        )
-    with ledger.write() as connection:
-        connection.execute(sa.insert(entries), entry_rows)
-        connection.execute(sa.insert(vectors), vector_rows)
+    with closing(Ledger.open(path, None)) as ledger:
+        for start in range(0, layout.size, CHUNK):
+            n = min(CHUNK, layout.size - start)
+            matrix = clustered(stock.centres, n, seed + 1 + start)
+            asked = [Request(f"filler {i}", layout.scope(i)) for i in range(start, start + n)]
+            for number in np.flatnonzero((places >= start) & (places < start + n)).tolist():
+                at = int(places[number]) - start
+                matrix[at] = stock.stored[number]
+                asked[at] = Request(stock.questions.stored[number], layout.scope(number))
+            new = zip(asked, matrix, strict=True)
+            rows = [entry(one, vector, stock.fingerprint, ImportedEntry) for one, vector in new]
+            ledger.entries.insert_newer(rows, 0.0)
 
 
 def entry(
-    question: str, vector: Any, fingerprint: str, kind: type[NewEntry] = NewEntry, **more: Any
-) -> Any:
-    """An entry for a ledger that is asked without a cache; `more` are fields of NewEntry."""
-    key = key_of(Request(question), NAMESPACE)
+    request: Request, vector: Any, fingerprint: str, kind: type[E] = NewEntry, **more: Any
+) -> E:
+    """What `update` writes for a request; `more` are fields of NewEntry."""
+    key = key_of(request, NAMESPACE)
     fields = {
         "exact": key.exact,
         "partition": key.partition,
         "namespace": NAMESPACE,
-        "scope": "",
+        "scope": request.scope,
         "exact_only": False,
-        "question": question,
+        "question": request.question,
         "response": ANSWER,
         "created": time.time(),
         "expires": None,
@@ -190,11 +149,8 @@ def entry(
 
 
 @contextmanager
-def opened(path: Path, artefact: Path, embedder: object | None = None) -> Iterator[SemanticCache]:
+def opened(path: Path, artefact: Path) -> Iterator[SemanticCache]:
     """The cache under `path`; its index has caught up with the ledger."""
-    cache = SemanticCache(path=path, artefact=artefact, embedder=embedder)
-    try:
+    with SemanticCache(path=path, artefact=artefact) as cache:
         run_background_round(cache)
         yield cache
-    finally:
-        cache.close()

@@ -1,17 +1,22 @@
 """A process that obeys orders: one JSON line per order, one per answer.
 
-`serve` is the end in the process, `Piped` the other one. It needs the standard library alone, so
-that any environment can start it, and so that it imports nothing that a measured cache imports.
+`serve` runs in that process, `Piped` is the other end. Standard library alone, so that any
+environment can start it and nothing is imported that a measured cache imports.
 """
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import time
 import traceback
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
+
+TICK = 0.001
 
 
 class Piped:
@@ -25,13 +30,9 @@ class Piped:
         cwd: Path | None = None,
     ) -> None:
         self.name = name
+        pipe, variables = subprocess.PIPE, {**os.environ, **(env or {})}
         self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **(env or {})},
-            cwd=cwd,
+            command, stdin=pipe, stdout=pipe, text=True, env=variables, cwd=cwd
         )
 
     def ask(self, do: str, **order: Any) -> dict[str, Any]:
@@ -47,23 +48,15 @@ class Piped:
             raise RuntimeError(f"{self.name} could not do {do!r}: {answer['failed']}")
         return answer
 
-    def close(self) -> None:
-        """The end of its orders is the end of the process; waits for it."""
+    def __enter__(self) -> "Piped":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the orders, with which the process ends, and wait for it."""
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
-
-    def __enter__(self) -> "Piped":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def serve(orders: object) -> None:
@@ -73,8 +66,32 @@ def serve(orders: object) -> None:
     for line in sys.stdin:
         order = json.loads(line)
         try:
-            result = getattr(orders, order.pop("do"))(**order)
+            result = getattr(orders, order.pop("do"))(**order) or {}
         except Exception as error:  # noqa: BLE001 - the asker is told, whatever it was
             traceback.print_exc()
             result = {"failed": f"{type(error).__name__}: {error}"}
         print(json.dumps(result), file=answers)
+
+
+def rss_mib(pid: int | str = "self") -> float:
+    """Memory of a process in use now, shared pages included."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+
+
+@asynccontextmanager
+async def late_ticks() -> AsyncIterator[list[float]]:
+    """The seconds by which each tick of the event loop was late; there is at least one."""
+    late: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            due = time.perf_counter() + TICK
+            await asyncio.sleep(TICK)
+            late.append(time.perf_counter() - due)
+
+    ticking = asyncio.create_task(tick())
+    await asyncio.sleep(0)
+    yield late
+    await asyncio.sleep(2 * TICK)  # a loop that was blocked all the while ticks now
+    ticking.cancel()

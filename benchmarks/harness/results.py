@@ -9,13 +9,16 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
 from importlib.metadata import PackageNotFoundError, version
+from operator import getitem, itemgetter
 from pathlib import Path
 from typing import Any
 
 Results = dict[str, Any]
+Cell = str | Callable[[Results], str]
 PACKAGES = ("numpy", "onnxruntime", "tokenizers", "chromadb", "sqlalchemy", "langchain-core")
-NOT_SETTINGS = {"out", "directory", "against", "url", "data"}
+NOT_SETTINGS = {"out", "directory", "against", "url", "data", "redis_server"}
 """Options that say where something lies on one machine."""
 
 
@@ -49,24 +52,17 @@ def _cpu_model() -> str:
     return f"{fields.get('model name', platform.machine())} (family {family}, model {model})"
 
 
-def rss_mib() -> float:
-    """Memory of this process in use now, shared pages included."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
-
-
 def described(options: argparse.Namespace, measured: Mapping[str, Any]) -> Results:
     """The figures of a run with its settings, the machine and the versions.
 
     `load_average` is of the last minute; above 1, other programs may have used the machine.
     """
-    settings = {
-        name: value
-        for name, value in vars(options).items()
-        if name not in NOT_SETTINGS and isinstance(value, str | int | float)
-    }
     return {
-        "settings": settings,
+        "settings": {
+            name: value
+            for name, value in vars(options).items()
+            if name not in NOT_SETTINGS and isinstance(value, str | int | float)
+        },
         "hardware": hardware(),
         "load_average": round(os.getloadavg()[0], 2),
         "versions": versions(),
@@ -90,29 +86,41 @@ def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def columns(shown: Mapping[str, Cell], rows: Iterable[Results]) -> str:
+    """A table of `rows`; a cell is a format string over a row, or a function of the row."""
+    cells = [[_cell(row, cell) for cell in shown.values()] for row in rows]
+    return markdown(shown, cells)
+
+
+def _cell(row: Results, cell: Cell) -> str:
+    return cell.format_map(row) if isinstance(cell, str) else cell(row)
+
+
 def short(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
+def shortened(*path: str) -> Callable[[Results], str]:
+    """A cell of `columns`: the number under these keys, in three digits."""
+    return lambda row: short(reduce(getitem, path, row))  # type: ignore[arg-type]
+
+
 def latency_table(results: Results) -> str:
-    """Every row of a run with its median and 95th percentile; empty columns are left out."""
-    columns: dict[str, Callable[[Results], str]] = {
-        "what": lambda row: str(row.get("subject", row.get("ledger", ""))),
-        "operation": lambda row: str(row["operation"]),
+    """Every row with its median and 95th percentile, by operation; empty columns are left out."""
+    possible: dict[str, Cell] = {
+        "what": "{subject}",
+        "operation": "{operation}",
         "entries": lambda row: f"{row['entries']:,}" if row.get("entries") else "",
-        "part": lambda row: str(row.get("part") or ""),
-        "p50 ms": lambda row: short(row["p50_ms"]),
-        "p95 ms": lambda row: short(row["p95_ms"]),
+        "part": lambda row: "" if row.get("part") in (None, "whole") else str(row["part"]),
+        "p50 ms": shortened("p50_ms"),
+        "p95 ms": shortened("p95_ms"),
         "mean ms": lambda row: short(row["mean_ms"]) if "mean_ms" in row else "",
-        "n": lambda row: f"{row['n']:,}",
+        "n": "{n:,}",
         "not as expected": lambda row: str(row.get("unexpected") or ""),
     }
-    shown = {
-        name: [cell(row) for row in results["rows"]]
-        for name, cell in columns.items()
-        if any(cell(row) for row in results["rows"])
-    }
-    return markdown(shown, zip(*shown.values(), strict=True))
+    rows = sorted(results["rows"], key=itemgetter("operation", "entries", "subject"))
+    shown = {name: cell for name, cell in possible.items() if any(_cell(row, cell) for row in rows)}
+    return columns(shown, rows)
 
 
 def measured_on(results: Results) -> str:

@@ -13,15 +13,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, order=True)
 class What:
-    """One row of the results; a number that says nothing is 0.
-
-    `part` is the whole call, or all of it but the forward pass.
-    """
+    """One row of the results; `part` is the whole call, or all of it but the forward pass."""
 
     subject: str
     operation: str
     entries: int = 0
-    scopes: int = 0
     part: str = "whole"
 
 
@@ -31,13 +27,10 @@ class Samples:
 
     seconds: dict[What, list[float]] = field(default_factory=lambda: defaultdict(list))
     unexpected: Counter[What] = field(default_factory=Counter)
+    """Calls that ended otherwise than they were to, as an approximate index may let them."""
 
     def add(self, what: What, seconds: Iterable[float]) -> None:
         self.seconds[what].extend(seconds)
-
-    def missed(self, what: What) -> None:
-        """A call ended otherwise than it was to, as an approximate index may let it."""
-        self.unexpected[what] += 1
 
     def rows(self) -> list[dict[str, Any]]:
         """Median and 95th percentile in ms, with the number of calls; sorted."""
@@ -60,3 +53,12 @@ def timed(call: Callable[[T], Any], arguments: Iterable[T]) -> list[float]:
         call(argument)
         seconds.append(time.perf_counter() - started)
     return seconds
+
+
+IMPORT = """
+import sys, time
+started = time.perf_counter()
+__import__(sys.argv[1])
+print(time.perf_counter() - started)
+"""
+"""A script that prints the seconds of an import."""

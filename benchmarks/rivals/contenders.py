@@ -1,7 +1,8 @@
 """The caches that `field.py` measures: how each is started, and at which thresholds."""
 
 import sys
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -50,49 +51,64 @@ class Contender:
     persistent: bool = True
     env: dict[str, str] = field(default_factory=dict)
 
-    def started(self, timing: bool = False) -> Piped:
+    def started(self, path: Path, timing: bool = True) -> Piped:
+        """Its process, and the servers that it needs, for what is stored under `path`."""
+        path.mkdir(exist_ok=True)
         command = self.timing if timing and self.timing else self.command
-        return Piped(self.name, list(command), self.env, cwd=BENCHMARKS)
+        process = Piped(self.name, list(command), self.env, cwd=BENCHMARKS)
+        process.ask("prepare", directory=str(path))
+        return process
+
+    def versions(self) -> dict[str, str]:
+        with Piped(self.name, list(self.command), self.env, cwd=BENCHMARKS) as process:
+            return process.ask("versions")
 
 
 class Asked:
     """A contender's open process at one size, and the questions it has not been asked lately."""
 
     def __init__(self, contender: Contender, process: Piped, size: int, seed: int) -> None:
-        self.contender = contender
+        self.about = {"subject": contender.name, "entries": size}
         self.size = size
-        self._process = process
+        self._contender, self._process = contender, process
         made = questions(seed)
         self._stored, self._strangers = cycle(made.stored), cycle(made.strangers)
         self._paraphrases = cycle(text for _, text in made.paraphrases)
         self._new = cycle(made.new)
 
     def round(self, samples: Samples, n: int) -> None:
-        kinds = [("exact hit", self._stored, True), ("miss", self._strangers, False)]
-        if self.contender.by_meaning:
+        kinds: list[tuple[str, Iterable[str], bool]] = [
+            ("exact hit", self._stored, True),
+            ("miss", self._strangers, False),
+        ]
+        if self._contender.by_meaning:
             kinds.append(("semantic hit", self._paraphrases, True))
         for operation, texts, served in kinds:
-            what = What(self.contender.name, operation, self.size)
+            what = What(self._contender.name, operation, self.size)
             done = self._process.ask("lookups", texts=[*islice(texts, n)])
             samples.add(what, done["seconds"])
             samples.unexpected[what] += n - done["served"] if served else done["served"]
         stored = self._process.ask("puts", texts=[*islice(self._new, n)], answer=ANSWER)
-        samples.add(What(self.contender.name, "put", self.size), stored["seconds"])
+        samples.add(What(self._contender.name, "put", self.size), stored["seconds"])
 
     def together(self, by: str, n: int, questions: int) -> dict[str, Any]:
-        texts = self._paraphrases if self.contender.by_meaning else self._stored
+        texts = self._paraphrases if self._contender.by_meaning else self._stored
         return self._process.ask(by, n=n, texts=[*islice(texts, questions)])
 
     def memory(self) -> dict[str, Any]:
-        about = {"subject": self.contender.name, "entries": self.size}
-        return {**about, **self._process.ask("memory")}
+        return {**self.about, **self._process.ask("memory")}
 
 
 def contenders(
     directory: Path, gptcache: Path | None, redis: Path | None, redis_server: str | None
 ) -> list[Contender]:
-    """Ours and langchain's, and each other one whose interpreter is given."""
-    found = ours(directory)
+    """Ours, and the others whose interpreter is given; says how to get one for those left out."""
+    timing = artefact_for_judging(directory / "artefact")
+    found = [
+        our("SemanticCache", timing, BOUNDS),
+        our("SemanticLLMCache", timing),  # on a stream it answers as the cache inside does
+        our("InMemoryCache", timing, (None,), by_meaning=False, persistent=False),
+    ]
     if gptcache:
         command = (str(gptcache.absolute()), "-m", "rivals.gptcache_rival")
         found.append(Contender("GPTCache", command, GPTCACHE_THRESHOLDS))
@@ -105,19 +121,12 @@ def contenders(
     return found
 
 
-def ours(directory: Path) -> list[Contender]:
-    timing = artefact_for_judging(directory / "artefact")
-
-    def made(name: str, settings: tuple[float | None, ...]) -> Contender:
-        return replace(our(name, DEFAULT_ARTEFACT, settings), timing=our(name, timing).command)
-
-    memory = made("InMemoryCache", (None,))
-    return [
-        made("SemanticCache", BOUNDS),
-        made("SemanticLLMCache", ()),  # on a stream it answers as the cache inside does
-        replace(memory, by_meaning=False, persistent=False),
-    ]
-
-
-def our(name: str, artefact: Path, settings: tuple[float | None, ...] = ()) -> Contender:
-    return Contender(name, (sys.executable, "-m", "rivals.ours", name, str(artefact)), settings)
+def our(
+    name: str, timing: Path, settings: tuple[float | None, ...] = (), **more: bool
+) -> Contender:
+    """One of ours: times are taken with the artefact `timing`, streams with the shipped one."""
+    streams, times = (
+        (sys.executable, "-m", "rivals.ours", name, str(artefact))
+        for artefact in (DEFAULT_ARTEFACT, timing)
+    )
+    return Contender(name, streams, settings, timing=times, **more)

@@ -13,9 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from harness.pipe import serve
-
-TICK = 0.001
+from harness.pipe import late_ticks, rss_mib, serve
 
 
 class Rival(ABC):
@@ -74,14 +72,12 @@ class Orders:
     def versions(self) -> dict[str, Any]:
         return {package: version(package) for package in self._subject.packages}
 
-    def prepare(self, directory: str) -> dict[str, Any]:
+    def prepare(self, directory: str) -> None:
         self._subject.prepare(Path(directory))
-        return {}
 
-    def fill(self, directory: str, size: int, seed: int, answer: str) -> dict[str, Any]:
+    def fill(self, directory: str, size: int, seed: int, answer: str) -> None:
         Path(directory).mkdir(exist_ok=True)
         self._subject.fill(Path(directory), size, seed, answer)
-        return {}
 
     def first(
         self, directory: str, setting: float | None, text: str, patience: float = 0.0
@@ -95,15 +91,14 @@ class Orders:
         loaded = time.perf_counter()
         self._subject.open(Path(directory), setting)
         opened = time.perf_counter()
-        asked, misses = self._subject.asked(text), 0
+        asked = self._subject.asked(text)
         while not (found := self._subject.get(asked) is not None):
             if time.perf_counter() - opened >= patience:
                 break
-            misses += 1
             time.sleep(0.05)
         ended = time.perf_counter()
         stages = {"import": loaded - started, "open": opened - loaded, "lookup": ended - opened}
-        return {"seconds": ended - started, **stages, "served": found, "misses": misses}
+        return {"seconds": ended - started, **stages, "served": found}
 
     def lookups(self, texts: list[str]) -> dict[str, Any]:
         seconds, served = [], 0
@@ -138,8 +133,7 @@ class Orders:
         return self._loop.run_until_complete(self._tasks(texts, n))
 
     async def _tasks(self, texts: list[str], n: int) -> dict[str, Any]:
-        every = [self._subject.asked(text) for text in texts]
-        left, ended, late = iter(every), list[str](), list[float]()
+        left, ended = iter([self._subject.asked(text) for text in texts]), list[str]()
 
         async def work() -> None:
             for asked in left:
@@ -148,23 +142,14 @@ class Orders:
                 except Exception as error:  # noqa: BLE001 - theirs may raise anything
                     ended.append(f"failed: {type(error).__name__}")
 
-        async def ticker() -> None:
-            while True:
-                due = time.perf_counter() + TICK
-                await asyncio.sleep(TICK)
-                late.append(time.perf_counter() - due)
-
-        started = time.perf_counter()
-        ticking = asyncio.create_task(ticker())
-        await asyncio.sleep(0)
-        await asyncio.gather(*(work() for _ in range(n)))
-        taken = time.perf_counter() - started
-        await asyncio.sleep(2 * TICK)  # one that the tasks never let tick was late all the while
-        ticking.cancel()
+        async with late_ticks() as late:
+            started = time.perf_counter()
+            await asyncio.gather(*(work() for _ in range(n)))
+            taken = time.perf_counter() - started
         return {**_counted(ended), "seconds": taken, "late": max(late)}
 
     def memory(self) -> dict[str, Any]:
-        return {"rss_mib": rss_mib(os.getpid()), **self._subject.memory()}
+        return {"rss_mib": rss_mib(), **self._subject.memory()}
 
     def replay(
         self, directory: str, setting: float | None, items: list[tuple[str, str]]
@@ -182,10 +167,9 @@ class Orders:
         self._subject.close()
         return {"served": served}
 
-    def know(self, texts: list[str]) -> dict[str, Any]:
+    def know(self, texts: list[str]) -> None:
         self._subject.load()
         self._subject.know(texts)
-        return {}
 
 
 def _outcome(get: Callable[[Any], str | None], asked: Any) -> str:
@@ -203,12 +187,6 @@ def _counted(ended: list[str]) -> dict[str, Any]:
         "failed_with": failed,
         "n": len(ended),
     }
-
-
-def rss_mib(pid: int) -> float:
-    """Memory of a process in use now, shared pages included."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
 
 
 def run(subject: Rival) -> None:

@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rivals.orders import Rival, rss_mib, run
+from harness.pipe import rss_mib
+
+from rivals.orders import Rival, run
 
 NAME = "llmcache"
 

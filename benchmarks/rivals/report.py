@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from harness.results import Results, markdown, short
+from harness.results import Cell, Results, columns, latency_table, markdown
 
 # Okabe and Ito's colours, told apart with any kind of colour vision
 COLOURS = {
@@ -17,26 +17,9 @@ OPERATIONS = ("exact hit", "semantic hit", "miss", "put")
 
 
 def table(results: Results) -> str:
-    parts = [latencies(results), rates(results), cold_starts(results), space(results)]
+    parts = [latency_table(results), rates(results), cold_starts(results), space(results)]
     parts += [answers(stream) for stream in results["streams"]]
     return "\n\n".join([*parts, measured_on(results)])
-
-
-def latencies(results: Results) -> str:
-    """Medians with the 95th percentiles; what ended otherwise than expected is counted."""
-    rows = [
-        (
-            *(row["operation"], f"{row['entries']:,}", row["subject"]),
-            *(short(row["p50_ms"]), short(row["p95_ms"]), str(row["n"])),
-            str(row["unexpected"] or ""),
-        )
-        for row in sorted(
-            results["rows"],
-            key=lambda r: (OPERATIONS.index(r["operation"]), r["entries"], r["subject"]),
-        )
-    ]
-    head = ("operation", "entries", "what", "p50 ms", "p95 ms", "n", "otherwise than expected")
-    return markdown(head, rows)
 
 
 def rates(results: Results) -> str:
@@ -64,32 +47,39 @@ def rates(results: Results) -> str:
 
 
 def cold_starts(results: Results) -> str:
-    head = ("cold start", "entries", "ms to first hit", "of it import", "open", "lookup", "n")
-    return markdown(head, [_first(row) for row in results["first_hit"]])
+    stages = {"of it import": "import", "open": "open", "lookup": "lookup"}
+    shown: dict[str, Cell] = {
+        "cold start": "{subject}",
+        "entries": "{entries:,}",
+        "ms to first hit": "{p50_ms:,.0f}",
+        **{title: f"{{{stage}_p50_ms:,.0f}}" for title, stage in stages.items()},
+        "n": lambda row: (
+            f"{row['n']}" + (f", {row['unexpected']} not served" if row["unexpected"] else "")
+        ),
+    }
+    return columns(shown, results["first_hit"])
 
 
 def space(results: Results) -> str:
-    head = ("space", "entries", "disk bytes per entry", "process MiB", "server MiB")
-    return markdown(head, [_space(results, row) for row in results["memory"]])
-
-
-def _first(row: dict[str, Any]) -> tuple[str, ...]:
-    stages = ("p50_ms", "import_p50_ms", "open_p50_ms", "lookup_p50_ms")
-    times = (f"{row[stage]:,.0f}" for stage in stages)
-    count = f"{row['n']}" + (f", {row['unexpected']} not served" if row["unexpected"] else "")
-    return (row["subject"], f"{row['entries']:,}", *times, count)
-
-
-def _space(results: Results, row: dict[str, Any]) -> tuple[str, ...]:
     disk = {(each["subject"], each["entries"]): each["per_entry"] for each in results["disk"]}
-    server = ""
-    if "server_rss_mib" in row:
-        server = f"{row['server_rss_mib']:,.0f} ({row['server_used_mib']:,.0f} in use)"
-    taken = disk[row["subject"], row["entries"]]
-    return (
-        *(row["subject"], f"{row['entries']:,}", f"{taken:,}" if taken else "-"),
-        *(f"{row['rss_mib']:,.0f}", server),
-    )
+
+    def per_entry(row: Results) -> str:
+        taken = disk[row["subject"], row["entries"]]
+        return f"{taken:,}" if taken else ""
+
+    def server(row: Results) -> str:
+        if "server_rss_mib" not in row:
+            return ""
+        return f"{row['server_rss_mib']:,.0f} ({row['server_used_mib']:,.0f} in use)"
+
+    shown: dict[str, Cell] = {
+        "space": "{subject}",
+        "entries": "{entries:,}",
+        "disk bytes per entry": lambda row: per_entry(row) or "-",
+        "process MiB": "{rss_mib:,.0f}",
+        "server MiB": server,
+    }
+    return columns(shown, results["memory"])
 
 
 def answers(stream: dict[str, Any]) -> str:
