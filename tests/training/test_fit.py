@@ -141,7 +141,7 @@ def test_the_untuned_model_is_asked_without_dropout_and_the_tuned_one_trained_wi
     honest, modes = TuningLoss.__call__, []
 
     def watching(self, batch):
-        modes.append((self._base.training, self._student.training))
+        modes.append((self.base.training, self.student.training))
         return honest(self, batch)
 
     monkeypatch.setattr(TuningLoss, "__call__", watching)
