@@ -1,10 +1,9 @@
 """A chat app that streams: what one customer has asked, another gets from the cache.
 
-Run it with `python examples/chat_app.py`, after putting your own model into the last line.
+Run it with `python examples/chat_app.py`; put your own model in for the stand-in.
 """
 
-from langchain.chat_models import init_chat_model
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, FakeListChatModel
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
 from langchain_semcache import CachedChatModel
@@ -40,5 +39,17 @@ def main(model: BaseChatModel) -> None:
             history.append(reply(chat_model, history))
 
 
+STAND_IN = FakeListChatModel(
+    responses=[
+        "Choose Forgot password, and we mail you a link.",
+        "In your inbox, within a minute.",
+        "It may have gone to the spam folder.",
+        "Open the order and press Cancel.",
+        "At the top right of your orders.",
+    ],
+    sleep=0.01,
+)
+"""Answers from a list, streamed. Your own: `init_chat_model("openai:gpt-4.1-mini")`."""
+
 if __name__ == "__main__":
-    main(init_chat_model("openai:gpt-4.1-mini"))
+    main(STAND_IN)

@@ -1,11 +1,10 @@
 """A service for many tenants: one cache, and no tenant ever sees what another one's app said.
 
-Run it with `python examples/multi_tenant.py`, after putting your own model into the last line.
+Run it with `python examples/multi_tenant.py`; put your own model in for the stand-in.
 """
 
 from langchain.agents import create_agent
-from langchain.chat_models import init_chat_model
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, FakeListChatModel
 from langchain_core.runnables import RunnableConfig
 
 from langchain_semcache import SemanticCacheMiddleware
@@ -33,5 +32,15 @@ def main(model: BaseChatModel) -> None:
     serve("globex", "How do I reset my password?")
 
 
+STAND_IN = FakeListChatModel(
+    responses=[
+        "Ask acme's help desk for a new one.",
+        "Choose Forgot password on globex.example.",
+        "Who are you?",
+        "Ask acme's new help desk.",
+    ]
+)
+"""Answers from a list. Your own: `init_chat_model("openai:gpt-4.1-mini")`."""
+
 if __name__ == "__main__":
-    main(init_chat_model("openai:gpt-4.1-mini"))
+    main(STAND_IN)

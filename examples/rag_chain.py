@@ -1,12 +1,19 @@
-"""A retrieval chain: an answer is reused for the same documents only.
+"""A retrieval chain over a vector store: an answer is reused for the same documents only.
 
-Run it with `python examples/rag_chain.py`, after putting your own model into the last line.
+Run it with `python examples/rag_chain.py`; put your own embeddings and model in for the two
+stand-ins.
 """
 
-from langchain.chat_models import init_chat_model
+import re
+import zlib
+
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
 from langchain_core.globals import set_llm_cache
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, FakeListChatModel
 from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnablePassthrough
+from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_semcache import SemanticLLMCache
 
@@ -18,31 +25,50 @@ PROMPT = ChatPromptTemplate(
 )
 
 
-def find(documents: list[str], question: str) -> str:
-    """Stands in for your retriever: the documents that share a long word with the question."""
-    words = {word.strip("?.").lower() for word in question.split() if len(word) > 4}
-    found = [text for text in documents if words & {word.lower() for word in text.split()}]
-    return "\n".join(found)
+class ByWords(Embeddings):
+    """Stands in for your embeddings: counts the long words of a text."""
+
+    def embed_query(self, text: str) -> list[float]:
+        vector = [0.01] * 256  # never zero: a cosine is asked for
+        for word in re.findall(r"\w{5,}", text.lower()):
+            vector[zlib.crc32(word.encode()) % 256] += 1
+        return vector
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [self.embed_query(text) for text in texts]
+
+
+def joined(documents: list[Document]) -> str:
+    return "\n\n".join(document.page_content for document in documents)
 
 
 def main(model: BaseChatModel) -> None:
     set_llm_cache(SemanticLLMCache(path=None))
-    chain = PROMPT | model
-    documents = ["You may cancel an order within 2 days.", "Parcels leave our store on Mondays."]
+    store = InMemoryVectorStore(ByWords())
+    store.add_texts(
+        ["You may cancel an order within 2 days.", "Parcels leave our store on Mondays."],
+        ids=["cancelling", "shipping"],
+    )
+    retriever = store.as_retriever(search_kwargs={"k": 1})
+    sources = {"documents": retriever | joined, "question": RunnablePassthrough()}
+    chain = sources | PROMPT | model
 
     def ask(question: str) -> None:
-        answer = chain.invoke({"documents": find(documents, question), "question": question})
+        answer = chain.invoke(question)
         hit = answer.response_metadata.get("semcache")
         source = f"{hit['kind']} hit" if hit else "the model"
         print(f"{question}\n   {answer.text}   [{source}]")
 
     ask("How do I cancel my order?")
-    ask("How can I cancel an order?")  # the same documents: from the cache
-    documents[0] = "You may cancel an order within 14 days."
+    ask("How can I cancel an order?")  # the same document: from the cache
+    store.add_texts(["You may cancel an order within 14 days."], ids=["cancelling"])
     ask("How do I cancel my order?")  # word for word the same, but the old answer would be wrong
-    documents.append("We also repair bicycles.")
-    ask("How can I cancel an order?")  # a new document that was not found for it changes nothing
+    store.add_texts(["We also repair bicycles."], ids=["repairs"])
+    ask("How can I cancel an order?")  # a new document that is not found for it changes nothing
 
+
+STAND_IN = FakeListChatModel(responses=["Within 2 days.", "Within 14 days."])
+"""Answers from a list. Your own: `init_chat_model("openai:gpt-4.1-mini")`."""
 
 if __name__ == "__main__":
-    main(init_chat_model("openai:gpt-4.1-mini"))
+    main(STAND_IN)

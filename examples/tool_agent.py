@@ -1,13 +1,14 @@
 """An agent with tools: its steps are replayed, its tools run each time.
 
-Run it with `python examples/tool_agent.py`, after putting your own model into the last line.
+Run it with `python examples/tool_agent.py`; put your own model in for the stand-in.
 """
 
 from datetime import datetime
+from typing import Any
 
 from langchain.agents import create_agent
-from langchain.chat_models import init_chat_model
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, FakeMessagesListChatModel
+from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 
 from langchain_semcache import SemanticCacheMiddleware
@@ -56,5 +57,28 @@ def main(model: BaseChatModel) -> None:
     print(f"{stats.exact_hits} exact and {stats.semantic_hits} semantic hits")
 
 
+class StandIn(FakeMessagesListChatModel):
+    """Answers from a list. Your own: `init_chat_model("openai:gpt-4.1-mini")`."""
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+        return self
+
+
+def calling(name: str, **arguments: str) -> AIMessage:
+    return AIMessage("", tool_calls=[{"name": name, "args": arguments, "id": f"call_{name}"}])
+
+
+STAND_IN = StandIn(
+    responses=[
+        AIMessage("Open the order and press Cancel."),
+        calling("order_status", number="1234"),
+        AIMessage("It is packed."),
+        AIMessage("It is on its way."),
+        calling("clock"),
+        AIMessage("It is late."),
+        AIMessage("It is later still."),
+    ]
+)
+
 if __name__ == "__main__":
-    main(init_chat_model("openai:gpt-4.1-mini"))
+    main(STAND_IN)

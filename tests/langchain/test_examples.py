@@ -1,6 +1,9 @@
 """The examples do what they say, with a scripted model and the shipped embedding model."""
 
+import os
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -31,6 +34,16 @@ def test_every_example_is_tested_and_starts_with_what_it_shows() -> None:
     for name in names:
         text = (EXAMPLES / f"{name}.py").read_text()
         assert text.startswith('"""A') and f"python examples/{name}.py" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
+def test_every_example_runs_as_a_script_without_a_key(name: str) -> None:
+    no_keys = {k: v for k, v in os.environ.items() if not k.endswith("_API_KEY")}
+    command = [sys.executable, str(EXAMPLES / f"{name}.py")]
+    done = subprocess.run(command, env=no_keys, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"hit\]|the cache\]|[1-9] by meaning|[1-9] exact", done.stdout), done.stdout
 
 
 def test_a_chat_app_streams_a_common_question_from_the_cache(
