@@ -30,7 +30,7 @@ class IndexUnavailableError(SemcacheError):
 
 
 class IndexBusyError(IndexUnavailableError):
-    """Too many calls to the vector index are under way."""
+    """This process cannot call the vector index now: too many calls, no threads, or its own end."""
 
 
 class IndexStalledError(IndexUnavailableError):

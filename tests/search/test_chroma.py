@@ -1,6 +1,8 @@
 """Chroma as the index: embedded, in memory and on a server, and its home directory."""
 
 import logging
+import signal
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from chromadb.config import Settings
 from contracts import OTHER, PARTITION, VectorIndexContract, unit
 from semcache_core import SemcacheError
-from semcache_core.errors import CollectionGoneError
+from semcache_core.errors import CollectionGoneError, IndexBusyError
 from semcache_core.search.chroma import ChromaIndex, memory_client
 from semcache_core.search.embedded import EmbeddedIndex, _can_be_opened
 from semcache_core.types import Generation
@@ -245,3 +247,26 @@ def test_the_probe_says_whether_another_process_can_open_the_index(tmp_path: Pat
     (tmp_path / "chroma").mkdir()
     (tmp_path / "chroma" / "chroma.sqlite3").write_bytes(b"garbage" * 1000)
     assert not _can_be_opened(tmp_path / "chroma")
+
+
+@pytest.mark.parametrize("code", [-signal.SIGINT, -signal.SIGTERM, -signal.SIGKILL])
+def test_a_probe_that_another_stopped_says_nothing_about_the_index(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "chroma").mkdir()
+    stopped = subprocess.CompletedProcess([], code)
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **named: stopped)
+    with pytest.raises(IndexBusyError, match="stopped by signal"):
+        _can_be_opened(tmp_path / "chroma")
+
+
+def test_a_probe_that_cannot_be_started_says_nothing_about_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **named: Any) -> Any:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    (tmp_path / "chroma").mkdir()
+    monkeypatch.setattr(subprocess, "run", refuse)
+    with pytest.raises(IndexBusyError, match="cannot be checked"):
+        _can_be_opened(tmp_path / "chroma")

@@ -4,4 +4,5 @@
 - `files`: writes a file whole or not at all
 - `intervals`: confidence intervals of measured shares
 - `json_lines`: parses lines of JSON into pydantic models
+- `own_faults`: tells a fault of this process from one of what it uses
 """

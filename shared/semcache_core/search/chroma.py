@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from semcache_core._utils.deadline import Deadline
+from semcache_core._utils.own_faults import is_own_fault
 from semcache_core.errors import (
     CollectionGoneError,
     IndexBusyError,
@@ -274,8 +275,11 @@ def as_unavailable(action: str) -> Iterator[None]:
         raise
     # Chroma raises errors of its Rust core, SQLite, HTTP client and server, without a common base
     except Exception as error:
-        gone = type(error).__name__ == "NotFoundError"  # chromadb is not imported only for this
-        kind = CollectionGoneError if gone else IndexUnavailableError
+        kind = IndexUnavailableError
+        if is_own_fault(error):
+            kind = IndexBusyError  # an index that is taken for broken is set aside
+        elif type(error).__name__ == "NotFoundError":  # chromadb is not imported only for this
+            kind = CollectionGoneError
         raise kind(f"cannot {action} the vector index: {error!r}") from error
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import struct
 import subprocess
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
 PROBE_SECONDS = 120
+_STOPPED_BY_OTHERS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 DATABASE = "chroma.sqlite3"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -224,7 +226,10 @@ def _persistent_client(directory: Path) -> "ClientAPI":
 
 
 def _can_be_opened(directory: Path) -> bool:
-    """Whether a subprocess can open and query every collection of the index."""
+    """Whether a subprocess can open and query every collection of the index.
+
+    Raises IndexBusyError where that was not found out: it says nothing about the index.
+    """
     if not directory.exists():
         return True
     command = [sys.executable, "-m", "semcache_core.search.embedded", str(directory)]
@@ -236,9 +241,14 @@ def _can_be_opened(directory: Path) -> bool:
             timeout=PROBE_SECONDS,
             env={**os.environ, "PYTHONPATH": path},
             check=False,
+            start_new_session=True,  # Ctrl-C in a terminal is not for it
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except OSError as error:
+        raise IndexBusyError(f"the index cannot be checked: {error}") from error
+    except subprocess.TimeoutExpired:
         return False
+    if -done.returncode in _STOPPED_BY_OTHERS:
+        raise IndexBusyError(f"its check was stopped by signal {-done.returncode}")
     return done.returncode == 0
 
 

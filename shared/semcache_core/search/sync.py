@@ -1,12 +1,14 @@
 """Keeps the vector index up to date with the ledger; the only place that opens the index."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from semcache_core._utils.own_faults import is_shutting_down
 from semcache_core.errors import (
     CollectionGoneError,
     IndexBusyError,
@@ -280,14 +282,17 @@ class IndexSync:
     @contextmanager
     def _handling_failures(self) -> Iterator[None]:
         """Decide what a failure means, here alone: an index that does not answer is tried again
-        later; one that is broken is closed, and rebuilt.
+        later; one that is broken is closed, and rebuilt. A process that ends decides nothing.
         """
         try:
             yield
-        except (IndexBusyError, IndexStalledError) as error:
-            self._wait(str(error))
         except IndexUnavailableError as error:
-            self._abandon(str(error))
+            if is_shutting_down():  # the fault is that of an ending process, and of no interest
+                self._retry_at = math.inf
+            elif isinstance(error, IndexBusyError | IndexStalledError):
+                self._wait(str(error))
+            else:
+                self._abandon(str(error))
 
     def _recover(self) -> None:
         """Use an index again that a lookup took out of use, or raise where it is broken."""
