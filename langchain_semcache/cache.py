@@ -19,7 +19,8 @@ from semcache_core import (
 )
 from typing_extensions import Unpack
 
-from langchain_semcache.model_identity import calling_model, read_llm_string
+from langchain_semcache.call_stack import Caller, caller
+from langchain_semcache.model_identity import read_llm_string
 from langchain_semcache.request import RequestReader, namespace_of_config
 from langchain_semcache.serialization import (
     as_stored,
@@ -69,11 +70,11 @@ class SemanticLLMCache(BaseCache):
 
     def lookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """Return the stored generations, as new objects with fresh ids, or None."""
-        return _served(self._lookup(prompt, llm_string, calling_model()))
+        return _served(self._lookup(prompt, llm_string, caller()))
 
     def update(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
         """Store generations, unless they must not be repeated."""
-        self._update(prompt, llm_string, calling_model(), return_val)
+        self._update(prompt, llm_string, caller(), return_val)
 
     def clear(self, **kwargs: Any) -> None:
         """Forget everything in this cache's namespace."""
@@ -81,16 +82,16 @@ class SemanticLLMCache(BaseCache):
             self.cache.clear(namespace=self._reader.namespace)
 
     async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
-        model = calling_model()  # not in the thread, which has another stack
+        asking = caller()  # not in the thread, which has another stack
         found = None
         with self.cache.failing_open("lookup"):
-            found = await self.cache.in_thread(self._lookup, prompt, llm_string, model)
+            found = await self.cache.in_thread(self._lookup, prompt, llm_string, asking)
         return _served(found)
 
     async def aupdate(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
-        model = calling_model()
+        asking = caller()
         with self.cache.failing_open("update"):
-            await self.cache.in_thread(self._update, prompt, llm_string, model, return_val)
+            await self.cache.in_thread(self._update, prompt, llm_string, asking, return_val)
 
     async def aclear(self, **kwargs: Any) -> None:
         with self.cache.failing_open("clear"):
@@ -122,10 +123,10 @@ class SemanticLLMCache(BaseCache):
     # -- what sync and async share -----------------------------------------------------------------
 
     def _lookup(
-        self, prompt: str, llm_string: str, model: BaseLanguageModel[Any] | None
+        self, prompt: str, llm_string: str, asking: Caller
     ) -> tuple[Hit, list[Generation]] | None:
         with self.cache.failing_open("lookup"):
-            request = self._reader.read(prompt, llm_string, model)
+            request = self._reader.read_call(prompt, llm_string, asking)
             hit = None if request is None else self.cache.lookup(request)
             if hit is not None:
                 generations = load_generations(hit.response)
@@ -137,13 +138,13 @@ class SemanticLLMCache(BaseCache):
         self,
         prompt: str,
         llm_string: str,
-        model: BaseLanguageModel[Any] | None,
+        asking: Caller,
         generations: Sequence[Generation],
     ) -> None:
         with self.cache.failing_open("update"):
             if not is_storable(generations):
                 return
-            request = self._reader.read(prompt, llm_string, model)
+            request = self._reader.read_call(prompt, llm_string, asking)
             if request is not None:
                 text, answer = dump_generations(generations), plain_text(generations)
                 stored, usage = as_stored(request, generations), usage_of(generations)

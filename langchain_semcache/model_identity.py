@@ -1,9 +1,8 @@
-"""Which model asks, with which parameters: from `llm_string`, and from the model on the stack."""
+"""Which model asks, with which parameters: from `llm_string`, and from the model itself."""
 
 import ast
 import json
 import re
-import sys
 import threading
 import uuid
 import weakref
@@ -154,19 +153,6 @@ class CallingModels:
         if type(value).__module__ in _SHOWN and not _OBJECT.search(shown := repr(value)):
             return shown
         return _kind(value)
-
-
-def calling_model() -> BaseLanguageModel[Any] | None:
-    """Return the model whose method called the cache: the `self` of a frame on the stack."""
-    frame = sys._getframe(1)
-    for _ in range(12):
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, BaseLanguageModel):
-            return owner
-        if frame.f_back is None:
-            break
-        frame = frame.f_back
-    return None
 
 
 def with_schemas(value: Any) -> Any:

@@ -1,9 +1,10 @@
 """Reads a LangChain call as a `Request`: its tenant, the asking model, question and scope."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -24,6 +25,7 @@ from semcache_core import (
 )
 from semcache_core.adapters import CallIds, Turn
 
+from langchain_semcache.call_stack import Caller
 from langchain_semcache.model_identity import (
     CallingModels,
     hidden_objects,
@@ -38,9 +40,7 @@ CONFIG_KEY = "semcache_namespace"
 def namespace_of_config() -> str:
     """Return the tenant in `config["configurable"]["semcache_namespace"]` of the present run.
 
-    Empty when the config names none: then the cache's own namespace is used. LangChain shows the
-    config of chains, graphs and agents to what runs inside them, not that of a plain
-    `model.invoke`.
+    Empty when the config names none: then the cache's own namespace is used.
     """
     return namespace_in(ensure_config())
 
@@ -112,10 +112,19 @@ class RequestReader:
         return adapters.current_namespace(self._namespace, self._cache)
 
     def read(
-        self, prompt: str, llm_string: str, model: BaseLanguageModel[Any] | None
+        self,
+        prompt: str,
+        llm_string: str,
+        model: BaseLanguageModel[Any] | None,
+        arguments: Mapping[str, Any] | None = None,
     ) -> Request | None:
-        """Return the request, None where this call could be confused with another one."""
+        """Return the request, None where this call could be confused with another one.
+
+        `arguments` are those of the call that `llm_string` does not show.
+        """
         asking = self._asking_model(llm_string, model)
+        if asking is not None and arguments:
+            asking = self._asking_with(asking, arguments)
         if asking is None:
             return None
         turn = self._read_prompt(prompt)
@@ -129,6 +138,32 @@ class RequestReader:
             exact_only=turn.exact_only,
             writer=self._writer() if callable(self._writer) else self._writer,
         )
+
+    def read_call(self, prompt: str, llm_string: str, caller: Caller) -> Request | None:
+        """See `read`; for a call that LangChain's `invoke` and its kin make, with its config."""
+        read = partial(self.read, prompt, llm_string, caller.model, caller.arguments)
+        if caller.known and not caller.configs:
+            return read()
+        if not caller.known or not self._name_one_tenant(caller.configs):
+            self._cache.warn_once(
+                "unknown tenant",
+                "which tenant a call is for cannot be found out, so it is not cached: its prompts "
+                "are in one batch of a text model with those of other tenants, or something other "
+                "than LangChain made it; ask for one tenant at a time",
+            )
+            return None
+        with set_config_context(caller.configs[0]) as context:
+            return context.run(read)
+
+    def _name_one_tenant(self, configs: Sequence[RunnableConfig]) -> bool:
+        """Whether all prompts of a text model's batch, which LangChain asks at once, have one."""
+        if len(configs) == 1:
+            return True
+        namespaces = set()
+        for config in configs:
+            with set_config_context(config) as context:
+                namespaces.add(context.run(lambda: self.namespace))
+        return len(namespaces) == 1
 
     def read_question(self, question: Question) -> Request | None:
         """See `read`; the same call is the same request in `SemanticLLMCache`."""
@@ -177,6 +212,14 @@ class RequestReader:
                 "its fields are compared instead, so that two models never share an answer",
             )
         return digest([known.digest, self._models.identify(model)])
+
+    def _asking_with(self, asking: str, arguments: Mapping[str, Any]) -> str | None:
+        """Return `asking` with the call arguments of a text model, None where these are unclear."""
+        shown = read_llm_string(str(sorted(with_schemas(dict(arguments)).items())))
+        if not shown.stable:
+            self._warn_unstable("call argument")
+            return None
+        return digest([asking, shown.digest])
 
     def _warn_unstable(self, what: str) -> None:
         self._cache.warn_once(
