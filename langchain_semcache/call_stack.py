@@ -44,6 +44,8 @@ def caller() -> Caller:
     last = ""
     for frame in _frames(sys._getframe(2)):
         last = frame.f_code.co_name
+        if model is not None and last not in _ENTRIES and last not in _GENERATE:
+            continue  # reading the variables of a frame is what takes time
         owner = frame.f_locals.get("self")
         if not isinstance(owner, BaseLanguageModel):
             continue

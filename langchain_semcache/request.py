@@ -142,8 +142,8 @@ class RequestReader:
     def read_call(self, prompt: str, llm_string: str, caller: Caller) -> Request | None:
         """See `read`; for a call that LangChain's `invoke` and its kin make, with its config."""
         read = partial(self.read, prompt, llm_string, caller.model, caller.arguments)
-        if caller.known and not caller.configs:
-            return read()
+        if caller.known and not any(map(_says_anything, caller.configs)):
+            return read()  # without a context of its own, which takes as long as half of a lookup
         if not caller.known or not self._name_one_tenant(caller.configs):
             self._cache.warn_once(
                 "unknown tenant",
@@ -228,6 +228,10 @@ class RequestReader:
             "change unseen; calls with it are not cached. With with_structured_output, "
             "method='function_calling' shows the schema.",
         )
+
+
+def _says_anything(config: RunnableConfig) -> bool:
+    return bool(config.get("configurable") or config.get("metadata") or config.get("tags"))
 
 
 # -- messages in canonical form --------------------------------------------------------------------
