@@ -18,6 +18,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from semcache_core import Hit, SemcacheError, Usage
+from semcache_core.adapters import Demands
 
 from langchain_semcache.serialization import (
     calls_tools,
@@ -218,14 +219,14 @@ class AnswerCodec:
         return plain_text(generations_of(answer.response))
 
 
-def dump_answer(response: ModelResponse[Any], response_format: Any) -> str | None:
+def dump_answer(response: ModelResponse[Any], response_format: Any, demands: Demands) -> str | None:
     """Return JSON text; None for an answer that must not be repeated, or cannot be rebuilt equal.
 
     The model's message and its tool results are stored, not the structured response: this is an
     object of the app, made again from the message by the app's schema.
     """
     generations = generations_of(response)
-    if not is_storable(generations) or _is_unfinished(response, response_format):
+    if not is_storable(generations, demands) or _is_unfinished(response, response_format):
         return None
     message, *others = response.result
     results = [_result(message, other) for other in others]

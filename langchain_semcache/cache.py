@@ -142,7 +142,7 @@ class SemanticLLMCache(BaseCache):
         generations: Sequence[Generation],
     ) -> None:
         with self.cache.failing_open("update"):
-            if not is_storable(generations):
+            if not is_storable(generations, adapters.demands_of(asking.model, asking.arguments)):
                 return
             request = self._reader.read_call(prompt, llm_string, asking)
             if request is not None:

@@ -20,11 +20,13 @@ _MOST_FRAMES = 40
 _SUSPENDABLE = (CoroutineType, AsyncGeneratorType)
 _ENTRIES = {"invoke", "ainvoke", "batch", "abatch", "stream", "astream"}
 _GENERATE = {"generate", "agenerate"}
+_OF_CHAT = {"_generate_with_cache", "_agenerate_with_cache"}
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks the cache. `arguments` are those of a text model's call, which no text shows.
+    """Who asks the cache, with which `arguments`. No text shows those of a text model; a chat
+    model's, with `stop`, are in `llm_string`, but classes among them only by name.
 
     `configs` holds the config of the call, one for each prompt of a text model's batch; it is empty
     for a call without one, such as `generate`. `known` is False where the config may have been
@@ -50,8 +52,10 @@ def caller() -> Caller:
         if not isinstance(owner, BaseLanguageModel):
             continue
         model = model or owner
-        if last in _GENERATE and isinstance(owner, BaseLLM) and owner is model:
-            arguments = frame.f_locals.get("kwargs") or {}
+        if owner is model and last in (_GENERATE if isinstance(owner, BaseLLM) else _OF_CHAT):
+            arguments = {**(frame.f_locals.get("kwargs") or {})}
+            if not isinstance(owner, BaseLLM):
+                arguments["stop"] = frame.f_locals.get("stop")
         elif last in _ENTRIES:
             config = frame.f_locals.get("config")
             if not isinstance(config, list):

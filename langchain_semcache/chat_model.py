@@ -291,7 +291,9 @@ class CachedChatModel(ConfigAwareChatModel):
             calls: ChatCalls = adapters.CachedCalls(
                 cache,
                 reader.read_question,
-                ChatAnswers(),
+                lambda question: ChatAnswers(
+                    adapters.demands_of(question.model, question.arguments)
+                ),
                 without_run,
                 lambda _, answer: usage_of(answer),
             )

@@ -144,7 +144,10 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
         [response] = given
         if self._uncached.among(agent_answers.tools_run_inside(response.result)):
             return None
-        text = agent_answers.dump_answer(response, step.request.response_format)
+        request = step.request
+        arguments = {**request.model_settings, "tool_choice": request.tool_choice}
+        demands = adapters.demands_of(request.model, arguments)
+        text = agent_answers.dump_answer(response, request.response_format, demands)
         return None if text is None else Answer(response, text)
 
     def _read(self, request: ModelRequest[Any]) -> Request | None:

@@ -141,7 +141,12 @@ class RequestReader:
 
     def read_call(self, prompt: str, llm_string: str, caller: Caller) -> Request | None:
         """See `read`; for a call that LangChain's `invoke` and its kin make, with its config."""
-        read = partial(self.read, prompt, llm_string, caller.model, caller.arguments)
+        model, hidden = caller.model, caller.arguments
+        if isinstance(model, BaseChatModel):
+            hidden = {}
+            if caller.arguments and not read_llm_string(llm_string).stable:
+                llm_string = model._get_llm_string(**with_schemas(dict(caller.arguments)))
+        read = partial(self.read, prompt, llm_string, model, hidden)
         if caller.known and not any(map(_says_anything, caller.configs)):
             return read()  # without a context of its own, which takes as long as half of a lookup
         if not caller.known or not self._name_one_tenant(caller.configs):

@@ -2,15 +2,24 @@
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.load import dumps, loads
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, GenerationChunk
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 from semcache_core import Hit, Request, Usage
-from semcache_core.adapters import REASON_FIELDS, cut_short, described, usage_from, with_call_ids
+from semcache_core.adapters import (
+    REASON_FIELDS,
+    Demands,
+    cut_short,
+    described,
+    usage_from,
+    with_call_ids,
+)
 
 METADATA_KEY = "semcache"
 """Where `response_metadata` of a served message holds the hit."""
@@ -30,6 +39,7 @@ _ALLOWED: list[Any] = [
 _CALL_BLOCKS = {"tool_use", "tool_call", "tool_call_chunk", "mcp_approval_request"}
 _ZERO_USAGE = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
 _NOTHING: Mapping[str, Any] = {}
+_NO_DEMANDS = Demands()
 # Where integrations name the model in `response_metadata`.
 _MODEL_FIELDS = ("model_name", "model", "model_id")
 
@@ -39,7 +49,7 @@ def dump_generations(generations: Sequence[Generation]) -> str:
 
     Raises what `load_generations` would raise, so that nothing unreadable is stored.
     """
-    text = json.dumps([dumps(_unmarked(generation)) for generation in generations])
+    text = json.dumps([dumps(_stored(generation)) for generation in generations])
     load_generations(text)
     return text
 
@@ -68,12 +78,17 @@ def mark(generations: Sequence[Generation], hit: Hit | None) -> None:
             generation.message.response_metadata[METADATA_KEY] = dict(mark)
 
 
-def is_storable(generations: Sequence[Generation]) -> bool:
-    """Return False for what must not be repeated: empty, cut short, refused, or broken calls.
+def is_storable(generations: Sequence[Generation], demands: Demands = _NO_DEMANDS) -> bool:
+    """Return False for what must not be repeated: empty, cut short, refused, broken calls, or not
+    what was demanded.
 
     Also for a semantic hit of another cache behind this one: a guess on a guess is worse.
     """
-    return bool(generations) and all(_is_complete(generation) for generation in generations)
+    return bool(generations) and all(
+        _is_complete(one)
+        and demands.are_met(one.text, calls_tools=calls_tools([one]), ending_named=_names_end(one))
+        for one in generations
+    )
 
 
 def calls_tools(generations: Sequence[Generation]) -> bool:
@@ -108,13 +123,18 @@ def usage_of(generations: Sequence[Generation]) -> Usage:
     return usage_from(model, _sum(answers, "input_tokens"), _sum(answers, "output_tokens"))
 
 
+@dataclass(frozen=True)
 class ChatAnswers:
-    """The codec of a chat model's answers, for `CachedCalls`."""
+    """The codec of a chat model's answers to calls with these demands, for `CachedCalls`."""
+
+    demands: Demands = _NO_DEMANDS
 
     dump = staticmethod(dump_generations)
-    is_storable = staticmethod(is_storable)
     calls_tools = staticmethod(calls_tools)
     words = staticmethod(plain_text)
+
+    def is_storable(self, answer: Sequence[Generation]) -> bool:
+        return is_storable(answer, self.demands)
 
     def load(self, text: str, hit: Hit | None) -> list[ChatGeneration]:
         """See `load_generations`; raises ValueError for a text model's generation too."""
@@ -130,9 +150,7 @@ def _is_complete(generation: Generation) -> bool:
     message = _message(generation)
     if message is None and isinstance(generation, ChatGeneration):
         return False  # not an answer of a model: it could not be read back
-    metadata = [generation.generation_info or {}]
     if message is not None:
-        metadata += [message.response_metadata, message.additional_kwargs]
         if message.additional_kwargs.get("refusal") or message.invalid_tool_calls:
             return False
         hit = message.response_metadata.get(METADATA_KEY)
@@ -140,11 +158,24 @@ def _is_complete(generation: Generation) -> bool:
             return False
         if any(kind in ("refusal", "invalid_tool_call") for kind in _block_types(message)):
             return False
-    if any(cut_short(one.get(name)) for one in metadata for name in REASON_FIELDS):
+    if any(map(cut_short, _reasons(generation))):
         return False
     return bool(generation.text.strip()) or bool(
         message is not None and (_has_calls(message) or _has_blocks(message))
     )
+
+
+def _names_end(generation: Generation) -> bool:
+    return any(reason is not None for reason in _reasons(generation))
+
+
+def _reasons(generation: Generation) -> Iterator[object]:
+    """Yield the finish reasons, wherever the provider's integration puts them."""
+    message = _message(generation)
+    metadata = [generation.generation_info or {}]
+    if message is not None:
+        metadata += [message.response_metadata, message.additional_kwargs]
+    yield from (one.get(name) for one in metadata for name in REASON_FIELDS)
 
 
 def _has_blocks(message: AIMessage) -> bool:
@@ -178,15 +209,56 @@ def _message(generation: Generation) -> AIMessage | None:
     return message if isinstance(message, AIMessage) else None
 
 
-def _unmarked(generation: Generation) -> Generation:
-    """Return `generation` without the mark of a hit in another cache."""
+def _stored(generation: Generation) -> Generation:
+    """Return `generation` with metadata that is JSON, without the mark of a hit in another cache.
+
+    What integrations put there may be dates, enums or objects of the provider's client.
+    """
+    update: dict[str, Any] = {"generation_info": _as_json(generation.generation_info)}
     message = _message(generation)
-    if message is None or METADATA_KEY not in message.response_metadata:
-        return generation
-    metadata = {k: v for k, v in message.response_metadata.items() if k != METADATA_KEY}
-    return generation.model_copy(
-        update={"message": message.model_copy(update={"response_metadata": metadata})}
-    )
+    if message is not None:
+        metadata = _as_json(message.response_metadata) or {}
+        metadata.pop(METADATA_KEY, None)
+        extra = _as_json(message.additional_kwargs)
+        own = {"response_metadata": metadata, "additional_kwargs": extra}
+        update["message"] = message.model_copy(update=own)
+    return generation.model_copy(update=update)
+
+
+def _as_json(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return `metadata` as JSON, without what has no form in it."""
+    if metadata is None:
+        return None
+    known: dict[str, Any] = {}
+    for name, value in metadata.items():
+        with suppress(PydanticSerializationError, ValueError, RecursionError):
+            known[name] = to_jsonable_python(value, bytes_mode="base64", inf_nan_mode="constants")
+    return known
+
+
+def _forget_provider_ids(message: AIMessage) -> None:
+    """Remove what names the answer at the provider: a conversation would be continued there, after
+    the turns of another one (`use_previous_response_id=True`).
+
+    An item of reasoning is nothing without its id, which the provider asks for when it comes back.
+    """
+    message.response_metadata.pop("id", None)
+    for name in ("id", "reasoning", "__openai_function_call_ids__"):
+        message.additional_kwargs.pop(name, None)
+    if isinstance(message.content, str):
+        return
+    message.content = [
+        _without_id(block) if isinstance(block, dict) else block
+        for block in message.content
+        if not (isinstance(block, dict) and str(block.get("id")).startswith("rs_"))
+    ]
+
+
+def _without_id(block: dict[str, Any]) -> dict[str, Any]:
+    """Return `block` without the id of an item that the provider keeps."""
+    if not str(block.get("id")).startswith(("msg_", "fc_")):
+        return block
+    return {name: value for name, value in block.items() if name != "id"}
 
 
 def _freshen(generation: Generation) -> None:
@@ -197,6 +269,7 @@ def _freshen(generation: Generation) -> None:
     if message is None:
         return
     message.id = f"lc_run--{uuid.uuid4()}"
+    _forget_provider_ids(message)
     message.usage_metadata = dict(_ZERO_USAGE)  # type: ignore[assignment]
     ids = {str(call["id"]): f"call_{uuid.uuid4().hex}" for call in message.tool_calls if call["id"]}
     if ids:

@@ -5,6 +5,7 @@ import re
 import secrets
 import string
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from io import IOBase
 from typing import Any, TypeAlias
@@ -20,7 +21,14 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.bridge.pydantic import BaseModel
 from semcache_core import Hit, SemcacheError, Usage
-from semcache_core.adapters import CALL_IDS, REASON_FIELDS, cut_short, usage_from, with_call_ids
+from semcache_core.adapters import (
+    CALL_IDS,
+    REASON_FIELDS,
+    Demands,
+    cut_short,
+    usage_from,
+    with_call_ids,
+)
 
 from llamaindex_semcache.events import MARK, marked
 from llamaindex_semcache.messages import called_by_text
@@ -180,15 +188,19 @@ def _first(kwargs: dict[str, Any], names: tuple[str, ...]) -> object:
     return next((kwargs[name] for name in names if kwargs.get(name)), None)
 
 
+_NO_DEMANDS = Demands()
 _NO_ANSWER = (TextBlock, ThinkingBlock, CachePoint)
 """Blocks that are not an answer by themselves; a text block may hold words."""
 
 
+@dataclass(frozen=True)
 class ChatAnswers:
     """The codec of a chat's answers: the whole message, and the other fields if they are JSON.
 
     The provider's `raw` is not stored; a served answer has `raw["semcache"]`.
     """
+
+    demands: Demands = _NO_DEMANDS
 
     def dump(self, answer: ChatResponse) -> str:
         """Return JSON text; raises SemcacheError for a message that is not equal when read back."""
@@ -215,13 +227,15 @@ class ChatAnswers:
 
     def is_storable(self, answer: ChatResponse) -> bool:
         """Return False for an answer that is empty, cut short, refused, a semantic hit of another
-        cache, or a tool call with incomplete arguments.
+        cache, a tool call with incomplete arguments, or not what was demanded.
         """
-        blocks = answer.message.blocks
-        if spoils(ending(answer)) or any(map(_is_broken, blocks)):
+        reason, calls = ending(answer), self.calls_tools(answer)
+        if spoils(reason) or any(map(_is_broken, answer.message.blocks)):
             return False
         words = (answer.message.content or "").strip()
-        return bool(words or self.calls_tools(answer) or _all_but_words(answer.message))
+        if not self.demands.are_met(words, calls_tools=calls, ending_named=reason is not None):
+            return False
+        return bool(words or calls or _all_but_words(answer.message))
 
     def calls_tools(self, answer: ChatResponse) -> bool:
         """Whether it calls a tool: in a block, in `additional_kwargs`, or by text."""
@@ -237,8 +251,11 @@ class ChatAnswers:
         return answer.message.content or ""
 
 
+@dataclass(frozen=True)
 class CompletionAnswers:
     """The codec of a completion's answers: the text, and the other fields if they are JSON."""
+
+    demands: Demands = _NO_DEMANDS
 
     def dump(self, answer: CompletionResponse) -> str:
         kwargs = _as_json(answer.additional_kwargs)
@@ -255,7 +272,10 @@ class CompletionAnswers:
         return answer
 
     def is_storable(self, answer: CompletionResponse) -> bool:
-        return bool(answer.text.strip()) and not spoils(ending(answer))
+        reason, calls = ending(answer), self.calls_tools(answer)
+        words = answer.text.strip()
+        met = self.demands.are_met(words, calls_tools=calls, ending_named=reason is not None)
+        return bool(words) and met and not spoils(reason)
 
     def calls_tools(self, answer: CompletionResponse) -> bool:
         # a chat model behind the completion may call one

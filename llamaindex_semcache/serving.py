@@ -10,7 +10,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 from llama_index.core.bridge.pydantic import BaseModel
 from semcache_core import Hit, SemanticCache
-from semcache_core.adapters import AnswerCodec, CachedCalls, ModelCall
+from semcache_core.adapters import AnswerCodec, CachedCalls, Demands, ModelCall, demands_of
 
 from llamaindex_semcache.calls import chat_items, completion_items
 from llamaindex_semcache.events import announce
@@ -110,9 +110,15 @@ class Responders:
             calls = CachedCalls(cache, reader.read, answers, _unobserved, usage_of)
             return Responder(cache, calls, replay, pace)
 
-        self.chats = responder(ChatAnswers(), chat_items)
-        self.completions = responder(CompletionAnswers(), completion_items)
+        self.chats = responder(lambda asked: ChatAnswers(_demands(asked)), chat_items)
+        self.completions = responder(
+            lambda asked: CompletionAnswers(_demands(asked)), completion_items
+        )
         self.predictions = responder(_prediction_codec, lambda answer: iter([answer]))
+
+
+def _demands(question: Question) -> Demands:
+    return demands_of(question.llm, question.arguments)
 
 
 def _prediction_codec(question: Question) -> AnswerCodec[BaseModel]:

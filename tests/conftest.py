@@ -24,7 +24,7 @@ hypothesis.settings.register_profile("default", deadline=None, max_examples=25)
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=300)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-SLOW_FOLDERS = ("benchmarks", "faults", "services")
+SLOW_FOLDERS = ("benchmarks", "clients", "faults", "services")
 """Below `tests`: whole folders that `make test` leaves to `make test-slow`."""
 SERVERS = {"chroma_server", "postgres"}
 """Fixtures that start a server: what needs one is slow, wherever it lies."""

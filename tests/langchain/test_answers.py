@@ -18,6 +18,7 @@ from langchain.agents.structured_output import (
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from pydantic import BaseModel, field_validator
 from scripted_models import Chat
+from semcache_core.adapters import Demands
 from typing_extensions import TypedDict
 
 from langchain_semcache import SemanticCacheMiddleware
@@ -274,7 +275,7 @@ def result(call_id: str = "call_1", **fields: Any) -> ToolMessage:
     ],
 )
 def test_what_a_hit_could_not_give_back_is_not_stored(answer: ModelResponse[Any]) -> None:
-    assert dump_answer(answer, ToolStrategy(Warmth)) is None
+    assert dump_answer(answer, ToolStrategy(Warmth), Demands()) is None
 
 
 def test_the_structured_object_itself_is_never_stored() -> None:
@@ -283,7 +284,9 @@ def test_the_structured_object_itself_is_never_stored() -> None:
         note: str = "SENTINEL"
 
     text = dump_answer(
-        response(calling("Account"), result(), made=Account(degrees=10)), ToolStrategy(Account)
+        response(calling("Account"), result(), made=Account(degrees=10)),
+        ToolStrategy(Account),
+        Demands(),
     )
     assert text is not None and "SENTINEL" not in text
     assert load_answer(text, ToolStrategy(Account)).structured_response == Account(degrees=10)

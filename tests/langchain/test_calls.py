@@ -178,7 +178,7 @@ def test_an_interrupted_leader_leaves_the_asking_to_the_others(
 def test_an_answer_that_cannot_be_written_down_is_asked_for_by_each(
     ours: CachedChatModel, model: Streaming, gate: Gate, threads: ThreadPoolExecutor
 ) -> None:
-    odd = AIMessage("It is", additional_kwargs={"of": object()})
+    odd = AIMessage([{"type": "text", "text": "It is", "of": object()}])
     model.answering(lambda: gate(odd), "again", "again")
     leader, *others = together(ours, threads, gate, "invoke", "invoke", 2)
     assert leader.result(30).text == "It is"
@@ -462,7 +462,7 @@ async def test_async_an_interrupted_leader_leaves_the_asking_to_the_others(
 async def test_async_an_answer_that_cannot_be_written_down_is_asked_for_by_each(
     ours: CachedChatModel, model: Streaming, agate: AsyncGate
 ) -> None:
-    odd = AIMessage("It is", additional_kwargs={"of": object()})
+    odd = AIMessage([{"type": "text", "text": "It is", "of": object()}])
     model.answering(lambda: agate(odd), "again", "again")
     tasks = await tasks_of(ours, agate, "invoke", "invoke", 2)
     agate.go.set()

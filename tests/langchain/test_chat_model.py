@@ -302,8 +302,8 @@ class Peculiar(Streaming):
 def test_tools_are_bound_in_the_models_own_format_and_count(cache: SemanticLLMCache) -> None:
     model = Peculiar().answering("with", "without")
     ours = cached(model, cache)
-    bound = ours.bind_tools([weather], tool_choice="any")
-    assert bound.kwargs == {"functions": ["weather"], "tool_choice": "any"}
+    bound = ours.bind_tools([weather], tool_choice="auto")
+    assert bound.kwargs == {"functions": ["weather"], "tool_choice": "auto"}
     assert ours.bind_tools([weather]).kwargs == {"functions": ["weather"]}
     assert [bound.invoke("hi there").text, streamed(bound, "hi there").text] == ["with"] * 2
     assert ours.invoke("hi there").text == "without"
@@ -381,7 +381,10 @@ class OpenAILike(Streaming):
 
 
 def test_a_class_as_response_format_counts_with_its_fields(cache: SemanticLLMCache) -> None:
-    answers = [AIMessage("{}", additional_kwargs={"parsed": Answer(text=text)}) for text in "ab"]
+    answers = [
+        AIMessage('{"text": "", "more": ""}', additional_kwargs={"parsed": Answer(text=text)})
+        for text in "ab"
+    ]
     model = OpenAILike().answering(*answers)
     ours = cached(model, cache)
 
@@ -397,7 +400,7 @@ def test_a_class_as_response_format_counts_with_its_fields(cache: SemanticLLMCac
 
 def test_a_streamed_structured_answer_is_served(cache: SemanticLLMCache) -> None:
     last = AIMessageChunk("", additional_kwargs={"parsed": Answer(text="a")})
-    model = OpenAILike().answering(["{}", last])
+    model = OpenAILike().answering(['{"text": "a"}', last])
     ours = cached(model, cache)
     whole = streamed(ours.bind(response_format=Answer), "hi there")
     assert whole.additional_kwargs["parsed"] == Answer(text="a")

@@ -145,7 +145,7 @@ def test_what_could_not_be_read_back_is_not_stored(cache: SemanticLLMCache) -> N
     class Subclass(AIMessage):
         pass
 
-    for message in (AIMessage("a", additional_kwargs={"of": object()}), Subclass("b")):
+    for message in (AIMessage([{"type": "text", "text": "a", "of": object()}]), Subclass("b")):
         cache.update("hi", "model", [ChatGeneration(message=message)])
     cache.update("hi", "model", [ChatGeneration(message=HumanMessage("c"))])
     assert cache.stats().entries == 0

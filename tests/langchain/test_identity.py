@@ -302,7 +302,7 @@ class Opaque:
 @pytest.mark.parametrize("kind", [Chat, OllamaLike])
 @pytest.mark.parametrize(
     "argument",
-    [tool_schema(place=(str, ...)), Opaque(), [Opaque()], {"a": test_a_wrapped_model_counts}],
+    [Opaque(), [Opaque()], {"a": test_a_wrapped_model_counts}],
 )
 def test_an_argument_that_shows_no_fields_is_not_cached(
     cache: SemanticLLMCache, kind: type[Scripted], argument: Any, caplog: pytest.LogCaptureFixture
@@ -316,6 +316,18 @@ def test_an_argument_that_shows_no_fields_is_not_cached(
     assert len([r for r in caplog.records if "not cached" in r.message]) == 1
 
 
+@pytest.mark.parametrize("kind", [Chat, OllamaLike])
+def test_a_class_among_the_arguments_counts_with_its_fields(
+    cache: SemanticLLMCache, kind: type[Scripted]
+) -> None:
+    model = kind(cache=cache).answering('{"place": ""}', '{"place": "", "day": ""}')
+    narrow, wide = tool_schema(place=(str, ...)), tool_schema(place=(str, ...), day=(str, ...))
+    for _ in range(2):
+        assert model.invoke("who are you", response_format=narrow).text == '{"place": ""}'
+        assert "day" in model.invoke("who are you", response_format=wide).text
+    assert model.asked == 2
+
+
 def test_text_that_looks_like_a_class_is_cached(cache: SemanticLLMCache) -> None:
     model = Chat(cache=cache)
     for _ in range(2):
@@ -324,7 +336,7 @@ def test_text_that_looks_like_a_class_is_cached(cache: SemanticLLMCache) -> None
 
 
 def test_equal_arguments_in_plain_data_are_cached(cache: SemanticLLMCache) -> None:
-    model = Chat(cache=cache)
+    model = Chat(cache=cache).answering("{}", "{}")
     schema = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
     model.invoke("who are you", response_format=schema)
     model.invoke("you are who", response_format=schema)

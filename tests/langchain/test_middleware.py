@@ -290,7 +290,7 @@ TOLD: dict[str, Any] = {
         {"tools": [weather, {"type": "web_search"}]},
         {"tools": [other_weather()]},
         {"tools": [weather.model_copy(update={"description": "The weather anywhere."})]},
-        {"tool_choice": "any"},
+        {"tool_choice": "none"},
         {"tool_choice": None},
         {"model_settings": {"seed": 2}},
         {"model_settings": {}},

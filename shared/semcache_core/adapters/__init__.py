@@ -1,6 +1,7 @@
 """What the two adapter packages share; nothing here knows a framework.
 
 - `calls`: looks up, asks the model and stores, for calls that run at the same time
+- `demands`: what a request demands of its answer, such as JSON or a tool call
 - `conversation`: splits a conversation into its question and the rest
 - `options`: checks arguments, opens the cache, finds the tenant and the writer of a call
 - `answers`: finish reasons, usage, the last hit, replay, and a model as the judge
@@ -41,6 +42,7 @@ from semcache_core.adapters.conversation import (
     system_blocks,
     with_call_ids,
 )
+from semcache_core.adapters.demands import Demands, demands_of
 from semcache_core.adapters.options import (
     Namespace,
     Writer,
@@ -61,6 +63,7 @@ __all__ = [
     "Audits",
     "CachedCalls",
     "CallIds",
+    "Demands",
     "JudgeVerifier",
     "ModelCall",
     "Namespace",
@@ -77,6 +80,7 @@ __all__ = [
     "current_namespace",
     "current_writer",
     "cut_short",
+    "demands_of",
     "described",
     "hinted",
     "judge_input",

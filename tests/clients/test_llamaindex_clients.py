@@ -1,0 +1,135 @@
+"""LlamaIndex's real clients inside `CachedLLM`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any
+
+import pytest
+from fake_provider import Provider, Reply
+from llama_index.core.llms import ChatMessage
+from llama_index.core.tools import FunctionTool
+from real_clients import LLAMAINDEX
+from semcache_core import SemanticCache
+
+from llamaindex_semcache import CachedLLM
+
+QUESTION = "how do I cancel my order today"
+REWORDED = "how today do I cancel my order"
+
+
+def said(text: str) -> list[ChatMessage]:
+    return [ChatMessage(role="user", content=text)]
+
+
+def joined(items: Iterable[Any]) -> str:
+    return "".join(item.delta or "" for item in items)
+
+
+async def astreamed(items: Awaitable[AsyncIterator[Any]]) -> str:
+    return joined([item async for item in await items])
+
+
+WAYS: dict[str, Callable[..., Any]] = {
+    "chat": lambda llm, text: llm.chat(said(text)).message.content,
+    "achat": lambda llm, text: asyncio.run(llm.achat(said(text))).message.content,
+    "stream_chat": lambda llm, text: joined(llm.stream_chat(said(text))),
+    "astream_chat": lambda llm, text: asyncio.run(astreamed(llm.astream_chat(said(text)))),
+    "complete": lambda llm, text: llm.complete(text).text,
+    "acomplete": lambda llm, text: asyncio.run(llm.acomplete(text)).text,
+    "stream_complete": lambda llm, text: joined(llm.stream_complete(text)),
+    "astream_complete": lambda llm, text: asyncio.run(astreamed(llm.astream_complete(text))),
+}
+STREAMS = [way for way in WAYS if "stream" in way]
+every_way = pytest.mark.parametrize("way", WAYS)
+every_client = pytest.mark.parametrize("client", LLAMAINDEX)
+
+
+def order_status(number: str) -> str:
+    """How far an order has come."""
+    return number
+
+
+@every_client
+@every_way
+def test_question_repeat_and_rewording_are_one_call(
+    provider: Provider, cache: SemanticCache, client: str, way: str
+) -> None:
+    provider.says("Press the red button.")
+    llm = CachedLLM(llm=LLAMAINDEX[client](provider), cache=cache)
+    for text in (QUESTION, QUESTION, REWORDED):
+        assert WAYS[way](llm, text).strip() == "Press the red button."
+    assert provider.calls == 1
+
+
+@every_client
+@every_way
+@pytest.mark.parametrize("status", [401, 500])
+def test_an_error_reaches_the_app_unchanged_and_nothing_is_stored(
+    provider: Provider, cache: SemanticCache, client: str, way: str, status: int
+) -> None:
+    provider.says(Reply(status=status))
+    plain = LLAMAINDEX[client](provider)
+    with pytest.raises(Exception) as expected:
+        WAYS[way](plain, QUESTION)
+    llm = CachedLLM(llm=plain, cache=cache)
+    with pytest.raises(Exception) as raised:
+        WAYS[way](llm, QUESTION)
+    assert type(raised.value) is type(expected.value)
+    assert str(raised.value) == str(expected.value)
+    assert cache.stats().entries == 0
+    provider.says("It works again.")
+    assert WAYS[way](llm, QUESTION).strip() == "It works again."
+
+
+@every_client
+def test_a_tool_call_is_replayed_for_the_same_conversation_alone(
+    provider: Provider, cache: SemanticCache, client: str
+) -> None:
+    provider.says(Reply(tools=(("order_status", {"number": "1234"}),)), "I cannot say.")
+    llm: Any = CachedLLM(llm=LLAMAINDEX[client](provider), cache=cache)
+    tools = [FunctionTool.from_defaults(order_status)]
+    for _ in range(2):
+        answer = llm.chat_with_tools(tools, user_msg=QUESTION)
+        (call,) = llm.get_tool_calls_from_response(answer)
+        assert (call.tool_name, call.tool_kwargs) == ("order_status", {"number": "1234"})
+    assert provider.calls == 1
+    assert llm.chat_with_tools(tools, user_msg=REWORDED).message.content == "I cannot say."
+
+
+@every_client
+def test_a_text_in_place_of_a_forced_tool_call_is_not_stored(
+    provider: Provider, cache: SemanticCache, client: str
+) -> None:
+    provider.says("I would rather not.", Reply(tools=(("order_status", {"number": "1"}),)))
+    llm: Any = CachedLLM(llm=LLAMAINDEX[client](provider), cache=cache)
+    tools, called = [FunctionTool.from_defaults(order_status)], []
+    for _ in range(3):
+        answer = llm.chat_with_tools(tools, user_msg=QUESTION, tool_required=True)
+        called.append(bool(llm.get_tool_calls_from_response(answer, error_on_no_tool_call=False)))
+    assert called == [False, True, True]
+    assert provider.calls == 2
+
+
+@every_client
+@pytest.mark.parametrize("way", STREAMS)
+def test_a_stream_that_ends_without_a_finish_reason_is_not_stored(
+    provider: Provider, cache: SemanticCache, client: str, way: str
+) -> None:
+    provider.says(Reply("Press the red", cut="end"), "Press the red button.")
+    llm = CachedLLM(llm=LLAMAINDEX[client](provider), cache=cache)
+    texts = [WAYS[way](llm, QUESTION).strip() for _ in range(3)]
+    assert texts == ["Press the red", "Press the red button.", "Press the red button."]
+    assert provider.calls == 2
+
+
+@every_client
+@every_way
+@pytest.mark.parametrize("finish", [None, "length"])
+def test_an_answer_that_is_not_whole_is_not_stored(
+    provider: Provider, cache: SemanticCache, client: str, way: str, finish: str | None
+) -> None:
+    provider.says(Reply("Press the red", finish=finish), "Press the red button.")
+    llm = CachedLLM(llm=LLAMAINDEX[client](provider), cache=cache)
+    texts = [WAYS[way](llm, QUESTION).strip() for _ in range(3)]
+    assert texts == ["Press the red", "Press the red button.", "Press the red button."]
+    assert provider.calls == 2

@@ -1,0 +1,64 @@
+"""Models of real client libraries, set up against the fake provider."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fake_provider import Provider
+from langchain_anthropic import ChatAnthropic
+from langchain_core.language_models import BaseChatModel
+from langchain_litellm import ChatLiteLLM
+from langchain_openai import ChatOpenAI
+from llama_index.core.llms.llm import LLM
+from llama_index.llms.anthropic import Anthropic
+from llama_index.llms.openai import OpenAI
+from llama_index.llms.openai_like import OpenAILike
+
+KEY = "sk-of-a-test"
+
+
+def chat_openai(provider: Provider, **more: Any) -> BaseChatModel:
+    at = {"base_url": f"{provider.url}/v1", "api_key": KEY, "max_retries": 0}
+    return ChatOpenAI(model="gpt-4.1-mini", **at, **more)
+
+
+def chat_openai_responses(provider: Provider, **more: Any) -> BaseChatModel:
+    return chat_openai(provider, use_responses_api=True, output_version="responses/v1", **more)
+
+
+def chat_anthropic(provider: Provider, **more: Any) -> BaseChatModel:
+    at: Any = {"base_url": provider.url, "api_key": KEY, "max_retries": 0}
+    return ChatAnthropic(model_name="claude-sonnet-4-5", **at, **more)
+
+
+def chat_litellm(provider: Provider, **more: Any) -> BaseChatModel:
+    at: Any = {"api_base": f"{provider.url}/v1", "api_key": KEY, "max_retries": 0}
+    return ChatLiteLLM(model="openai/gpt-4.1-mini", **at, **more)
+
+
+def llama_openai(provider: Provider, **more: Any) -> LLM:
+    at: Any = {"api_base": f"{provider.url}/v1", "api_key": KEY, "max_retries": 0}
+    return OpenAI(model="gpt-4.1-mini", **at, **more)
+
+
+def llama_openai_like(provider: Provider, **more: Any) -> LLM:
+    at: Any = {"api_base": f"{provider.url}/v1", "api_key": KEY, "max_retries": 0}
+    options = {"is_chat_model": True, "is_function_calling_model": True} | more
+    return OpenAILike(model="some-model", **at, **options)
+
+
+def llama_anthropic(provider: Provider, **more: Any) -> LLM:
+    at: Any = {"base_url": provider.url, "api_key": KEY, "max_retries": 0}
+    return Anthropic(model="claude-sonnet-4-5", **at, **more)
+
+
+LANGCHAIN: dict[str, Callable[..., BaseChatModel]] = {
+    "ChatOpenAI": chat_openai,
+    "ChatOpenAI, responses": chat_openai_responses,
+    "ChatAnthropic": chat_anthropic,
+    "ChatLiteLLM": chat_litellm,
+}
+LLAMAINDEX: dict[str, Callable[..., LLM]] = {
+    "OpenAI": llama_openai,
+    "OpenAILike": llama_openai_like,
+    "Anthropic": llama_anthropic,
+}
