@@ -12,7 +12,11 @@ from langchain_core.language_models import BaseChatModel, BaseLanguageModel
 from langchain_core.load import dumps
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import ensure_config, set_config_context
+from langchain_core.runnables.config import (
+    ensure_config,
+    set_config_context,
+    var_child_runnable_config,
+)
 from semcache_core import (
     Explanation,
     Hit,
@@ -23,7 +27,7 @@ from semcache_core import (
     check_namespace,
     digest,
 )
-from semcache_core.adapters import CallIds, Turn
+from semcache_core.adapters import CallIds, CallMode, Turn
 
 from langchain_semcache.call_stack import Caller
 from langchain_semcache.model_identity import (
@@ -56,6 +60,9 @@ def namespace_in(config: Mapping[str, Any]) -> str:
     check_namespace(configured[CONFIG_KEY])
     return str(configured[CONFIG_KEY])
 
+
+MODE_KEY = "semcache"
+"""Where `config["configurable"]` says "refresh" or "bypass", see `semcache_core.refreshing`."""
 
 RunManager: TypeAlias = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun
 
@@ -137,6 +144,7 @@ class RequestReader:
             namespace=self.namespace,
             exact_only=turn.exact_only,
             writer=self._writer() if callable(self._writer) else self._writer,
+            mode=_mode_of_config(),
         )
 
     def read_call(self, prompt: str, llm_string: str, caller: Caller) -> Request | None:
@@ -233,6 +241,12 @@ class RequestReader:
             "change unseen; calls with it are not cached. With with_structured_output, "
             "method='function_calling' shows the schema.",
         )
+
+
+def _mode_of_config() -> CallMode:
+    """Return what `config["configurable"]["semcache"]` of the present run says."""
+    config = var_child_runnable_config.get() or {}
+    return adapters.checked_mode(config.get("configurable", {}).get(MODE_KEY, "normal"))
 
 
 def _says_anything(config: RunnableConfig) -> bool:

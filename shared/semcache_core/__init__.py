@@ -3,6 +3,7 @@
 from semcache_core._utils.intervals import Measured
 from semcache_core.admission import Admit, Redact
 from semcache_core.cache import SemanticCache
+from semcache_core.call_mode import bypassing, refreshing
 from semcache_core.costs import Prices, Saved
 from semcache_core.decision.same_answer import SameAnswer
 from semcache_core.decision.verifier import Verifier
@@ -50,7 +51,9 @@ __all__ = [
     "Usage",
     "Verifier",
     "as_embedder",
+    "bypassing",
     "check_namespace",
     "digest",
+    "refreshing",
     "split_question",
 ]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, TypeVar
 from typing_extensions import ParamSpec, Self, Unpack
 
 from semcache_core.admission import Admission, Admit, Redact
+from semcache_core.call_mode import mode_of
 from semcache_core.costs import Prices
 from semcache_core.decision.same_answer import SameAnswer
 from semcache_core.decision.verifier import Verifier
@@ -26,7 +27,7 @@ from semcache_core.pipeline.engine import Engine, EngineOptions
 from semcache_core.pipeline.explain import CacheStats, Explanation, explain, read_stats
 from semcache_core.pipeline.lookup import lookup
 from semcache_core.pipeline.process import Process
-from semcache_core.request import key_of
+from semcache_core.request import as_request, key_of
 from semcache_core.settings import CacheOptions, settings_from
 from semcache_core.transfer.transfer import Exported, Imported, Progress, write_entries
 from semcache_core.types import (
@@ -126,7 +127,7 @@ class SemanticCache:
 
     # -- lookups and answers -------------------------------------------------------------------
 
-    def lookup(self, request: Request, *, audits: bool = False) -> Hit | None:
+    def lookup(self, request: Request | str, *, audits: bool = False) -> Hit | None:
         """The stored answer to this question, or None.
 
         In shadow mode, and for the share `audit_rate` of the hits by meaning, the answer is
@@ -135,13 +136,13 @@ class SemanticCache:
         the same, while the user has the answer already, and hands its answer to `audited`.
         """
         started = time.perf_counter()
-        return lookup(self._use(), request, started, audits)
+        return lookup(self._use(), as_request(request), started, audits)
 
     alookup = _async_twin(lookup)
 
     def update(
         self,
-        request: Request,
+        request: Request | str,
         response: str,
         ttl: float | None = None,
         tags: Sequence[str] = (),
@@ -150,7 +151,8 @@ class SemanticCache:
         usage: Usage = UNKNOWN,
     ) -> int | None:
         """Store `response` as the answer; returns the entry's id. None where it is not stored:
-        because `admit` or `redact` forbid that, or it is larger than the settings allow.
+        because `admit` or `redact` forbid that, it is larger than the settings allow, or the call
+        bypasses the cache.
 
         Durable, and visible to every lookup on this path, when it returns. An older answer to the
         same request is replaced. `ttl` is in seconds (None: the cache's own). `answer` is the text
@@ -169,21 +171,21 @@ class SemanticCache:
             raise RequestError(f"cost must be a number from 0 on, got {cost!r}; or leave it out")
         started = time.perf_counter()
         given = updates.Answer(response, ttl, tags, cost, answer, usage)
-        return updates.update(self._use(), request, given, started)
+        return updates.update(self._use(), as_request(request), given, started)
 
     aupdate = _async_twin(update)
 
-    def audited(self, request: Request, answer: str) -> None:
+    def audited(self, request: Request | str, answer: str) -> None:
         """Say what the model itself answers to a request whose hit was marked `audited`.
 
         It is compared and counted as by an `update`, but not stored. `answer` is its text, as in
         `update`. Does nothing without such a hit before it, or where `redact` changes the question.
         """
-        updates.audited(self._use(), request, answer)
+        updates.audited(self._use(), as_request(request), answer)
 
     aaudited = _async_twin(audited)
 
-    def get_or_create(self, request: Request, compute: Callable[[], str]) -> str:
+    def get_or_create(self, request: Request | str, compute: Callable[[], str]) -> str:
         """The stored answer; else that of `compute()`, which is then stored.
 
         Identical requests at the same time are computed once (single-flight). An error of
@@ -207,15 +209,18 @@ class SemanticCache:
                 self.update(request, response, usage=usage)
             return response
 
+        request = as_request(request)
         # what was withheld by meaning stays withheld
         again = replace(request, exact_only=True)
         hit = open_lookup(request)
         if hit is not None:
             return hit.response
         key = key_of(request, self.settings.namespace)
-        return self._process.flights.run(key.exact, create)
+        return self._process.flights.run(key.exact + mode_of(request).encode(), create)
 
-    async def aget_or_create(self, request: Request, compute: Callable[[], Awaitable[str]]) -> str:
+    async def aget_or_create(
+        self, request: Request | str, compute: Callable[[], Awaitable[str]]
+    ) -> str:
         """See `get_or_create`. A cancelled caller harms no other that waits for the same."""
 
         async def open_lookup(request: Request) -> Hit | None:
@@ -233,15 +238,16 @@ class SemanticCache:
                 await self.aupdate(request, response, usage=usage)
             return response
 
+        request = as_request(request)
         again = replace(request, exact_only=True)
         hit = await open_lookup(request)
         if hit is not None:
             return hit.response
         key = key_of(request, self.settings.namespace)
-        return await self._process.async_flights.run(key.exact, create)
+        return await self._process.async_flights.run(key.exact + mode_of(request).encode(), create)
 
     def feedback(
-        self, entry_id: int, correct: bool = False, *, request: Request | None = None
+        self, entry_id: int, correct: bool = False, *, request: Request | str | None = None
     ) -> None:
         """Say of a hit whether its answer was right; `entry_id` is `Hit.entry_id`.
 
@@ -251,16 +257,17 @@ class SemanticCache:
         --feedback`). An answer that is wrong for the entry's own question is forgotten.
         Raises RequestError when the entry is gone, or never answered that request.
         """
-        updates.feedback(self._use(), entry_id, correct, request)
+        known = None if request is None else as_request(request)
+        updates.feedback(self._use(), entry_id, correct, known)
 
     afeedback = _async_twin(feedback)
 
-    def explain(self, request: Request) -> Explanation:
+    def explain(self, request: Request | str) -> Explanation:
         """Why a lookup of this request would hit or miss; changes nothing.
 
         Nothing is counted, except that the verifier is asked where a lookup would ask it.
         """
-        return explain(self._use(), request)
+        return explain(self._use(), as_request(request))
 
     aexplain = _async_twin(explain)
 
@@ -294,12 +301,12 @@ class SemanticCache:
 
     aentries = _async_twin(entries)
 
-    def forget(self, request: Request) -> bool:
+    def forget(self, request: Request | str) -> bool:
         """Delete the entry of exactly this request; False when there is none.
 
         Other entries that answer it by meaning stay: see `feedback` for an answer that is wrong.
         """
-        key = key_of(request, self.settings.namespace)
+        key = key_of(as_request(request), self.settings.namespace)
         return self._use().ledger.entries.delete_exact(key.exact, self._clock()) > 0
 
     aforget = _async_twin(forget)

@@ -77,6 +77,17 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 
+def as_request(value: object) -> Request:
+    """`value` itself, or the request of a bare question; raises RequestError for anything else."""
+    if isinstance(value, str):
+        return Request(value)
+    if not isinstance(value, Request):
+        raise RequestError(
+            f"expected a Request or a text, got {value!r}; write Request(question=...)"
+        )
+    return value
+
+
 @dataclass(frozen=True)
 class Key:
     """The ledger's two keys of a request: its partition, and the exact entry within it."""
@@ -90,10 +101,7 @@ def key_of(request: Request, default_namespace: str) -> Key:
     """SHA-256 keys. Every part is preceded by its length, so no two requests share one by joining.
 
     A request that is `exact_only` and one that is not share the exact key: the answer is the same.
-    Raises RequestError for what is no Request, such as the bare question.
     """
-    if not isinstance(request, Request):
-        raise RequestError(f"expected a Request, got {request!r}; write Request(question=...)")
     namespace = default_namespace if request.namespace is None else request.namespace
     partition = hashlib.sha256(_with_length(namespace) + _with_length(request.scope))
     exact = partition.copy()

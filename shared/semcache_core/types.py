@@ -19,6 +19,10 @@ Clock: TypeAlias = Callable[[], float]
 Reason: TypeAlias = Literal["expired", "space"]
 """Why an entry was evicted."""
 
+CallMode: TypeAlias = Literal["normal", "refresh", "bypass"]
+"""How a call uses the cache: "refresh" reads nothing and stores, "bypass" does neither."""
+CALL_MODES: tuple[CallMode, ...] = ("normal", "refresh", "bypass")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -27,7 +31,8 @@ class Request:
     `question` may be matched by meaning. `scope` must be equal (system prompt, history, documents,
     tools, model and parameters); adapters pass a digest. `namespace` is the tenant, None for the
     cache's own. With `exact_only` the question must be equal too. `tags` label the entry for
-    invalidation. `writer` is the user, see `CacheSettings.confirmations`; it need not be equal.
+    invalidation. `writer` is the user, see `CacheSettings.confirmations`; it need not be equal, nor
+    need `mode`.
 
     Raises RequestError for a field of a wrong type: a bad namespace must never become a shared one.
     """
@@ -38,6 +43,7 @@ class Request:
     exact_only: bool = False
     tags: tuple[str, ...] = ()
     writer: str | None = None
+    mode: CallMode = "normal"
 
     def __post_init__(self) -> None:
         for name, value in (("question", self.question), ("scope", self.scope)):
@@ -47,6 +53,8 @@ class Request:
         check_tags(self.tags)
         if self.writer is not None and not isinstance(self.writer, str):
             raise RequestError(f"writer must be a str or None, got {self.writer!r}")
+        if self.mode not in CALL_MODES:
+            raise RequestError(f"mode must be one of {CALL_MODES}, got {self.mode!r}")
 
 
 def check_namespace(namespace: object, *, optional: bool = False) -> None:

@@ -11,7 +11,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage
 from pydantic import BaseModel, ValidationError
 from real_clients import LANGCHAIN
-from semcache_core import SemanticCache
+from semcache_core import SemanticCache, bypassing
 
 from langchain_semcache import CachedChatModel, SemanticLLMCache
 
@@ -230,3 +230,42 @@ def test_requests_that_continue_other_conversations_share_no_answer(
     for conversation in ("conv_a", "conv_b", "conv_a"):
         model.invoke("and then what", conversation={"id": conversation})
     assert provider.calls == 4
+
+
+# -- calls past the cache --------------------------------------------------------------------------
+
+
+@every_case
+def test_a_refreshing_call_replaces_the_answer(
+    provider: Provider, cache: SemanticCache, wrap: Wrap, way: str
+) -> None:
+    provider.says("It is green.", "It is red.")
+    model = wrap(LANGCHAIN["ChatOpenAI"](provider), cache)
+    refresh: Any = {"configurable": {"semcache": "refresh"}}
+    texts = [WAYS[way](model, QUESTION, config=config).text for config in (None, refresh, None)]
+    assert [text.strip() for text in texts] == ["It is green.", "It is red.", "It is red."]
+
+
+@every_case
+def test_a_bypassing_call_leaves_the_answer(
+    provider: Provider, cache: SemanticCache, wrap: Wrap, way: str
+) -> None:
+    provider.says("It is green.", "It is red.")
+    model = wrap(LANGCHAIN["ChatOpenAI"](provider), cache)
+    texts = [WAYS[way](model, QUESTION).text.strip()]
+    with bypassing():
+        texts.append(WAYS[way](model, QUESTION).text.strip())
+    texts.append(WAYS[way](model, QUESTION).text.strip())
+    assert texts == ["It is green.", "It is red.", "It is green."]
+
+
+@every_wrap
+def test_an_unknown_mode_is_neither_served_nor_stored(
+    provider: Provider, cache: SemanticCache, wrap: Wrap
+) -> None:
+    model = wrap(LANGCHAIN["ChatOpenAI"](provider), cache)
+    config: Any = {"configurable": {"semcache": "sometimes"}}
+    for _ in range(2):
+        model.invoke(QUESTION, config=config)
+    assert provider.calls == 2
+    assert cache.stats().entries == 0

@@ -9,7 +9,7 @@ from fake_provider import Provider, Reply
 from llama_index.core.llms import ChatMessage
 from llama_index.core.tools import FunctionTool
 from real_clients import LLAMAINDEX
-from semcache_core import SemanticCache
+from semcache_core import SemanticCache, bypassing, refreshing
 
 from llamaindex_semcache import CachedLLM
 
@@ -133,3 +133,17 @@ def test_an_answer_that_is_not_whole_is_not_stored(
     texts = [WAYS[way](llm, QUESTION).strip() for _ in range(3)]
     assert texts == ["Press the red", "Press the red button.", "Press the red button."]
     assert provider.calls == 2
+
+
+@every_way
+def test_calls_past_the_cache_ask_the_model(
+    provider: Provider, cache: SemanticCache, way: str
+) -> None:
+    provider.says("It is green.", "It is red.", "It is blue.")
+    llm = CachedLLM(llm=LLAMAINDEX["OpenAI"](provider), cache=cache)
+    texts = [WAYS[way](llm, QUESTION).strip()]
+    for past in (refreshing, bypassing):
+        with past():
+            texts.append(WAYS[way](llm, QUESTION).strip())
+        texts.append(WAYS[way](llm, QUESTION).strip())
+    assert texts == ["It is green.", "It is red.", "It is red.", "It is blue.", "It is red."]

@@ -96,8 +96,8 @@ class TestForget:
         assert embedder.calls == []
 
     def test_what_is_no_request_is_refused(self, cache: SemanticCache) -> None:
-        with pytest.raises(SemcacheError, match="expected a Request"):
-            cache.forget("a")  # type: ignore[arg-type]
+        with pytest.raises(SemcacheError, match="expected a Request or a text, got 7"):
+            cache.forget(7)  # type: ignore[arg-type]
 
 
 class TestInvalidateOverAllNamespaces:

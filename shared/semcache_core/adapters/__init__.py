@@ -54,6 +54,8 @@ from semcache_core.adapters.options import (
     open_cache,
     own_namespace,
 )
+from semcache_core.call_mode import checked_mode
+from semcache_core.types import CallMode
 
 __all__ = [
     "CALL_IDS",
@@ -63,6 +65,7 @@ __all__ = [
     "Audits",
     "CachedCalls",
     "CallIds",
+    "CallMode",
     "Demands",
     "JudgeVerifier",
     "ModelCall",
@@ -77,6 +80,7 @@ __all__ = [
     "check_judge_prompt",
     "check_pace",
     "check_writer",
+    "checked_mode",
     "current_namespace",
     "current_writer",
     "cut_short",

@@ -17,6 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from semcache_core.adapters.answers import LAST_HIT, UsageOf, unknown_usage
 from semcache_core.adapters.audits import Audits
 from semcache_core.cache import SemanticCache
+from semcache_core.call_mode import mode_of
 from semcache_core.pipeline.single_flight import AsyncSingleFlight, Outcome, SingleFlight
 from semcache_core.request import digest
 from semcache_core.types import Hit, Request, Usage
@@ -89,7 +90,9 @@ class PendingCall(Generic[Q, A]):
         request = self.request
         assert request is not None
         # what may be served to one writer need not be confirmed for another
-        return digest([request.namespace, request.scope, request.question, request.writer])
+        return digest(
+            [request.namespace, request.scope, request.question, request.writer, request.mode]
+        )
 
 
 @dataclass
@@ -134,7 +137,10 @@ class CachedCalls(Generic[Q, A]):
     def ask(self, question: Q) -> PendingCall[Q, A]:
         """Read the question; `items` then answers it."""
         with self._cache.failing_open("lookup"):
-            return PendingCall(question, self._read(question))
+            request = self._read(question)
+            if request is not None and (mode := mode_of(request)) != "normal":
+                request = None if mode == "bypass" else replace(request, mode=mode)
+            return PendingCall(question, request)
         return PendingCall(question)
 
     async def aask(self, question: Q, context: Context | None = None) -> PendingCall[Q, A]:

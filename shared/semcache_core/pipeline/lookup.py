@@ -3,6 +3,7 @@
 import time
 from dataclasses import replace
 
+from semcache_core.call_mode import mode_of
 from semcache_core.decision.decide import Decision
 from semcache_core.observability.tracing import Stages
 from semcache_core.pipeline.engine import Engine
@@ -19,8 +20,10 @@ _UNREADABLE = (
 def lookup(engine: Engine, request: Request, started: float, audits: bool = False) -> Hit | None:
     """The stored answer to this request, counted and recorded; see `SemanticCache.lookup`.
 
-    `started` is when the call began, by `time.perf_counter`.
+    `started` is when the call began, by `time.perf_counter`. A call past the cache is not counted.
     """
+    if mode_of(request) != "normal":
+        return None
     key, now = key_of(request, engine.settings.namespace), engine.clock()
     telemetry, stages = engine.telemetry, Stages()
     with telemetry.span("semcache.lookup", started, key.namespace) as span:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from semcache_core.call_mode import mode_of
 from semcache_core.decision.same_answer import answer_digest
 from semcache_core.embedding.batching import embed_one
 from semcache_core.errors import RequestError
@@ -36,6 +37,8 @@ def update(engine: Engine, request: Request, answer: Answer, started: float) -> 
 
     `started` is when the call began, by `time.perf_counter`.
     """
+    if mode_of(request) == "bypass":
+        return None
     key, now = key_of(request, engine.settings.namespace), engine.clock()
     with engine.telemetry.span("semcache.update", started, key.namespace) as span:
         entry_id = _store(engine, request, key, answer, now)
