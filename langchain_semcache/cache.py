@@ -154,5 +154,5 @@ class SemanticLLMCache(BaseCache):
 def _served(found: tuple[Hit, list[Generation]] | None) -> list[Generation] | None:
     """Set `last_hit()` in the caller's context, as a thread has another one."""
     hit, generations = found or (None, None)
-    adapters.set_last_hit(hit)
+    adapters.hit_served(hit)
     return generations

@@ -7,7 +7,7 @@
 - `verifier`: LLMVerifier, an LLM as the judge of hits
 """
 
-from semcache_core.adapters import last_hit
+from semcache_core import last_hit, track_hits
 
 from llamaindex_semcache.docstore import InvalidatingDocstore
 from llamaindex_semcache.documents import SourceNodes, Sources, document_tag, node_tag
@@ -27,4 +27,5 @@ __all__ = [
     "document_tag",
     "last_hit",
     "node_tag",
+    "track_hits",
 ]

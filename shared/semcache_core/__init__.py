@@ -9,6 +9,7 @@ from semcache_core.decision.same_answer import SameAnswer
 from semcache_core.decision.verifier import Verifier
 from semcache_core.embedding.wrappers import as_embedder
 from semcache_core.errors import SemcacheError
+from semcache_core.hits import last_hit, track_hits
 from semcache_core.pipeline.explain import CacheStats, Explanation
 from semcache_core.request import Split, Splitter, digest, split_question
 from semcache_core.settings import CacheOptions, CacheSettings, SharedOptions
@@ -54,6 +55,8 @@ __all__ = [
     "bypassing",
     "check_namespace",
     "digest",
+    "last_hit",
     "refreshing",
     "split_question",
+    "track_hits",
 ]

@@ -9,12 +9,13 @@ import pytest
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.language_models import FakeListLLM
 from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langchain_core.utils.uuid import uuid7
 from scripted_models import Chat, Streaming
 from semcache_core import Hit
 
-from langchain_semcache import CachedChatModel, SemanticLLMCache, last_hit
+from langchain_semcache import CachedChatModel, SemanticLLMCache, last_hit, track_hits
 from langchain_semcache.serialization import EVENT
 
 ASK = "hi there"
@@ -298,3 +299,93 @@ def test_no_warning_is_logged_for_a_hit(
     for _ in range(2):
         ours.invoke(ASK, {"callbacks": [Hearing()]})
     assert not caplog.records
+
+
+# -- after chains, and in a block ------------------------------------------------------------------
+
+PROMPT = ChatPromptTemplate([("human", "{text}")])
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_last_hit_after_a_chain_is_never_an_older_one(
+    cache: SemanticLLMCache, wrapped: bool
+) -> None:
+    inner = Streaming(cache=None if wrapped else cache).answering("yes", "no")
+    model = CachedChatModel(inner, cache=cache.cache) if wrapped else inner
+    for text in ("hi there", "there hi"):
+        model.invoke(text)
+    assert last_hit() is not None
+    (PROMPT | model).invoke({"text": "another question"})
+    assert last_hit() is None
+    (PROMPT | model).invoke({"text": "hi there"})
+    assert last_hit() is not None
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+async def test_last_hit_after_an_async_chain_is_right_or_none(
+    cache: SemanticLLMCache, wrapped: bool
+) -> None:
+    inner = Streaming(cache=None if wrapped else cache).answering("yes", "no")
+    model = CachedChatModel(inner, cache=cache.cache) if wrapped else inner
+    for text in ("hi there", "there hi"):
+        model.invoke(text)
+    assert last_hit() is not None
+    await (PROMPT | model).ainvoke({"text": "another question"})
+    assert last_hit() is None
+
+
+async def _in_a_thread(model: Any, text: str) -> None:
+    await asyncio.to_thread(model.invoke, text)
+
+
+async def _in_a_task(model: Any, text: str) -> None:
+    await asyncio.create_task(model.ainvoke(text))
+
+
+async def _in_a_batch(model: Any, text: str) -> None:
+    model.batch([text])
+
+
+async def _in_an_async_batch(model: Any, text: str) -> None:
+    await model.abatch([text])
+
+
+async def _in_a_chain(model: Any, text: str) -> None:
+    (PROMPT | model).invoke({"text": text})
+
+
+async def _in_an_async_chain(model: Any, text: str) -> None:
+    await (PROMPT | model).ainvoke({"text": text})
+
+
+async def _in_a_stream(model: Any, text: str) -> None:
+    async for _ in model.astream(text):
+        pass
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        *(_in_a_thread, _in_a_task, _in_a_batch, _in_an_async_batch, _in_a_chain),
+        *(_in_an_async_chain, _in_a_stream),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [True, False])
+async def test_a_block_collects_the_hits_of_all_calls_in_it(
+    cache: SemanticLLMCache, wrapped: bool, ask: Callable[[Any, str], Any]
+) -> None:
+    inner = Streaming(cache=None if wrapped else cache, disable_streaming=True)
+    inner.answering("yes", "no")
+    model = CachedChatModel(inner, cache=cache.cache) if wrapped else inner
+    model.invoke("hi there")
+    model.invoke("hi there")
+    with track_hits() as hits:
+        assert hits == []
+        for text in ("there hi", "hi there", "another question"):
+            await ask(model, text)
+        assert [hit.kind for hit in hits] == ["semantic", "exact"]
+        with track_hits() as inner_hits:
+            await ask(model, "hi there")
+    await ask(model, "hi there")
+    assert [hit.kind for hit in inner_hits] == ["exact"]
+    assert [hit.kind for hit in hits] == ["semantic", "exact", "exact"]

@@ -19,9 +19,7 @@ from semcache_core.adapters.answers import (
     cut_short,
     described,
     judge_input,
-    last_hit,
     pieces,
-    set_last_hit,
     unknown_usage,
     usage_from,
     verdict,
@@ -55,6 +53,7 @@ from semcache_core.adapters.options import (
     own_namespace,
 )
 from semcache_core.call_mode import checked_mode
+from semcache_core.hits import hit_served, last_hit, set_last_hit, track_hits
 from semcache_core.types import CallMode
 
 __all__ = [
@@ -87,6 +86,7 @@ __all__ = [
     "demands_of",
     "described",
     "hinted",
+    "hit_served",
     "judge_input",
     "last_hit",
     "normalise_systems",
@@ -98,6 +98,7 @@ __all__ = [
     "read_turn",
     "set_last_hit",
     "system_blocks",
+    "track_hits",
     "unknown_usage",
     "usage_from",
     "verdict",

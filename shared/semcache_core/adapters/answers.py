@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from contextvars import Context, ContextVar
+from contextvars import Context
 from enum import Enum
 from typing import TypeAlias, TypeVar
 
@@ -63,24 +63,6 @@ def usage_from(model: object, tokens_in: object, tokens_out: object) -> Usage:
 
 
 # -- hits ------------------------------------------------------------------------------------------
-
-LAST_HIT: ContextVar[Hit | None] = ContextVar("semcache_last_hit", default=None)
-"""The hit that answered the last call of this thread or task."""
-
-
-def last_hit() -> Hit | None:
-    """Return the hit that answered the last call of this thread or task; None: the model did.
-
-    A child task has a context of its own, so its hits are not visible outside it. This concerns
-    LangChain's `astream_events`, batches, steps of a chain, and the `ainvoke` of a plain model with
-    a cache. There, only the answer itself shows the hit.
-    """
-    return LAST_HIT.get()
-
-
-def set_last_hit(hit: Hit | None) -> None:
-    """Set what `last_hit()` returns in this context."""
-    LAST_HIT.set(hit)
 
 
 def described(hit: Hit | None) -> dict[str, str | float | int | None]:

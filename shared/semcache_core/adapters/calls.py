@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
-from semcache_core.adapters.answers import LAST_HIT, UsageOf, unknown_usage
+from semcache_core.adapters.answers import UsageOf, unknown_usage
 from semcache_core.adapters.audits import Audits
 from semcache_core.cache import SemanticCache
 from semcache_core.call_mode import mode_of
+from semcache_core.hits import hit_served, set_last_hit
 from semcache_core.pipeline.single_flight import AsyncSingleFlight, Outcome, SingleFlight
 from semcache_core.request import digest
 from semcache_core.types import Hit, Request, Usage
@@ -157,7 +158,7 @@ class CachedCalls(Generic[Q, A]):
 
         Sets `last_hit()`: None at the start, and a hit at the end.
         """
-        LAST_HIT.set(None)
+        set_last_hit(None)
         if pending.request is None:
             yield from call.ask(pending.question)
             return
@@ -180,12 +181,12 @@ class CachedCalls(Generic[Q, A]):
             if pending.answer is None:
                 yield from call.ask(pending.question)
         if pending.hit is not None:
-            LAST_HIT.set(pending.hit)
+            hit_served(pending.hit)
 
     async def aitems(
         self, pending: PendingCall[Q, A], call: ModelCall[Q, T, A]
     ) -> AsyncGenerator[T, None]:
-        LAST_HIT.set(None)
+        set_last_hit(None)
         leads = False
         while pending.request is not None:
             key, flight = pending.key, self._async_single_flight
@@ -211,7 +212,7 @@ class CachedCalls(Generic[Q, A]):
                     async for item in plain:
                         yield item
         if pending.hit is not None:
-            LAST_HIT.set(pending.hit)
+            hit_served(pending.hit)
 
     # -- the leader's work -------------------------------------------------------------------------
 
