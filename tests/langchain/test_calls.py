@@ -503,3 +503,25 @@ async def test_200_calls_of_20_questions_are_20_calls_of_the_model(
         assert len({answer.text for answer in answers[number::20]}) == 1
     assert threading.main_thread() not in threads  # the event loop never waited for a disk
     assert cache.stats().entries == 20 and cache.stats().failures == {}
+
+
+def test_event_loops_in_several_threads_are_one_call_of_the_model(
+    ours: CachedChatModel, model: Streaming, threads: ThreadPoolExecutor
+) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    async def answer() -> str:
+        asked.set()
+        await asyncio.to_thread(go_on.wait, 30)
+        return "It is warm"
+
+    model.answering(answer)
+    found = [threads.submit(lambda: asyncio.run(ours.ainvoke(ASK)).text)]
+    assert asked.wait(30)
+    found += [threads.submit(lambda: asyncio.run(ours.ainvoke(ASK)).text) for _ in range(7)]
+    _, calls = ours._parts()
+    while sum(one.callers for one in calls._async_single_flight._calls.values()) < 8:
+        threading.Event().wait(0.001)
+    go_on.set()
+    assert [one.result(30) for one in found] == ["It is warm"] * 8
+    assert model.asked == 1

@@ -284,25 +284,32 @@ async def test_async_one_that_is_over_is_not_joined() -> None:
     await calls.leave("q", other)
 
 
-def test_two_event_loops_do_not_meet() -> None:
+def test_two_event_loops_share_a_call_that_one_of_them_streams() -> None:
     calls: AsyncSingleFlight[int] = AsyncSingleFlight()
-    inside = threading.Barrier(2)
+    source, joined = Source(1, 2, 3), threading.Event()
 
-    async def ask() -> bool:
-        source = Source(1)
+    async def lead() -> list[int]:
+        async def until_joined() -> None:
+            await asyncio.to_thread(joined.wait, 20)
 
-        async def meet() -> None:
-            await asyncio.to_thread(inside.wait, 20)
+        source.at[1] = until_joined
+        return await drained(calls, source)
 
-        source.at[0] = meet
+    async def wait() -> list[int]:
         call, leads = calls.join("q", source.slowly)
-        assert [item async for item in call.items()] == [1]
+        joined.set()
+        await call.wait()
         await calls.leave("q", call)
-        return leads
+        assert not leads and call.over
+        return []
 
     with ThreadPoolExecutor() as threads:
-        results = [threads.submit(asyncio.run, ask()) for _ in range(2)]
-        assert [result.result(30) for result in results] == [True, True]
+        leader = threads.submit(asyncio.run, lead())
+        while not calls._calls:
+            threading.Event().wait(0.001)
+        waiter = threads.submit(asyncio.run, wait())
+        assert leader.result(30) == [1, 2, 3]
+        assert waiter.result(30) == []
 
 
 async def drained(calls: AsyncSingleFlight[int], source: Source) -> list[int]:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from semcache_core.pipeline import single_flight
 from semcache_core.pipeline.single_flight import AsyncSingleFlight, SingleFlight
 
 KEY, OTHER = b"key", b"other"
@@ -182,18 +183,91 @@ class TestAsync:
         assert slow.calls == 2
         assert flight._calls == {}
 
-    def test_loops_in_several_threads_do_not_wait_for_each_other(self) -> None:
+    def test_loops_in_several_threads_share_one_call(self) -> None:
         flight: AsyncSingleFlight[str] = AsyncSingleFlight()
-        entered = threading.Barrier(3)
-
-        async def compute() -> str:
-            await asyncio.to_thread(entered.wait, 30)  # each loop has to come here
-            return "value"
+        slow = AsyncSlowInThreads()
 
         async def main() -> str:
-            return await flight.run(KEY, compute)
+            return await flight.run(KEY, slow)
+
+        with ThreadPoolExecutor(8) as threads:
+            first = threads.submit(asyncio.run, main())
+            assert slow.entered.wait(30)
+            rest = [threads.submit(asyncio.run, main()) for _ in range(7)]
+            _until(lambda: [call.callers for call in flight._calls.values()] == [8])
+            slow.release.set()
+            assert [found.result(60) for found in (first, *rest)] == ["value"] * 8
+        assert slow.calls == 1
+        assert flight._calls == {}
+
+    def test_an_error_reaches_the_callers_of_other_loops(self) -> None:
+        flight: AsyncSingleFlight[str] = AsyncSingleFlight()
+        slow = AsyncSlowInThreads(ValueError("no luck"))
+
+        async def main() -> str:
+            return await flight.run(KEY, slow)
 
         with ThreadPoolExecutor(3) as threads:
             found = [threads.submit(asyncio.run, main()) for _ in range(3)]
-            assert [f.result(60) for f in found] == ["value"] * 3
+            _until(lambda: [call.callers for call in flight._calls.values()] == [3])
+            slow.release.set()
+            for one in found:
+                with pytest.raises(ValueError, match="no luck"):
+                    one.result(60)
+        assert slow.calls == 1
+
+    def test_a_caller_of_another_loop_asks_again_where_the_leaders_loop_ends(self) -> None:
+        flight: AsyncSingleFlight[str] = AsyncSingleFlight()
+        slow = AsyncSlowInThreads()
+
+        async def main() -> str:
+            return await flight.run(KEY, slow)
+
+        async def ended_early() -> None:
+            leader = asyncio.create_task(main())
+            await asyncio.to_thread(slow.entered.wait, 30)
+            await asyncio.to_thread(_until, lambda: _callers(flight) == 2)
+            leader.cancel()  # as `asyncio.run` does in the end with what is left
+
+        with ThreadPoolExecutor(2) as threads:
+            first = threads.submit(asyncio.run, ended_early())
+            assert slow.entered.wait(30)
+            second = threads.submit(asyncio.run, main())
+            _until(lambda: slow.calls == 2)
+            slow.release.set()  # the first loop ends only with its threads
+            first.result(60)
+            assert second.result(60) == "value"
         assert flight._calls == {}
+
+    def test_a_loop_that_just_stops_holds_up_no_other(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(single_flight, "LEADER_CHECK_SECONDS", 0.01)
+        flight: AsyncSingleFlight[str] = AsyncSingleFlight()
+        never, loop = asyncio.Event(), asyncio.new_event_loop()
+
+        async def hang() -> str:
+            loop.stop()
+            await never.wait()
+            return "never"
+
+        async def answer() -> str:
+            return "value"
+
+        leader = loop.create_task(flight.run(KEY, hang))
+        loop.run_forever()
+        assert asyncio.run(flight.run(KEY, answer)) == "value"
+        leader.cancel()
+        loop.run_until_complete(asyncio.gather(leader, return_exceptions=True))
+        loop.close()
+
+
+class AsyncSlowInThreads(Slow):
+    """A computation of one event loop that another thread lets end."""
+
+    async def __call__(self) -> str:  # type: ignore[override]
+        return await asyncio.to_thread(super().__call__)
+
+
+def _callers(flight: AsyncSingleFlight[str]) -> int:
+    return sum(call.callers for call in flight._calls.values())

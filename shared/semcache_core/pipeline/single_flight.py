@@ -8,6 +8,7 @@ ended are waiters: they get the leader's outcome. Nothing is remembered after th
 """
 
 import asyncio
+import os
 import threading
 from collections import deque
 from collections.abc import (
@@ -19,7 +20,7 @@ from collections.abc import (
     Hashable,
     Iterator,
 )
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -171,11 +172,15 @@ class SingleFlight(Generic[T]):
             call.close()
 
 
-class AsyncSharedCall(Generic[T]):
-    """A call that several tasks of one event loop share; see `SharedCall`.
+LEADER_CHECK_SECONDS = 1.0
+"""How often a waiter in another event loop looks whether the leader's loop still runs."""
 
-    The source runs in a task of its own: cancelling one caller harms no other, and a provider's
-    stream is never continued in a task that did not begin it.
+
+class AsyncSharedCall(Generic[T]):
+    """A call that several tasks share, in one event loop or in several; see `SharedCall`.
+
+    The source runs in a task of its own, in the leader's loop: cancelling one caller harms no
+    other, and a provider's stream is never continued in a task that did not begin it.
     """
 
     def __init__(self, source: AsyncSource[T]) -> None:
@@ -183,6 +188,9 @@ class AsyncSharedCall(Generic[T]):
         self.error: BaseException | None = None
         self.over = False
         self.callers = 1
+        self._loop = asyncio.get_running_loop()
+        self._elsewhere: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
         self._ready: deque[T] = deque()
         self._waiters = 0
         self._wanted, self._news = asyncio.Event(), asyncio.Event()
@@ -202,20 +210,76 @@ class AsyncSharedCall(Generic[T]):
                 return
 
     async def wait(self) -> None:
-        """Wait until the source has ended; errors are in `error`."""
-        self._waiters += 1
-        self._wanted.set()
+        """Wait until the source has ended; errors are in `error`.
+
+        Where the leader's loop is another one and has stopped, the error is a CancelledError.
+        """
+        if self.is_in_this_loop():
+            self._count_waiter(1)
+            try:
+                while not self.over:
+                    await self._news.wait()
+            finally:
+                self._count_waiter(-1)
+            return
+        ended = self._told_when_over()
+        self._in_its_loop(self._count_waiter, 1)
         try:
-            while not self.over:
-                await self._news.wait()
+            while not ended.done() and self.is_under_way():
+                await asyncio.wait([ended], timeout=LEADER_CHECK_SECONDS)
         finally:
-            self._waiters -= 1
+            self._in_its_loop(self._count_waiter, -1)
+        if not self.over:
+            self.error = asyncio.CancelledError("the event loop of the leader has stopped")
 
     async def close(self) -> None:
-        """Stop the source, once no caller is left, and wait until it has stopped."""
-        if not self.over:
-            self._task.cancel()
+        """Stop the source, once no caller is left, and wait until it has stopped.
+
+        It is not waited for in another event loop than its own.
+        """
+        if self.over:
+            return
+        self._in_its_loop(self._task.cancel)
+        if self.is_in_this_loop():
             await asyncio.wait([self._task])
+
+    def is_in_this_loop(self) -> bool:
+        return self._loop is asyncio.get_running_loop()
+
+    def is_under_way(self) -> bool:
+        """False when it is over, and when the leader's loop has stopped without ending it."""
+        return not self.over and self._loop.is_running()
+
+    def _count_waiter(self, more: int) -> None:
+        self._waiters += more
+        self._wanted.set()
+
+    def _in_its_loop(self, call: Callable[..., object], *arguments: Any) -> None:
+        if self.is_in_this_loop():
+            call(*arguments)
+            return
+        with suppress(RuntimeError):  # it is closed
+            self._loop.call_soon_threadsafe(call, *arguments)
+
+    def _told_when_over(self) -> "asyncio.Future[None]":
+        """A future of the present loop that is done when the call is over."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+
+        def end() -> None:
+            if not ended.done():  # nor cancelled
+                ended.set_result(None)
+
+        def tell() -> None:
+            with suppress(RuntimeError):  # this loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(end)
+
+        with self._lock:
+            if not self.over:
+                self._elsewhere.append(tell)
+                return ended
+        ended.set_result(None)
+        return ended
 
     async def _run(self, source: AsyncGenerator[T, None]) -> None:
         try:
@@ -229,8 +293,11 @@ class AsyncSharedCall(Generic[T]):
         except BaseException as error:  # noqa: BLE001 - the callers raise it
             self.error = error
         finally:
-            self.over = True
+            with self._lock:
+                self.over = True
             self._notify()
+            for tell in self._elsewhere:
+                tell()
 
     def _notify(self) -> None:
         self._news.set()  # wakes all who wait at this moment
@@ -238,10 +305,10 @@ class AsyncSharedCall(Generic[T]):
 
 
 class AsyncSingleFlight(Generic[T]):
-    """The shared calls of all event loops, by key; see `SingleFlight`."""
+    """The shared calls of all event loops of a process, by key; see `SingleFlight`."""
 
     def __init__(self) -> None:
-        # two loops in two threads use different keys, and one dict operation is atomic
+        self._lock = threading.Lock()
         self._calls: dict[tuple[int, Hashable], AsyncSharedCall[T]] = {}
 
     async def run(self, key: Hashable, create: Callable[[], Awaitable[T]]) -> T:
@@ -256,34 +323,42 @@ class AsyncSingleFlight(Generic[T]):
             for item in no_items:
                 yield item
 
-        call, _ = self.join(key, source)
-        try:
-            await call.wait()
-        finally:
-            await self.leave(key, call)
-        if call.error is not None:
-            raise call.error
-        value: T = call.outcome.value
-        return value
+        while True:
+            call, _ = self.join(key, source)
+            try:
+                await call.wait()
+            finally:
+                await self.leave(key, call)
+            if call.error is None:
+                value: T = call.outcome.value
+                return value
+            if isinstance(call.error, Exception) or call.is_in_this_loop():
+                raise call.error
+            # the loop of the leader ended before its call: ask again, in this loop
 
     def join(self, key: Hashable, source: AsyncSource[T]) -> tuple[AsyncSharedCall[T], bool]:
-        place = _in_this_loop(key)
-        call = self._calls.get(place)
-        if call is not None and not call.over:
-            call.callers += 1
-            return call, False
-        call = self._calls[place] = AsyncSharedCall(source)
-        return call, True
+        """Return the call of `key`, and whether the caller leads it. The caller must `leave` it."""
+        place = _in_this_process(key)
+        with self._lock:
+            call = self._calls.get(place)
+            if call is not None and call.is_under_way():
+                call.callers += 1
+                return call, False
+            call = self._calls[place] = AsyncSharedCall(source)
+            return call, True
 
     async def leave(self, key: Hashable, call: AsyncSharedCall[T]) -> None:
-        place = _in_this_loop(key)
-        call.callers -= 1
-        if call.callers:
-            return
-        if self._calls.get(place) is call:
-            del self._calls[place]
-        await call.close()
+        """Leave a joined call; the last caller stops its source."""
+        place = _in_this_process(key)
+        with self._lock:
+            call.callers -= 1
+            is_last = not call.callers
+            if is_last and self._calls.get(place) is call:
+                del self._calls[place]
+        if is_last:
+            await call.close()
 
 
-def _in_this_loop(key: Hashable) -> tuple[int, Hashable]:
-    return id(asyncio.get_running_loop()), key
+def _in_this_process(key: Hashable) -> tuple[int, Hashable]:
+    """A forked child must not wait for the event loops of its parent."""
+    return os.getpid(), key
