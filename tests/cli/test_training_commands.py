@@ -10,7 +10,7 @@ from scripted_models import Scripted
 from semcache_core import cli
 from semcache_core.cli import training
 from semcache_core.cli.demo import sample_questions
-from semcache_core.decision.calibration import load_calibration
+from semcache_core.decision.calibration import FILE_NAME, load_calibration
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, MODEL_FILE, TOKENIZER_FILE
 from semcache_core.errors import TrainingError
 from semcache_core.training.calibration import calibrate as calibration
@@ -199,7 +199,7 @@ def test_evaluate_prints_figures_as_a_table_as_json_and_as_a_page(
     wanted = {"n", "positives", "auc", "average_precision", "hard_auc", "served_at_error"}
     assert figures.keys() >= wanted
     assert figures["served_at_error"].keys() == {"0.01", "0.02", "0.05", "0.10"}
-    assert figures["n"] == len(read_pairs(labelled))
+    assert figures["n"] == sum(pair.split == "test" for pair in read_pairs(labelled))
     assert list((tmp_path / "report").iterdir())
     printed = run("evaluate", labelled, "--base", DEFAULT_ARTEFACT)
     assert "average_precision" in printed
@@ -227,7 +227,16 @@ def test_calibrate_refits_an_artefact_in_place(
     for name in (MODEL_FILE, TOKENIZER_FILE):
         (tmp_path / name).symlink_to((DEFAULT_ARTEFACT / name).resolve())
     monkeypatch.setattr(calibration, "SEEDS", (0, 1))
-    assert "lambda" in run("calibrate", labelled, "--artefact", tmp_path)
+    old = b"the old one"
+    (tmp_path / FILE_NAME).write_bytes(old)
+    rows = [json.loads(line) for line in labelled.read_text("utf-8").splitlines()]
+    for row in rows:
+        del row["split"]
+    printed = run("calibrate", write(tmp_path / "p.jsonl", rows), "--artefact", tmp_path)
+    kept = tmp_path / "calibration.old-1.json"
+    assert "lambda" in printed
+    assert kept.name in printed.replace("\n", "")
+    assert kept.read_bytes() == old
     refitted, shipped = load_calibration(tmp_path), load_calibration(DEFAULT_ARTEFACT)
     assert refitted.fingerprint == shipped.fingerprint
     assert refitted.lam != shipped.lam

@@ -86,3 +86,27 @@ def test_functions_of_training_and_evaluation_load_neither_torch_nor_matplotlib(
 ) -> None:
     found = loaded["the functions of training and evaluation"]
     assert not {"torch", "matplotlib", "onnx"} & set(found)
+
+
+WITHOUT_TORCH = """
+import sys
+from importlib import import_module
+
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "sentence_transformers", "transformers", "peft", "datasets"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+# a None in sys.modules would not do: scipy reads the names there
+sys.meta_path.insert(0, NotInstalled())
+for name in (
+    "training.data.mining", "training.data.labelling", "training.calibration.streams",
+    "training.calibration.calibrate", "evaluation.evaluate", "evaluation.report",
+    "evaluation.simulation", "evaluation.policies",
+):
+    import_module(f"semcache_core.{name}")
+"""
+
+
+def test_mining_labelling_calibrating_and_evaluating_need_no_torch() -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_TORCH], check=True)

@@ -9,6 +9,7 @@ from semcache_core.training.data.splits import (
     SPLITS,
     components,
     deal,
+    part_of,
     split_by_component,
     split_pairs,
 )
@@ -145,3 +146,12 @@ def test_a_question_in_two_named_splits_is_an_error():
     pairs = [Pair("a", "b", 1, "", "train"), Pair("c", "b", 1, "", "test")]
     with pytest.raises(TrainingError, match="'b' is in the splits 'train' and, in pair 2, 'test'"):
         split_pairs(pairs)
+
+
+def test_part_of_takes_the_named_split_only_and_all_pairs_where_none_is_named() -> None:
+    named = [Pair("a", "b", 1.0, split="train"), Pair("c", "d", 0.0, split="test")]
+    plain = [Pair("a", "b", 1.0), Pair("c", "d", 0.0)]
+    assert part_of(named, "test") == named[1:]
+    assert part_of(plain, "test") == plain
+    with pytest.raises(TrainingError, match="no pair has the split 'calibration'"):
+        part_of(named, "calibration")

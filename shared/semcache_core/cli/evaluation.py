@@ -48,15 +48,19 @@ def evaluate(
     report: ReportOption = None,
     seed: Annotated[int, typer.Option(help="Draws streams and intervals.")] = 0,
 ) -> None:
-    """AUC, average precision, calibration, hard pairs, and what could be served at which error."""
+    """AUC, average precision, calibration, hard pairs, and what could be served at which error.
+
+    Where the pairs name a split, only those of "test" are used.
+    """
     from semcache_core.evaluation.evaluate import evaluate as evaluate_pairs
     from semcache_core.evaluation.report import report_directory, write_report
     from semcache_core.training.calibration.streams import similarities_of
     from semcache_core.training.data.records import read_pairs
+    from semcache_core.training.data.splits import part_of
 
     if report is not None:
         report_directory(report)  # an error before the work
-    read = read_pairs(pairs)
+    read = part_of(read_pairs(pairs), "test")
     embedder, calibration = loaded(artefact)
     with Steps() as steps:
         evaluation = evaluate_pairs(

@@ -1,12 +1,16 @@
 """Commands from a log of questions to an artefact: mine, label, train, calibrate."""
 
+import shutil
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from semcache_core._utils.lazy import check_extra
 from semcache_core.cli.options import ArtefactOption, loaded
 from semcache_core.cli.progress import Steps
+from semcache_core.decision.calibration import FILE_NAME
 from semcache_core.embedding.onnx import OnnxEmbedder
 from semcache_core.embedding.wrappers import open_sentence_transformer
 from semcache_core.errors import SemcacheError
@@ -177,6 +181,9 @@ def train(
     towards_tuned: Annotated[float | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Fine-tune an embedding model on labelled pairs, calibrate it, write an artefact."""
+    from semcache_core.training import FINE_TUNING
+
+    check_extra("semcache train", FINE_TUNING)
     from semcache_core.training.data.records import read_pairs, read_questions
     from semcache_core.training.pipeline import train as train_artefact
     from semcache_core.training.trainer import FitOptions
@@ -225,12 +232,30 @@ def calibrate(
     ],
     artefact: Annotated[Path, typer.Option(help="The artefact to calibrate anew.")],
 ) -> None:
-    """Refit lambda, c and the threshold table of an artefact."""
+    """Refit lambda, c and the threshold table of an artefact; the old file is kept beside it.
+
+    Where the pairs name a split, only those of "calibration" are used.
+    """
     from semcache_core.training.calibration.calibrate import calibrate as calibrate_model
     from semcache_core.training.data.records import read_pairs
+    from semcache_core.training.data.splits import part_of
 
-    read = read_pairs(pairs)
-    made = calibrate_model(OnnxEmbedder.load(artefact), read, out=artefact)
+    read = part_of(read_pairs(pairs), "calibration")
+    made = calibrate_model(OnnxEmbedder.load(artefact), read)
+    kept = _keep_old(artefact / FILE_NAME)
+    made.save(artefact)
+    if kept is not None:
+        typer.echo(f"the old calibration is kept as {kept}")
     served = [f"{row.max_error_rate:.0%}: {row.share_served:.1%}" for row in made.thresholds]
     typer.echo(f"lambda {made.lam:.5f}, c {made.c:.3f}; share served at each bound:")
     typer.echo(", ".join(served))
+
+
+def _keep_old(file: Path) -> Path | None:
+    """Copy `file` to the first free name beside it; None where there is no file."""
+    if not file.exists():
+        return None
+    names = (file.with_name(f"{file.stem}.old-{n}{file.suffix}") for n in count(1))
+    kept = next(name for name in names if not name.exists())
+    shutil.copyfile(file, kept)
+    return kept

@@ -1,4 +1,4 @@
-"""From a log of questions to an artefact. Needs the extra `train`.
+"""From a log of questions to an artefact. Needs the extra `train`; only fine-tuning loads torch.
 
 - `data`: labelled pairs: mined, labelled, split, augmented
 - `batches`, `losses`, `trainer`, `checkpoint`: fine-tune an embedding model on them
@@ -7,7 +7,7 @@
 - `pipeline`: all of it, one after the other
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from semcache_core._utils.lazy import check_extra, lazy_names
 
@@ -59,7 +59,11 @@ __all__ = [
     "write_pairs",
 ]
 
-check_extra(__name__, ("torch", "sentence_transformers", "onnx", "onnxscript", "sklearn"))
+check_extra(__name__, ("sklearn",))
+
+FINE_TUNING = ("torch", "sentence_transformers", "onnx", "onnxscript")
+"""What `train` and the export need beyond the rest of the package."""
+_FINE_TUNED = {"FitOptions", "export_onnx", "train"}
 
 # lazy: calibrating an embedder that is no torch model must not cost the seconds torch takes to load
 _HOMES = {
@@ -76,4 +80,10 @@ _HOMES = {
     "pipeline": ("train",),
     "trainer": ("FitOptions",),
 }
-__getattr__ = lazy_names(__name__, {name: home for home, names in _HOMES.items() for name in names})
+_load = lazy_names(__name__, {name: home for home, names in _HOMES.items() for name in names})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FINE_TUNED:
+        check_extra(f"{__name__}.{name}", FINE_TUNING)
+    return _load(name)

@@ -63,6 +63,22 @@ def split_pairs(
     return dealt
 
 
+def part_of(pairs: Sequence[P], name: str) -> list[P]:
+    """The pairs of the split `name`, or all of them where the pairs name no split.
+
+    Raises TrainingError as `split_pairs` does, and when the split is empty.
+    """
+    if not any(pair.split for pair in pairs):
+        return list(pairs)
+    part = split_pairs(pairs)[name]
+    if not part:
+        raise TrainingError(
+            f"no pair has the split {name!r}; give the file with all splits, or leave the field "
+            "out of all pairs to use every one"
+        )
+    return part
+
+
 def answers_by_text(pairs: Sequence[Pair]) -> dict[str, int]:
     """A number for each text of the pairs, equal for those that positive pairs connect."""
     texts = texts_of(pairs)
