@@ -1,6 +1,6 @@
 """Reads a LlamaIndex call as a `Request`: question, scope, tenant and the tags of documents."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -45,6 +45,9 @@ class Question:
     """The class of a structured prediction."""
 
     how: How = "chat"
+
+    parse: Callable[[str], object] | None = None
+    """What reads the answer's text in the app. It raises for one of no use, which is not stored."""
 
 
 Context: TypeAlias = Literal["nodes", "text", "ignore"] | None
