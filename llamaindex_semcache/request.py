@@ -95,6 +95,8 @@ class RequestReader:
             return None
         if self._uncached_tools.among(tool_names(messages)):
             return None
+        if getattr(question.llm, "track_previous_responses", False) is True:
+            return None  # OpenAIResponses: the answer depends on a conversation at the provider
         documents = _Documents(self._sources, self._templates, self._context)
         turn = self._turn(question, messages, documents)
         if turn is None:

@@ -11,6 +11,7 @@ from llama_index.core.llms import ChatMessage
 from llama_index.core.question_gen import LLMQuestionGenerator
 from llama_index.core.selectors import LLMSingleSelector, PydanticSingleSelector
 from llama_index.core.tools import FunctionTool, ToolMetadata
+from llama_index.llms.openai import OpenAIResponses
 from real_clients import LLAMAINDEX
 from semcache_core import SemanticCache, bypassing, refreshing
 
@@ -188,3 +189,15 @@ def test_calls_past_the_cache_ask_the_model(
             texts.append(WAYS[way](llm, QUESTION).strip())
         texts.append(WAYS[way](llm, QUESTION).strip())
     assert texts == ["It is green.", "It is red.", "It is red.", "It is blue.", "It is red."]
+
+
+def test_a_conversation_that_the_provider_keeps_is_not_cached(
+    provider: Provider, cache: SemanticCache
+) -> None:
+    at: Any = {"api_base": f"{provider.url}/v1", "api_key": "sk-of-a-test", "max_retries": 0}
+    inner = OpenAIResponses(model="gpt-4.1-mini", track_previous_responses=True, **at)
+    llm = CachedLLM(llm=inner, cache=cache)
+    for _ in range(2):
+        llm.chat(said(QUESTION))
+    assert [body.get("previous_response_id") for body in provider.bodies] == [None, "resp_1"]
+    assert cache.stats().entries == 0
