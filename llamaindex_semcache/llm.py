@@ -3,9 +3,11 @@
 import logging
 import os
 import pickle
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
 from llama_index.core.bridge.pydantic import BaseModel, Field, PrivateAttr
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
 log = logging.getLogger("semcache")
+
+Parse: TypeAlias = Callable[[str], object]
+_PARSE: ContextVar[Parse | None] = ContextVar("semcache_parse", default=None)
+"""The parser of the prompt of `predict`, for the call that it makes by `chat` or `complete`."""
 
 _OPTIONS = (
     *("split", "namespace", "writer", "normalise_system", "uncached_tools", "context", "pace"),
@@ -264,6 +270,16 @@ class CachedLLM(DelegatingLLM):
 
     # -- prompts -----------------------------------------------------------------------------------
 
+    def predict(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
+        """Return the text of an answer; one that the prompt's parser refuses is not stored."""
+        with _parsed_for(prompt):
+            return super().predict(prompt, **prompt_args)
+
+    async def apredict(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
+        """See `predict`. The event loop is never blocked."""
+        with _parsed_for(prompt):
+            return await super().apredict(prompt, **prompt_args)
+
     def _get_prompt(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
         self._know(prompt)
         return super()._get_prompt(prompt, **prompt_args)
@@ -280,12 +296,14 @@ class CachedLLM(DelegatingLLM):
     # -- helpers -----------------------------------------------------------------------------------
 
     def _chat(self, messages: Sequence[ChatMessage], arguments: Mapping[str, Any]) -> Question:
-        return Question(self.llm, messages=tuple(messages), arguments=arguments)
+        return Question(self.llm, messages=tuple(messages), arguments=arguments, parse=_PARSE.get())
 
     def _completion(self, prompt: str, formatted: bool, arguments: Mapping[str, Any]) -> Question:
         # not where it is False: many a CustomLLM passes unknown arguments to its provider
         arguments = {**arguments, "formatted": True} if formatted else arguments
-        return Question(self.llm, prompt=prompt, arguments=arguments, how="completion")
+        return Question(
+            self.llm, prompt=prompt, arguments=arguments, how="completion", parse=_PARSE.get()
+        )
 
     def _prediction(
         self,
@@ -356,6 +374,15 @@ def _unpickled(make: Callable[..., LLM] | None, llm: LLM, options: Mapping[str, 
     except (SemcacheError, OSError) as error:
         log.warning("a CachedLLM arrives as its LLM alone, as its cache does not open: %s", error)
         return llm
+
+
+@contextmanager
+def _parsed_for(prompt: BasePromptTemplate) -> Iterator[None]:
+    token = _PARSE.set(getattr(prompt.output_parser, "parse", None))
+    try:
+        yield
+    finally:
+        _PARSE.reset(token)
 
 
 def _check(split: object, normalise_system: object, pace: object) -> None:

@@ -1,6 +1,6 @@
 """Reads a LlamaIndex call as a `Request`: question, scope, tenant and the tags of documents."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -45,6 +45,9 @@ class Question:
     """The class of a structured prediction."""
 
     how: How = "chat"
+
+    parse: Callable[[str], object] | None = None
+    """What reads the answer's text in the app. It raises for one of no use, which is not stored."""
 
 
 Context: TypeAlias = Literal["nodes", "text", "ignore"] | None
@@ -92,6 +95,8 @@ class RequestReader:
             return None
         if self._uncached_tools.among(tool_names(messages)):
             return None
+        if getattr(question.llm, "track_previous_responses", False) is True:
+            return None  # OpenAIResponses: the answer depends on a conversation at the provider
         documents = _Documents(self._sources, self._templates, self._context)
         turn = self._turn(question, messages, documents)
         if turn is None:

@@ -118,7 +118,7 @@ class Responders:
 
 
 def _demands(question: Question) -> Demands:
-    return demands_of(question.llm, question.arguments)
+    return demands_of(question.llm, question.arguments, question.parse)
 
 
 def _prediction_codec(question: Question) -> AnswerCodec[BaseModel]:

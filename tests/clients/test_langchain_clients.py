@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from asking import WAYS
 from fake_provider import Provider, Reply
+from langchain.agents import create_agent
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from real_clients import LANGCHAIN
 from semcache_core import SemanticCache, bypassing
 
-from langchain_semcache import CachedChatModel, SemanticLLMCache
+from langchain_semcache import CachedChatModel, SemanticCacheMiddleware, SemanticLLMCache
 
 Wrap = Callable[[BaseChatModel, SemanticCache], BaseChatModel]
 
@@ -268,4 +269,71 @@ def test_an_unknown_mode_is_neither_served_nor_stored(
     for _ in range(2):
         model.invoke(QUESTION, config=config)
     assert provider.calls == 2
+    assert cache.stats().entries == 0
+
+
+# -- images, agents, and connections that break ----------------------------------------------------
+
+PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADU"
+    "lEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+@every_client
+@every_wrap
+def test_a_question_about_another_image_is_another_question(
+    provider: Provider, cache: SemanticCache, client: str, wrap: Wrap
+) -> None:
+    model = wrap(LANGCHAIN[client](provider), cache)
+    texts = []
+    for data in (PNG, PNG, PNG.replace("hgGA", "hgGB")):
+        url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+        asked = [HumanMessage([{"type": "text", "text": QUESTION}, url])]
+        texts.append(model.invoke(asked).text)
+    assert texts == ["answer 1", "answer 1", "answer 2"]
+
+
+@exact_client
+@pytest.mark.parametrize("way", ["stream", "astream"])
+def test_a_stream_whose_connection_breaks_raises_the_same_and_is_not_stored(
+    provider: Provider, cache: SemanticCache, client: str, way: str
+) -> None:
+    provider.says(Reply("Press the red", cut="reset"))
+    plain = LANGCHAIN[client](provider)
+    with pytest.raises(Exception) as expected:
+        WAYS[way](plain, QUESTION)
+    with pytest.raises(type(expected.value)):
+        WAYS[way](wrapped(plain, cache), QUESTION)
+    assert cache.stats().entries == 0
+
+
+@every_client
+def test_an_agent_asks_once_and_its_unusable_answers_are_not_stored(
+    provider: Provider, cache: SemanticCache, client: str
+) -> None:
+    provider.says(Reply("Press the red", finish="length"), "Press the red button.")
+    middleware = [SemanticCacheMiddleware(cache=cache)]
+    agent: Any = create_agent(LANGCHAIN[client](provider), middleware=middleware)
+    texts = [
+        agent.invoke({"messages": [HumanMessage(text)]})["messages"][-1].text
+        for text in (QUESTION, QUESTION, QUESTION, REWORDED)
+    ]
+    assert texts == ["Press the red", *["Press the red button."] * 3]
+    assert provider.calls == 2
+
+
+@every_client
+@every_wrap
+@pytest.mark.parametrize("status", [400, 429])
+def test_a_refused_request_raises_the_same_with_its_status(
+    provider: Provider, cache: SemanticCache, client: str, wrap: Wrap, status: int
+) -> None:
+    provider.says(Reply(status=status))
+    plain = LANGCHAIN[client](provider)
+    with pytest.raises(Exception) as expected:
+        plain.invoke(QUESTION)
+    with pytest.raises(type(expected.value)) as raised:
+        wrap(plain, cache).invoke(QUESTION)
+    assert getattr(raised.value, "status_code", None) == status
     assert cache.stats().entries == 0

@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 from fake_provider import Provider, Reply
+from llama_index.core import QueryBundle
 from llama_index.core.llms import ChatMessage
-from llama_index.core.tools import FunctionTool
+from llama_index.core.question_gen import LLMQuestionGenerator
+from llama_index.core.selectors import LLMSingleSelector, PydanticSingleSelector
+from llama_index.core.tools import FunctionTool, ToolMetadata
+from llama_index.llms.openai import OpenAIResponses
 from real_clients import LLAMAINDEX
 from semcache_core import SemanticCache, bypassing, refreshing
 
@@ -110,6 +114,44 @@ def test_a_text_in_place_of_a_forced_tool_call_is_not_stored(
     assert provider.calls == 2
 
 
+CHOICES = [ToolMetadata(name=name, description=f"all about {name}") for name in ("rivers", "lakes")]
+SUB_QUESTION = '{"sub_question": "which lakes", "tool_name": "lakes"}'
+PARSED: dict[str, tuple[Callable[[CachedLLM], Callable[..., Any]], Reply]] = {
+    "LLMSingleSelector": (
+        lambda llm: LLMSingleSelector.from_defaults(llm=llm).select,
+        Reply('[{"choice": 2, "reason": "it asks for lakes"}]'),
+    ),
+    "LLMSingleSelector, async": (
+        lambda llm: (
+            lambda *asked: asyncio.run(LLMSingleSelector.from_defaults(llm=llm).aselect(*asked))
+        ),
+        Reply('[{"choice": 2, "reason": "it asks for lakes"}]'),
+    ),
+    "PydanticSingleSelector": (
+        lambda llm: PydanticSingleSelector.from_defaults(llm=llm).select,
+        Reply(tools=(("SingleSelection", {"index": 2, "reason": "it asks for lakes"}),)),
+    ),
+    "LLMQuestionGenerator": (
+        lambda llm: LLMQuestionGenerator.from_defaults(llm=llm).generate,
+        Reply(f'```json\n{{"items": [{SUB_QUESTION}]}}\n```'),
+    ),
+}
+
+
+@pytest.mark.parametrize("asker", PARSED)
+def test_an_answer_that_the_app_cannot_parse_is_not_stored(
+    provider: Provider, cache: SemanticCache, asker: str
+) -> None:
+    make, fit = PARSED[asker]
+    provider.says("I would take the second one.", fit)
+    ask = make(CachedLLM(llm=LLAMAINDEX["OpenAI"](provider), cache=cache))
+    with pytest.raises(ValueError):
+        ask(CHOICES, QueryBundle(QUESTION))
+    assert ask(CHOICES, QueryBundle(QUESTION)) == ask(CHOICES, QueryBundle(QUESTION))
+    assert provider.calls == 2
+    assert cache.stats().failures == {}
+
+
 @every_client
 @pytest.mark.parametrize("way", STREAMS)
 def test_a_stream_that_ends_without_a_finish_reason_is_not_stored(
@@ -147,3 +189,15 @@ def test_calls_past_the_cache_ask_the_model(
             texts.append(WAYS[way](llm, QUESTION).strip())
         texts.append(WAYS[way](llm, QUESTION).strip())
     assert texts == ["It is green.", "It is red.", "It is red.", "It is blue.", "It is red."]
+
+
+def test_a_conversation_that_the_provider_keeps_is_not_cached(
+    provider: Provider, cache: SemanticCache
+) -> None:
+    at: Any = {"api_base": f"{provider.url}/v1", "api_key": "sk-of-a-test", "max_retries": 0}
+    inner = OpenAIResponses(model="gpt-4.1-mini", track_previous_responses=True, **at)
+    llm = CachedLLM(llm=inner, cache=cache)
+    for _ in range(2):
+        llm.chat(said(QUESTION))
+    assert [body.get("previous_response_id") for body in provider.bodies] == [None, "resp_1"]
+    assert cache.stats().entries == 0

@@ -6,7 +6,7 @@ again, and would get it again for ever.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,20 +28,31 @@ _NAME_THEIR_ENDINGS = (
 @dataclass(frozen=True)
 class Demands:
     """`required` are the keys that the JSON object must have. With `ending`, an answer without a
-    finish reason was cut off.
+    finish reason was cut off. `parse` is the app's parser of the text; it raises for an unfit one.
     """
 
     tool_call: bool = False
     json: bool = False
     required: tuple[str, ...] = ()
     ending: bool = False
+    parse: Callable[[str], object] | None = None
 
     def are_met(self, text: str, *, calls_tools: bool, ending_named: bool) -> bool:
         if self.ending and not ending_named:
             return False
         if calls_tools:
             return True
-        return not self.tool_call and (not self.json or self._is_json(text))
+        if self.tool_call or (self.json and not self._is_json(text)):
+            return False
+        return self.parse is None or self._parses(self.parse, text)
+
+    @staticmethod
+    def _parses(parse: Callable[[str], object], text: str) -> bool:
+        try:
+            parse(text)
+        except Exception:  # noqa: BLE001 - a parser of the app's own may raise anything
+            return False
+        return True
 
     def _is_json(self, text: str) -> bool:
         fenced = _FENCE.match(text)
@@ -54,7 +65,9 @@ class Demands:
         )
 
 
-def demands_of(model: object, arguments: Mapping[str, Any]) -> Demands:
+def demands_of(
+    model: object, arguments: Mapping[str, Any], parse: Callable[[str], object] | None = None
+) -> Demands:
     """Read the arguments of a call in the form of any provider; unknown ones demand nothing."""
     formats = [arguments[name] for name in _FORMAT_ARGUMENTS if arguments.get(name) is not None]
     schemas = [schema for one in formats for schema in _schemas(one)]
@@ -66,6 +79,7 @@ def demands_of(model: object, arguments: Mapping[str, Any]) -> Demands:
         json=any(map(_demands_json, formats)),
         required=tuple(map(str, required)),
         ending=any(_is_of(kind.__module__) for kind in type(model).__mro__),
+        parse=parse,
     )
 
 
