@@ -1,6 +1,7 @@
 """From a log of questions to an artefact and its figures, command by command."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,22 @@ def test_evaluate_prints_figures_as_a_table_as_json_and_as_a_page(
     assert list((tmp_path / "report").iterdir())
     printed = run("evaluate", labelled, "--base", DEFAULT_ARTEFACT)
     assert "average_precision" in printed
+
+
+def test_evaluate_fails_where_the_artefact_does_not_keep_its_bounds(
+    labelled: Path, tmp_path: Path
+) -> None:
+    for name in (MODEL_FILE, TOKENIZER_FILE):
+        (tmp_path / name).symlink_to((DEFAULT_ARTEFACT / name).resolve())
+    shipped = load_calibration(DEFAULT_ARTEFACT)
+    careless = [replace(row, probability=0.001) for row in shipped.thresholds]
+    replace(shipped, thresholds=tuple(careless)).save(tmp_path)
+    result = CliRunner().invoke(
+        cli.app, ["evaluate", str(labelled), "--artefact", str(tmp_path)], env={"COLUMNS": "120"}
+    )
+    assert result.exit_code == 1
+    assert "the bound is broken" in result.stdout
+    assert "does not keep its bound at max_error_rate 0.01, 0.02" in result.stderr
 
 
 @pytest.mark.slow

@@ -50,7 +50,8 @@ def evaluate(
 ) -> None:
     """AUC, average precision, calibration, hard pairs, and what could be served at which error.
 
-    Where the pairs name a split, only those of "test" are used.
+    Where the pairs name a split, only those of "test" are used. The exit code is 1 where the
+    artefact serves more wrong answers than a bound allows.
     """
     from semcache_core.evaluation.evaluate import evaluate as evaluate_pairs
     from semcache_core.evaluation.report import report_directory, write_report
@@ -75,10 +76,17 @@ def evaluate(
         write_report(evaluation, report)
     if as_json:
         typer.echo(json.dumps(evaluation.as_json()))
-        return
-    _print_evaluation(evaluation)
-    if report is not None:
-        typer.echo(f"the page with plots and the worst pairs is in {report}")
+    else:
+        _print_evaluation(evaluation)
+        if report is not None:
+            typer.echo(f"the page with plots and the worst pairs is in {report}")
+    if broken := evaluation.forms.broken_bounds():
+        typer.echo(
+            f"the artefact does not keep its bound at max_error_rate {', '.join(broken)}: do not "
+            "serve with it; calibrate it on more answers (`semcache calibrate`), or use its base",
+            err=True,
+        )
+        raise typer.Exit(1)
 
 
 def simulate(
@@ -158,6 +166,11 @@ def _print_evaluation(evaluation: "Evaluation") -> None:
         for form in ("served_at_error", "served_at_error_half_missing")
         for bound, value in figures[form].items()
     ]
+    broken = evaluation.forms.broken_bounds()
+    for bound, served in evaluation.forms.half_missing.at_threshold.items():
+        wrong = shown(served.error.value, None if (i := served.error.interval) is None else [*i])
+        wrong = f"[red]{wrong}  the bound is broken[/red]" if bound in broken else wrong
+        rows.append((f"wrong at max_error_rate {bound}", wrong))
     title = f"{figures['n']} pairs, {figures['positives']} with the same answer"
     Console().print(table_of(rows, ("figure", "value (95 % interval)"), title))
     if figures["streams_note"]:

@@ -72,6 +72,17 @@ class Forms:
     all_answerable: StreamFigures
     half_missing: StreamFigures
 
+    def broken_bounds(self) -> list[str]:
+        """The bounds that the artefact's thresholds do not keep where half of the right answers are
+        missing: all of the interval of the wrong share lies above the bound.
+        """
+        errors = {name: self.half_missing.at_threshold[name].error for name in BOUNDS}
+        return [
+            name
+            for name, bound in BOUNDS.items()
+            if (interval := errors[name].interval) is not None and interval.low > bound
+        ]
+
     def tree(self, calibration: Calibration) -> dict[str, Any]:
         """Nested by name, with figures as leaves."""
         at_threshold = {
