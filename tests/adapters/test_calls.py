@@ -345,11 +345,11 @@ async def test_async_all_who_ask_at_once_are_one_call(
     go, model, wait = asyncio.Event(), Model("quite warm"), AsyncSharedCall.wait
     waiting: list[Any] = []
 
-    async def counted(flight: AsyncSharedCall[Any]) -> None:
+    async def counted(flight: AsyncSharedCall[Any]) -> bool:
         waiting.append(flight)
         if len(waiting) == 7:
             go.set()
-        await wait(flight)
+        return await wait(flight)
 
     async def slowly(question: Question) -> AsyncGenerator[list[str], None]:
         await go.wait()
@@ -379,9 +379,9 @@ async def test_async_who_asks_during_a_lookup_gets_the_same_hit(
         assert go.wait(30)
         return lookup(request, audits=audits)
 
-    async def noticed(flight: AsyncSharedCall[Any]) -> None:
+    async def noticed(flight: AsyncSharedCall[Any]) -> bool:
         go.set()
-        await wait(flight)
+        return await wait(flight)
 
     monkeypatch.setattr(cache, "lookup", slow)
     monkeypatch.setattr(AsyncSharedCall, "wait", noticed)

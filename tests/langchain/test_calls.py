@@ -332,9 +332,9 @@ class AsyncGate:
         self.cancelled = False
         wait = AsyncSharedCall.wait
 
-        async def counted(flight: AsyncSharedCall[Any]) -> None:
+        async def counted(flight: AsyncSharedCall[Any]) -> bool:
             self._waiting.release()
-            await wait(flight)
+            return await wait(flight)
 
         monkeypatch.setattr(AsyncSharedCall, "wait", counted)
 

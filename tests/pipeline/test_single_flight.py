@@ -244,21 +244,27 @@ class TestAsync:
     ) -> None:
         monkeypatch.setattr(single_flight, "LEADER_CHECK_SECONDS", 0.01)
         flight: AsyncSingleFlight[str] = AsyncSingleFlight()
-        never, loop = asyncio.Event(), asyncio.new_event_loop()
+        go_on, loop = asyncio.Event(), asyncio.new_event_loop()
 
-        async def hang() -> str:
+        async def pause() -> str:
             loop.stop()
-            await never.wait()
-            return "never"
+            await go_on.wait()
+            return "late"
 
         async def answer() -> str:
             return "value"
 
-        leader = loop.create_task(flight.run(KEY, hang))
+        leader = loop.create_task(flight.run(KEY, pause))
         loop.run_forever()
+        call = next(iter(flight._calls.values()))
+
+        async def wait_in_vain() -> bool:
+            return await call.wait()
+
+        assert asyncio.run(wait_in_vain()) is False
         assert asyncio.run(flight.run(KEY, answer)) == "value"
-        leader.cancel()
-        loop.run_until_complete(asyncio.gather(leader, return_exceptions=True))
+        loop.call_soon(go_on.set)  # as a notebook goes on with its loop
+        assert loop.run_until_complete(leader) == "late"
         loop.close()
 
 

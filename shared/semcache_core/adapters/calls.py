@@ -189,19 +189,19 @@ class CachedCalls(Generic[Q, A]):
         set_last_hit(None)
         leads = False
         while pending.request is not None:
-            key, flight = pending.key, self._async_single_flight
+            key, flight, ended = pending.key, self._async_single_flight, True
             shared, leads = flight.join(key, partial(self._arun_and_store, pending, call))
             try:
                 if leads:
                     async for item in shared.items():
                         yield item
                 else:
-                    await shared.wait()
+                    ended = await shared.wait()
             finally:
                 await flight.leave(key, shared)
-            if isinstance(shared.error, Exception):
+            if ended and isinstance(shared.error, Exception):
                 raise shared.error
-            if shared.error is None:
+            if ended and shared.error is None:
                 break
         if not leads:
             if pending.request is not None:

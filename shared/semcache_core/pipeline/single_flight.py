@@ -209,10 +209,10 @@ class AsyncSharedCall(Generic[T]):
             else:
                 return
 
-    async def wait(self) -> None:
+    async def wait(self) -> bool:
         """Wait until the source has ended; errors are in `error`.
 
-        Where the leader's loop is another one and has stopped, the error is a CancelledError.
+        False where the leader's loop is another one, and has stopped before: ask again.
         """
         if self.is_in_this_loop():
             self._count_waiter(1)
@@ -221,7 +221,7 @@ class AsyncSharedCall(Generic[T]):
                     await self._news.wait()
             finally:
                 self._count_waiter(-1)
-            return
+            return True
         ended = self._told_when_over()
         self._in_its_loop(self._count_waiter, 1)
         try:
@@ -229,8 +229,7 @@ class AsyncSharedCall(Generic[T]):
                 await asyncio.wait([ended], timeout=LEADER_CHECK_SECONDS)
         finally:
             self._in_its_loop(self._count_waiter, -1)
-        if not self.over:
-            self.error = asyncio.CancelledError("the event loop of the leader has stopped")
+        return self.over
 
     async def close(self) -> None:
         """Stop the source, once no caller is left, and wait until it has stopped.
@@ -326,13 +325,14 @@ class AsyncSingleFlight(Generic[T]):
         while True:
             call, _ = self.join(key, source)
             try:
-                await call.wait()
+                ended = await call.wait()
             finally:
                 await self.leave(key, call)
-            if call.error is None:
+            if ended and call.error is None:
                 value: T = call.outcome.value
                 return value
-            if isinstance(call.error, Exception) or call.is_in_this_loop():
+            if ended and (isinstance(call.error, Exception) or call.is_in_this_loop()):
+                assert call.error is not None
                 raise call.error
             # the loop of the leader ended before its call: ask again, in this loop
 
