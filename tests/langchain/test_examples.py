@@ -43,7 +43,8 @@ def test_every_example_runs_as_a_script_without_a_key(name: str) -> None:
     command = [sys.executable, str(EXAMPLES / f"{name}.py")]
     done = subprocess.run(command, env=no_keys, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"hit\]|the cache\]|[1-9] by meaning|[1-9] exact", done.stdout), done.stdout
+    from_cache = r"hit\]|the cache\]|[1-9] of 2 steps|[1-9] by meaning|[1-9] exact"
+    assert re.search(from_cache, done.stdout), done.stdout
 
 
 def test_a_chat_app_streams_a_common_question_from_the_cache(
