@@ -292,7 +292,7 @@ class CachedChatModel(ConfigAwareChatModel):
                 cache,
                 reader.read_question,
                 lambda question: ChatAnswers(
-                    adapters.demands_of(question.model, question.arguments)
+                    lambda: adapters.demands_of(question.model, question.arguments)
                 ),
                 without_run,
                 lambda _, answer: usage_of(answer),

@@ -27,7 +27,7 @@ from semcache_core import (
     check_namespace,
     digest,
 )
-from semcache_core.adapters import CallIds, CallMode, Turn
+from semcache_core.adapters import CallIds, Turn
 
 from langchain_semcache.call_stack import Caller
 from langchain_semcache.model_identity import (
@@ -243,10 +243,10 @@ class RequestReader:
         )
 
 
-def _mode_of_config() -> CallMode:
-    """Return what `config["configurable"]["semcache"]` of the present run says."""
+def _mode_of_config() -> Any:
+    """Return `config["configurable"]["semcache"]` of the present run; `Request` checks it."""
     config = var_child_runnable_config.get() or {}
-    return adapters.checked_mode(config.get("configurable", {}).get(MODE_KEY, "normal"))
+    return config.get("configurable", {}).get(MODE_KEY, "normal")
 
 
 def _says_anything(config: RunnableConfig) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -125,16 +125,18 @@ def usage_of(generations: Sequence[Generation]) -> Usage:
 
 @dataclass(frozen=True)
 class ChatAnswers:
-    """The codec of a chat model's answers to calls with these demands, for `CachedCalls`."""
+    """The codec of a chat model's answers, for `CachedCalls`. `demands` reads those of the call; a
+    hit does not need them.
+    """
 
-    demands: Demands = _NO_DEMANDS
+    demands: Callable[[], Demands] = Demands
 
     dump = staticmethod(dump_generations)
     calls_tools = staticmethod(calls_tools)
     words = staticmethod(plain_text)
 
     def is_storable(self, answer: Sequence[Generation]) -> bool:
-        return is_storable(answer, self.demands)
+        return is_storable(answer, self.demands())
 
     def load(self, text: str, hit: Hit | None) -> list[ChatGeneration]:
         """See `load_generations`; raises ValueError for a text model's generation too."""

@@ -4,7 +4,7 @@ import json
 import re
 import secrets
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from io import IOBase
@@ -188,7 +188,6 @@ def _first(kwargs: dict[str, Any], names: tuple[str, ...]) -> object:
     return next((kwargs[name] for name in names if kwargs.get(name)), None)
 
 
-_NO_DEMANDS = Demands()
 _NO_ANSWER = (TextBlock, ThinkingBlock, CachePoint)
 """Blocks that are not an answer by themselves; a text block may hold words."""
 
@@ -197,10 +196,11 @@ _NO_ANSWER = (TextBlock, ThinkingBlock, CachePoint)
 class ChatAnswers:
     """The codec of a chat's answers: the whole message, and the other fields if they are JSON.
 
-    The provider's `raw` is not stored; a served answer has `raw["semcache"]`.
+    The provider's `raw` is not stored; a served answer has `raw["semcache"]`. `demands` reads those
+    of the call; a hit does not need them.
     """
 
-    demands: Demands = _NO_DEMANDS
+    demands: Callable[[], Demands] = Demands
 
     def dump(self, answer: ChatResponse) -> str:
         """Return JSON text; raises SemcacheError for a message that is not equal when read back."""
@@ -233,7 +233,7 @@ class ChatAnswers:
         if spoils(reason) or any(map(_is_broken, answer.message.blocks)):
             return False
         words = (answer.message.content or "").strip()
-        if not self.demands.are_met(words, calls_tools=calls, ending_named=reason is not None):
+        if not self.demands().are_met(words, calls_tools=calls, ending_named=reason is not None):
             return False
         return bool(words or calls or _all_but_words(answer.message))
 
@@ -255,7 +255,7 @@ class ChatAnswers:
 class CompletionAnswers:
     """The codec of a completion's answers: the text, and the other fields if they are JSON."""
 
-    demands: Demands = _NO_DEMANDS
+    demands: Callable[[], Demands] = Demands
 
     def dump(self, answer: CompletionResponse) -> str:
         kwargs = _as_json(answer.additional_kwargs)
@@ -274,7 +274,7 @@ class CompletionAnswers:
     def is_storable(self, answer: CompletionResponse) -> bool:
         reason, calls = ending(answer), self.calls_tools(answer)
         words = answer.text.strip()
-        met = self.demands.are_met(words, calls_tools=calls, ending_named=reason is not None)
+        met = self.demands().are_met(words, calls_tools=calls, ending_named=reason is not None)
         return bool(words) and met and not spoils(reason)
 
     def calls_tools(self, answer: CompletionResponse) -> bool:

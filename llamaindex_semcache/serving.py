@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import aclosing
 from contextvars import Context, copy_context
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Generic, TypeAlias, TypeVar
 
 from llama_index.core.bridge.pydantic import BaseModel
@@ -110,9 +111,9 @@ class Responders:
             calls = CachedCalls(cache, reader.read, answers, _unobserved, usage_of)
             return Responder(cache, calls, replay, pace)
 
-        self.chats = responder(lambda asked: ChatAnswers(_demands(asked)), chat_items)
+        self.chats = responder(lambda asked: ChatAnswers(partial(_demands, asked)), chat_items)
         self.completions = responder(
-            lambda asked: CompletionAnswers(_demands(asked)), completion_items
+            lambda asked: CompletionAnswers(partial(_demands, asked)), completion_items
         )
         self.predictions = responder(_prediction_codec, lambda answer: iter([answer]))
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from fake_provider import Provider
 from langchain_anthropic import ChatAnthropic
 from langchain_core.language_models import BaseChatModel
@@ -12,6 +13,7 @@ from llama_index.core.llms.llm import LLM
 from llama_index.llms.anthropic import Anthropic
 from llama_index.llms.openai import OpenAI
 from llama_index.llms.openai_like import OpenAILike
+from semcache_core import SemanticCache
 
 KEY = "sk-of-a-test"
 
@@ -49,6 +51,29 @@ def llama_openai_like(provider: Provider, **more: Any) -> LLM:
 def llama_anthropic(provider: Provider, **more: Any) -> LLM:
     at: Any = {"base_url": provider.url, "api_key": KEY, "max_retries": 0}
     return Anthropic(model="claude-sonnet-4-5", **at, **more)
+
+
+def assert_fails_alike(
+    plain: Callable[[], Any], cached: Callable[[], Any], cache: SemanticCache
+) -> Exception:
+    """Both raise the same, and nothing is stored; returns what the cached call raised."""
+    with pytest.raises(Exception) as expected:
+        plain()
+    with pytest.raises(Exception) as raised:
+        cached()
+    assert type(raised.value) is type(expected.value)
+    assert str(raised.value) == str(expected.value)
+    assert cache.stats().entries == 0
+    return raised.value
+
+
+WHOLE, PART = "Press the red button.", "Press the red"
+
+
+def assert_only_the_whole_answer_is_kept(provider: Provider, ask: Callable[[], str]) -> None:
+    """The provider first gives PART, cut off in some way, and then WHOLE."""
+    assert [ask().strip() for _ in range(3)] == [PART, WHOLE, WHOLE]
+    assert provider.calls == 2
 
 
 LANGCHAIN: dict[str, Callable[..., BaseChatModel]] = {

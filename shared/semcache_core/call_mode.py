@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
-from semcache_core.errors import RequestError
-from semcache_core.types import CALL_MODES, CallMode, Request
+from semcache_core.types import CallMode, Request
 
 _MODE: ContextVar[CallMode] = ContextVar("semcache_call_mode", default="normal")
 
@@ -27,14 +26,6 @@ def bypassing() -> AbstractContextManager[None]:
 def mode_of(request: Request) -> CallMode:
     """The mode of the request itself, else that of the present block."""
     return _MODE.get() if request.mode == "normal" else request.mode
-
-
-def checked_mode(value: object) -> CallMode:
-    """`value` as a mode; raises RequestError for anything else."""
-    for mode in CALL_MODES:
-        if value == mode:
-            return mode
-    raise RequestError(f'the mode of a call must be "refresh" or "bypass", got {value!r}')
 
 
 @contextmanager

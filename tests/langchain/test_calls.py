@@ -520,7 +520,8 @@ def test_event_loops_in_several_threads_are_one_call_of_the_model(
     assert asked.wait(30)
     found += [threads.submit(lambda: asyncio.run(ours.ainvoke(ASK)).text) for _ in range(7)]
     _, calls = ours._parts()
-    while sum(one.callers for one in calls._async_single_flight._calls.values()) < 8:
+    _, flight = calls._of_this_process()
+    while sum(one.callers for one in flight._calls.values()) < 8:
         threading.Event().wait(0.001)
     go_on.set()
     assert [one.result(30) for one in found] == ["It is warm"] * 8

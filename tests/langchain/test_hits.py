@@ -306,12 +306,18 @@ def test_no_warning_is_logged_for_a_hit(
 PROMPT = ChatPromptTemplate([("human", "{text}")])
 
 
+def asking(cache: SemanticLLMCache, wrapped: bool) -> Any:
+    """A model that asks the cache, by our wrapper or by LangChain's own hook."""
+    inner = Streaming(cache=None if wrapped else cache, disable_streaming=True)
+    inner.answering("yes", "no")
+    return CachedChatModel(inner, cache=cache.cache) if wrapped else inner
+
+
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_last_hit_after_a_chain_is_never_an_older_one(
     cache: SemanticLLMCache, wrapped: bool
 ) -> None:
-    inner = Streaming(cache=None if wrapped else cache).answering("yes", "no")
-    model = CachedChatModel(inner, cache=cache.cache) if wrapped else inner
+    model = asking(cache, wrapped)
     for text in ("hi there", "there hi"):
         model.invoke(text)
     assert last_hit() is not None
@@ -325,8 +331,7 @@ def test_last_hit_after_a_chain_is_never_an_older_one(
 async def test_last_hit_after_an_async_chain_is_right_or_none(
     cache: SemanticLLMCache, wrapped: bool
 ) -> None:
-    inner = Streaming(cache=None if wrapped else cache).answering("yes", "no")
-    model = CachedChatModel(inner, cache=cache.cache) if wrapped else inner
+    model = asking(cache, wrapped)
     for text in ("hi there", "there hi"):
         model.invoke(text)
     assert last_hit() is not None
@@ -374,9 +379,7 @@ async def _in_a_stream(model: Any, text: str) -> None:
 async def test_a_block_collects_the_hits_of_all_calls_in_it(
     cache: SemanticLLMCache, wrapped: bool, ask: Callable[[Any, str], Any]
 ) -> None:
-    inner = Streaming(cache=None if wrapped else cache, disable_streaming=True)
-    inner.answering("yes", "no")
-    model = CachedChatModel(inner, cache=cache.cache) if wrapped else inner
+    model = asking(cache, wrapped)
     model.invoke("hi there")
     model.invoke("hi there")
     with track_hits() as hits:

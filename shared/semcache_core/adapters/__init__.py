@@ -52,9 +52,7 @@ from semcache_core.adapters.options import (
     open_cache,
     own_namespace,
 )
-from semcache_core.call_mode import checked_mode
 from semcache_core.hits import hit_served, last_hit, set_last_hit, track_hits
-from semcache_core.types import CallMode
 
 __all__ = [
     "CALL_IDS",
@@ -64,7 +62,6 @@ __all__ = [
     "Audits",
     "CachedCalls",
     "CallIds",
-    "CallMode",
     "Demands",
     "JudgeVerifier",
     "ModelCall",
@@ -79,7 +76,6 @@ __all__ = [
     "check_judge_prompt",
     "check_pace",
     "check_writer",
-    "checked_mode",
     "current_namespace",
     "current_writer",
     "cut_short",

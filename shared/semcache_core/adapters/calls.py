@@ -131,8 +131,7 @@ class CachedCalls(Generic[Q, A]):
         self._cache, self._read = cache, read
         self._answers, self._unobserved = answers, unobserved
         self._usage, self._clock = usage, clock
-        self._single_flights: dict[int, SingleFlight[Any]] = {}
-        self._async_single_flight: AsyncSingleFlight[Any] = AsyncSingleFlight()
+        self._flights: dict[int, tuple[SingleFlight[Any], AsyncSingleFlight[Any]]] = {}
         self._audits = Audits(cache)
 
     def ask(self, question: Q) -> PendingCall[Q, A]:
@@ -163,7 +162,7 @@ class CachedCalls(Generic[Q, A]):
             yield from call.ask(pending.question)
             return
         while True:
-            key, flight = pending.key, self._of_this_process()
+            key, (flight, _) = pending.key, self._of_this_process()
             shared, leads = flight.join(key, partial(self._run_and_store, pending, call))
             try:
                 if leads:
@@ -189,7 +188,7 @@ class CachedCalls(Generic[Q, A]):
         set_last_hit(None)
         leads = False
         while pending.request is not None:
-            key, flight, ended = pending.key, self._async_single_flight, True
+            key, (_, flight), ended = pending.key, self._of_this_process(), True
             shared, leads = flight.join(key, partial(self._arun_and_store, pending, call))
             try:
                 if leads:
@@ -336,7 +335,9 @@ class CachedCalls(Generic[Q, A]):
                 pending.answer = self._codec(pending.question).load(outcome.text, outcome.hit)
                 pending.hit = outcome.hit
 
-    def _of_this_process(self) -> SingleFlight[Any]:
-        """A forked child would wait for threads that it does not have."""
+    def _of_this_process(self) -> tuple[SingleFlight[Any], AsyncSingleFlight[Any]]:
+        """A forked child would wait for threads and event loops that it does not have."""
         pid = os.getpid()
-        return self._single_flights.get(pid) or self._single_flights.setdefault(pid, SingleFlight())
+        return self._flights.get(pid) or self._flights.setdefault(
+            pid, (SingleFlight(), AsyncSingleFlight())
+        )

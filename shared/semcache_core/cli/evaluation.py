@@ -1,6 +1,7 @@
 """Commands that measure an artefact: score, evaluate, simulate."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,13 +75,14 @@ def evaluate(
         )
     if report is not None:
         write_report(evaluation, report)
+    broken = evaluation.forms.broken_bounds()
     if as_json:
         typer.echo(json.dumps(evaluation.as_json()))
     else:
-        _print_evaluation(evaluation)
+        _print_evaluation(evaluation, broken)
         if report is not None:
             typer.echo(f"the page with plots and the worst pairs is in {report}")
-    if broken := evaluation.forms.broken_bounds():
+    if broken:
         typer.echo(
             f"the artefact does not keep its bound at max_error_rate {', '.join(broken)}: do not "
             "serve with it; calibrate it on more answers (`semcache calibrate`), or use its base",
@@ -148,7 +150,7 @@ def simulate(
         typer.echo(f"the page with plots over the stream is in {report}")
 
 
-def _print_evaluation(evaluation: "Evaluation") -> None:
+def _print_evaluation(evaluation: "Evaluation", broken: Sequence[str]) -> None:
     figures = evaluation.as_json()
     intervals = figures["intervals"]
 
@@ -166,9 +168,9 @@ def _print_evaluation(evaluation: "Evaluation") -> None:
         for form in ("served_at_error", "served_at_error_half_missing")
         for bound, value in figures[form].items()
     ]
-    broken = evaluation.forms.broken_bounds()
-    for bound, served in evaluation.forms.half_missing.at_threshold.items():
-        wrong = shown(served.error.value, None if (i := served.error.interval) is None else [*i])
+    for bound, at in figures["at_max_error_rate"].items():
+        interval = intervals["at_max_error_rate"][bound]["half_missing"]["error"]
+        wrong = shown(at["half_missing"]["error"], interval)
         wrong = f"[red]{wrong}  the bound is broken[/red]" if bound in broken else wrong
         rows.append((f"wrong at max_error_rate {bound}", wrong))
     title = f"{figures['n']} pairs, {figures['positives']} with the same answer"

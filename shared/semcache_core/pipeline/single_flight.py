@@ -8,7 +8,6 @@ ended are waiters: they get the leader's outcome. Nothing is remembered after th
 """
 
 import asyncio
-import os
 import threading
 from collections import deque
 from collections.abc import (
@@ -22,7 +21,8 @@ from collections.abc import (
 )
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from functools import partial
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from semcache_core.types import Hit
 
@@ -80,6 +80,9 @@ class SharedCall(Generic[T]):
         while not self.over:
             self._pull()
 
+    def is_under_way(self) -> bool:
+        return not self.over
+
     def wait_for_leader(self) -> None:
         """Wait until the leader has run the source to its end; errors are in `error`."""
         with self._changed:
@@ -119,12 +122,47 @@ class SharedCall(Generic[T]):
             self._changed.notify_all()
 
 
-class SingleFlight(Generic[T]):
-    """The shared calls of one process, by key."""
+class _Call(Protocol):
+    callers: int
+
+    def is_under_way(self) -> bool: ...
+
+
+C = TypeVar("C", bound=_Call)
+
+
+class _CallsUnderWay(Generic[C]):
+    """The calls that callers on several threads may join, by key.
+
+    A forked child needs an instance of its own: another thread may hold the lock at the fork.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._calls: dict[Hashable, SharedCall[T]] = {}
+        self._calls: dict[Hashable, C] = {}
+
+    def _join(self, key: Hashable, start: Callable[[], C]) -> tuple[C, bool]:
+        """Return the call of `key`, and whether the caller leads it. The caller must leave it."""
+        with self._lock:
+            call = self._calls.get(key)
+            if call is not None and call.is_under_way():
+                call.callers += 1
+                return call, False
+            call = self._calls[key] = start()
+            return call, True
+
+    def _leave(self, key: Hashable, call: C) -> bool:
+        """Leave a joined call; returns whether the caller was the last, who stops its source."""
+        with self._lock:
+            call.callers -= 1
+            is_last = not call.callers
+            if is_last and self._calls.get(key) is call:
+                del self._calls[key]
+        return is_last
+
+
+class SingleFlight(_CallsUnderWay[SharedCall[T]], Generic[T]):
+    """The shared calls of the threads of one process, by key."""
 
     def run(self, key: Hashable, create: Callable[[], T]) -> T:
         """Return the leader's value, or raise its error; only the leader calls `create`.
@@ -153,22 +191,11 @@ class SingleFlight(Generic[T]):
 
     def join(self, key: Hashable, source: Source[T]) -> tuple[SharedCall[T], bool]:
         """Return the call of `key`, and whether the caller leads it. The caller must `leave` it."""
-        with self._lock:
-            call = self._calls.get(key)
-            if call is not None and not call.over:
-                call.callers += 1
-                return call, False
-            call = self._calls[key] = SharedCall(source)
-            return call, True
+        return self._join(key, partial(SharedCall, source))
 
     def leave(self, key: Hashable, call: SharedCall[T]) -> None:
         """Leave a joined call; the last caller stops its source."""
-        with self._lock:
-            call.callers -= 1
-            is_last = not call.callers
-            if is_last and self._calls.get(key) is call:
-                del self._calls[key]
-        if is_last:
+        if self._leave(key, call):
             call.close()
 
 
@@ -303,12 +330,8 @@ class AsyncSharedCall(Generic[T]):
         self._news.clear()
 
 
-class AsyncSingleFlight(Generic[T]):
-    """The shared calls of all event loops of a process, by key; see `SingleFlight`."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._calls: dict[tuple[int, Hashable], AsyncSharedCall[T]] = {}
+class AsyncSingleFlight(_CallsUnderWay[AsyncSharedCall[T]], Generic[T]):
+    """The shared calls of all event loops of one process, by key; see `SingleFlight`."""
 
     async def run(self, key: Hashable, create: Callable[[], Awaitable[T]]) -> T:
         """Return the one value that `create` gives for all callers, or raise its error.
@@ -338,27 +361,9 @@ class AsyncSingleFlight(Generic[T]):
 
     def join(self, key: Hashable, source: AsyncSource[T]) -> tuple[AsyncSharedCall[T], bool]:
         """Return the call of `key`, and whether the caller leads it. The caller must `leave` it."""
-        place = _in_this_process(key)
-        with self._lock:
-            call = self._calls.get(place)
-            if call is not None and call.is_under_way():
-                call.callers += 1
-                return call, False
-            call = self._calls[place] = AsyncSharedCall(source)
-            return call, True
+        return self._join(key, partial(AsyncSharedCall, source))
 
     async def leave(self, key: Hashable, call: AsyncSharedCall[T]) -> None:
         """Leave a joined call; the last caller stops its source."""
-        place = _in_this_process(key)
-        with self._lock:
-            call.callers -= 1
-            is_last = not call.callers
-            if is_last and self._calls.get(place) is call:
-                del self._calls[place]
-        if is_last:
+        if self._leave(key, call):
             await call.close()
-
-
-def _in_this_process(key: Hashable) -> tuple[int, Hashable]:
-    """A forked child must not wait for the event loops of its parent."""
-    return os.getpid(), key
