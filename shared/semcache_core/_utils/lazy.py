@@ -8,10 +8,13 @@ from typing import Any
 from semcache_core.errors import TrainingError
 
 
-def check_extra(package: str, modules: Sequence[str]) -> None:
-    """Raise TrainingError with the missing `modules` and the command that installs them."""
-    missing = [name for name in modules if find_spec(name) is None]
-    if missing:
+def check_extra(package: str, modules: Sequence[str], rest: Sequence[str] = ()) -> None:
+    """Raise TrainingError with the missing `modules` and the command that installs them.
+
+    What is missing of the `rest` of the extra is named too, but is no error by itself.
+    """
+    if any(find_spec(name) is None for name in modules):
+        missing = [name for name in (*rest, *modules) if find_spec(name) is None]
         raise TrainingError(
             f'{package} needs {", ".join(missing)}; run: pip install "semcache-core[train]"'
         )

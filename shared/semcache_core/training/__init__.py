@@ -59,10 +59,10 @@ __all__ = [
     "write_pairs",
 ]
 
-check_extra(__name__, ("sklearn",))
-
 FINE_TUNING = ("torch", "sentence_transformers", "onnx", "onnxscript")
 """What `train` and the export need beyond the rest of the package."""
+check_extra(__name__, ("sklearn",), rest=FINE_TUNING)
+
 _FINE_TUNED = {"FitOptions", "export_onnx", "train"}
 
 # lazy: calibrating an embedder that is no torch model must not cost the seconds torch takes to load
