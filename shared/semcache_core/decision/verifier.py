@@ -8,10 +8,13 @@ import reprlib
 import threading
 import time
 from collections import Counter, OrderedDict
-from dataclasses import dataclass, field
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NoVerdict
+from dataclasses import dataclass
 from numbers import Real
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
+from semcache_core._utils.deadline import Deadline
 from semcache_core.errors import SemcacheError, SettingsError
 from semcache_core.request import digest
 from semcache_core.types import Clock
@@ -57,23 +60,32 @@ class VerificationCounts:
     calls: int
 
 
-@dataclass
-class _Call:
-    """One question to the verifier. `verdict` is None until it has ended."""
+class _Busy(Exception):
+    """As many calls are under way as may be."""
 
-    key: str
+
+class _Late(Exception):
+    """The verifier gave no verdict in time."""
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One question to the verifier, under way or ended, and the time its lookups wait until."""
+
+    number: int
+    verdict: "Future[float]"
     deadline: float
-    ended: threading.Event = field(default_factory=threading.Event)
-    verdict: float | BaseException | None = None
 
 
 class _Process:
     """The state of one process. A forked child needs its own: it has none of these threads."""
 
-    def __init__(self, concurrency: int) -> None:
+    def __init__(self, concurrency: int, timeout_s: float) -> None:
         self.pid = os.getpid()
         self.lock = threading.Lock()
-        self.free = threading.Semaphore(concurrency)
+        self.deadline = Deadline(
+            concurrency, timeout_s, busy=_Busy, late=_Late, service="the verifier"
+        )
         self.counts: Counter[str] = Counter()
         # by what they ask: those in flight, and the last ones that ended with a verdict
         self.calls: OrderedDict[str, _Call] = OrderedDict()
@@ -113,7 +125,7 @@ class Verification:
         self._remembered = remembered
         self._clock = clock
         self._warned: set[str] = set()
-        self._process = _Process(concurrency)
+        self._process = _Process(concurrency, timeout_s)
 
     def agrees(self, asked: str, stored: str, response: str) -> bool | None:
         """Whether the answer to `stored` may be served for `asked`; None means: no opinion.
@@ -149,66 +161,54 @@ class Verification:
         """
         process = self._process
         if process.pid != os.getpid():
-            process = self._process = _Process(self._concurrency)
+            process = self._process = _Process(self._concurrency, self._timeout_s)
         return process
 
     def _outcome(self, process: _Process, question: tuple[str, str, str]) -> _Outcome:
-        call = self._call(process, question)
-        if call is None:
+        try:
+            call = self._call(process, question)
+            raised = call.verdict.exception(max(0.0, call.deadline - self._clock()))
+        except _Busy:
             return "busy"
-        call.ended.wait(max(0.0, call.deadline - self._clock()))
-        verdict = call.verdict
-        if verdict is None:
+        except NoVerdict:
             self._warn_once("timeout", f"took more than {self._timeout_s:g} s")
             return "timed_out"
-        if isinstance(verdict, BaseException):
+        except RuntimeError as error:  # no more threads to be had
+            raised = error
+        if raised is not None:
             # reprlib cuts it short, and takes an error whose own repr fails
-            self._warn_once(type(verdict).__name__, f"failed: {_SHORT.repr(verdict)}")
+            self._warn_once(type(raised).__name__, f"failed: {_SHORT.repr(raised)}")
             return "failed"
-        return "accepted" if verdict >= self._accept else "refused"
+        return "accepted" if call.verdict.result() >= self._accept else "refused"
 
-    def _call(self, process: _Process, question: tuple[str, str, str]) -> _Call | None:
-        """The call for this question, under way, ended or new; None when no new one may start."""
+    def _call(self, process: _Process, question: tuple[str, str, str]) -> _Call:
+        """The call for this question, under way, ended or new. Raises _Busy for one too many."""
         key = digest(question)
         with process.lock:
             if key in process.calls:
                 process.calls.move_to_end(key)
                 return process.calls[key]
-            if not process.free.acquire(blocking=False):
-                return None
-            call = process.calls[key] = _Call(key, self._clock() + self._timeout_s)
-            process.counts["calls"] += 1
-        # A thread for each call: it takes a tenth of a millisecond, a verifier many. A call that
-        # hangs then blocks no other, and as the thread is a daemon the interpreter's end does not
-        # wait for it, as it would for an executor's. In a forked child torch hangs on threads that
-        # it has used before.
-        try:
-            threading.Thread(target=self._run, args=(process, call, question), daemon=True).start()
-        except RuntimeError as error:  # no more threads to be had
-            self._end(process, call, error)
+            number = process.counts["calls"] + 1
+            verdict = process.deadline.start(lambda: self._verdict(process, number, question))
+            process.counts["calls"] = number
+            call = process.calls[key] = _Call(number, verdict, self._clock() + self._timeout_s)
         return call
 
-    def _run(self, process: _Process, call: _Call, question: tuple[str, str, str]) -> None:
-        verdict: float | BaseException
+    def _verdict(self, process: _Process, number: int, question: tuple[str, str, str]) -> float:
+        """The verifier's probability. A failed call is forgotten: the next lookup asks again."""
         try:
             verdict = _probability(self._verifier.verify(*question))
-        # an interrupt too: this thread is the verifier's alone
-        except BaseException as error:  # noqa: BLE001
-            verdict = error
-        self._end(process, call, verdict)
-
-    def _end(self, process: _Process, call: _Call, verdict: float | BaseException) -> None:
+        except BaseException:
+            key = digest(question)
+            with process.lock:
+                # by its number: this one forgotten, the same may have been asked anew
+                if key in process.calls and process.calls[key].number == number:
+                    del process.calls[key]
+            raise
         with process.lock:
-            if isinstance(verdict, BaseException):
-                # by identity: forgotten meanwhile, the same may have been asked anew
-                if process.calls.get(call.key) is call:
-                    del process.calls[call.key]
-            elif len(process.calls) > self._remembered:
+            if len(process.calls) > self._remembered:
                 process.calls.popitem(last=False)
-        # before the verdict is set: a lookup that then asks the next question finds room
-        process.free.release()
-        call.verdict = verdict
-        call.ended.set()
+        return verdict
 
     def _warn_once(self, about: str, what: str) -> None:
         if about not in self._warned:

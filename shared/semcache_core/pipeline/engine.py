@@ -150,19 +150,8 @@ def open_engine(options: EngineOptions, telemetry: Telemetry, counters: Counters
     index_sync = _index_sync(options, ledger, retriever)
     verdicts, hit_counter = VerdictLog(ledger), HitCounter(telemetry.saved)
     monitor = _monitor(settings, threshold, verdicts)
-    decider, hubs = None, None
-    if calibration is not None and threshold is not None:
-        decider = HitDecider(
-            retriever=retriever,
-            ledger=ledger,
-            weights=calibration.judged_by,
-            threshold=threshold,
-            monitor=monitor,
-            verification=verification,
-            uncertain_from=calibration.threshold(UNCERTAIN),
-            confirmations=settings.confirmations,
-        )
-        hubs = HubFinder(ledger, verdicts, embed, decider.weights, threshold, clock)
+    decider = _decider(settings, calibration, ledger, retriever, monitor, verification)
+    hubs = decider and HubFinder(ledger, verdicts, embed, decider.weights, decider.threshold, clock)
     background = BackgroundWorker(ledger, limits, hit_counter, verdicts, index_sync, clock, hubs)
     same_answer = options.same_answer or by_meaning(embed)
     return Engine(
@@ -188,6 +177,30 @@ def open_engine(options: EngineOptions, telemetry: Telemetry, counters: Counters
         verification=verification,
         hit_counter=hit_counter,
         background=background,
+    )
+
+
+def _decider(
+    settings: CacheSettings,
+    calibration: Calibration | None,
+    ledger: Ledger,
+    retriever: Retriever,
+    monitor: ErrorMonitor,
+    verification: Verification | None,
+) -> HitDecider | None:
+    """What decides by meaning; None without a calibration that has a threshold for the bound."""
+    threshold = calibration and calibration.threshold(settings.max_error_rate)
+    if calibration is None or threshold is None:
+        return None
+    return HitDecider(
+        retriever=retriever,
+        ledger=ledger,
+        weights=calibration.judged_by,
+        threshold=threshold,
+        monitor=monitor,
+        verification=verification,
+        uncertain_from=calibration.threshold(UNCERTAIN),
+        confirmations=settings.confirmations,
     )
 
 
