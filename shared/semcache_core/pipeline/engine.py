@@ -151,7 +151,9 @@ def open_engine(options: EngineOptions, telemetry: Telemetry, counters: Counters
     verdicts, hit_counter = VerdictLog(ledger), HitCounter(telemetry.saved)
     monitor = _monitor(settings, threshold, verdicts)
     decider = _decider(settings, calibration, ledger, retriever, monitor, verification)
-    hubs = decider and HubFinder(ledger, verdicts, embed, decider.weights, decider.threshold, clock)
+    hubs = None
+    if decider is not None:
+        hubs = HubFinder(ledger, verdicts, embed, decider.weights, decider.threshold, clock)
     background = BackgroundWorker(ledger, limits, hit_counter, verdicts, index_sync, clock, hubs)
     same_answer = options.same_answer or by_meaning(embed)
     return Engine(
@@ -189,7 +191,7 @@ def _decider(
     verification: Verification | None,
 ) -> HitDecider | None:
     """What decides by meaning; None without a calibration that has a threshold for the bound."""
-    threshold = calibration and calibration.threshold(settings.max_error_rate)
+    threshold = None if calibration is None else calibration.threshold(settings.max_error_rate)
     if calibration is None or threshold is None:
         return None
     return HitDecider(
