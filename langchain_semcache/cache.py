@@ -148,7 +148,7 @@ class SemanticLLMCache(BaseCache):
             if request is not None:
                 text, answer = dump_generations(generations), plain_text(generations)
                 stored, usage = as_stored(request, generations), usage_of(generations)
-                self.cache.update(stored, text, answer=answer, usage=usage)
+                self.cache.update(stored, text, answer=answer, usage=usage, wraps=True)
 
 
 def _served(found: tuple[Hit, list[Generation]] | None) -> list[Generation] | None:

@@ -222,7 +222,7 @@ def _stored(generation: Generation) -> Generation:
         metadata = _as_json(message.response_metadata) or {}
         metadata.pop(METADATA_KEY, None)
         extra = _as_json(message.additional_kwargs)
-        own = {"response_metadata": metadata, "additional_kwargs": extra}
+        own = {"response_metadata": metadata, "additional_kwargs": extra, "usage_metadata": None}
         update["message"] = message.model_copy(update=own)
     return generation.model_copy(update=update)
 

@@ -97,7 +97,7 @@ class SemcacheKVStore(BaseKVStore):
             request = self._request(cache, key, collection)
             stored = None
             try:
-                stored = cache.update(request, _dump(val))
+                stored = cache.update(request, _dump(val), wraps=True)
             finally:
                 if stored is None:  # no value is better than the older one
                     cache.forget(request)

@@ -149,6 +149,7 @@ class SemanticCache:
         cost: float | None = None,
         answer: str | None = None,
         usage: Usage = UNKNOWN,
+        wraps: bool = False,
     ) -> int | None:
         """Store `response` as the answer; returns the entry's id. None where it is not stored:
         because `admit` or `redact` forbid that, it is larger than the settings allow, or the call
@@ -156,7 +157,8 @@ class SemanticCache:
 
         Durable, and visible to every lookup on this path, when it returns. An older answer to the
         same request is replaced. `ttl` is in seconds (None: the cache's own). `answer` is the text
-        of the answer where `response` wraps it in more: answers are compared by it. `usage` is what
+        of the answer where `response` wraps it in more: answers are compared by it. `wraps` says
+        that `response` is JSON, whose texts `redact` then sees one by one. `usage` is what
         the model took to make it, and `cost` what that cost, in any unit you like (None: by the
         cache's `prices`): so much is saved by each hit.
         """
@@ -170,7 +172,7 @@ class SemanticCache:
         if cost is not None and not is_amount(cost):
             raise RequestError(f"cost must be a number from 0 on, got {cost!r}; or leave it out")
         started = time.perf_counter()
-        given = updates.Answer(response, ttl, tags, cost, answer, usage)
+        given = updates.Answer(response, ttl, tags, cost, answer, usage, wraps)
         return updates.update(self._use(), as_request(request), given, started)
 
     aupdate = _async_twin(update)

@@ -100,6 +100,18 @@ class CacheSettings(BaseSettings):
     """Whether metrics and spans of lookups and updates name the tenant. Off by default: a name may
     be a person's, and each makes a time series."""
 
+    @field_validator("path", "artefact", mode="before")
+    @classmethod
+    def _names_a_directory(cls, value: object) -> object:
+        """An empty path would be the directory that the app happens to run in."""
+        if isinstance(value, str | os.PathLike):
+            name = os.fspath(value)
+            if isinstance(name, str) and (not name.strip() or "\0" in name):
+                raise ValueError("this names no directory")
+            if isinstance(name, str):
+                os.fsencode(name)  # UnicodeEncodeError, a ValueError, for a lone surrogate
+        return value
+
     @field_validator("path", "artefact")
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:

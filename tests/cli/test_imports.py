@@ -60,9 +60,17 @@ def test_a_wrong_line_is_named_and_nothing_of_the_file_is_stored(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"question": "a", "response": "b"}')
     log.write_text(LINE + '{"question": "a", "response": 5}\n')
     error = refused(capsys, monkeypatch, "import", log, "--path", tmp_path / "cache")
     assert f"semcache: {log}, line 2: response is 5; give a text" in error
+    assert not (tmp_path / "cache").exists()
+    run("import", other, "--path", tmp_path / "cache")
+    assert (
+        refused(capsys, monkeypatch, "import", log, "--path", tmp_path / "cache").strip()
+        == error.strip()
+    )
     assert answer(tmp_path / "cache", Request("What is a ledger?")) is None
 
 

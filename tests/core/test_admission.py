@@ -1,9 +1,12 @@
 """What the app's own hooks let be stored."""
 
+import json
+import re
 from pathlib import Path
 from runpy import run_path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,9 +69,51 @@ class TestRedact:
             return "" if secret in text else text
 
         admitted = Admission(redact=redact).admitted(Request(question), response)
-        assert (admitted is None) == (secret in question)
+        emptied = secret in response and bool(response.strip())
+        assert (admitted is None) == (secret in question or emptied)
         if admitted is not None:
             assert secret not in admitted.question + admitted.response
+
+    @pytest.mark.parametrize("left", ["", " \n"])
+    def test_nothing_is_stored_of_a_response_without_words_left(self, left: str) -> None:
+        admission = Admission(redact=lambda text: left if text == RESPONSE else text)
+        assert admission.admitted(Request(QUESTION), RESPONSE) is None
+
+
+class TestRedactWithinJson:
+    """What the adapters store is JSON, and must still be when something was taken out of it."""
+
+    def redacted(self, value: object) -> Any:
+        def redact(text: str) -> str:
+            return re.sub(r"\d+", '"N"', text)
+
+        admitted = Admission(redact=redact).admitted(Request(QUESTION), json.dumps(value), True)
+        assert admitted is not None
+        return json.loads(admitted.response)
+
+    def test_each_text_and_number_in_it_is_redacted_and_it_stays_json(self) -> None:
+        answer = {"lc": 1, "content": "Call 555", "n": [4821, 1.5, True, None], "k7": {"a": "x"}}
+        assert self.redacted(answer) == {
+            "lc": 1,
+            "content": 'Call "N"',
+            "n": ['"N"', '"N"."N"', True, None],
+            'k"N"': {"a": "x"},
+        }
+
+    def test_json_within_a_text_stays_json_too(self) -> None:
+        answer = [json.dumps({"arguments": json.dumps({"account": 4821})})]
+        arguments = json.loads(json.loads(self.redacted(answer)[0])["arguments"])
+        assert arguments == {"account": '"N"'}
+
+    def test_what_is_not_changed_is_stored_to_the_byte(self) -> None:
+        text = '{ "a" :\t["b", 1e3] }'
+        admitted = Admission(redact=hide_ada).admitted(Request(QUESTION), text, True)
+        assert admitted == Admitted(QUESTION, text)
+
+    def test_what_is_no_json_is_redacted_as_a_whole(self) -> None:
+        for text in (RESPONSE, "[" * 100_000 + "Ada"):
+            admitted = Admission(redact=hide_ada).admitted(Request(QUESTION), text, True)
+            assert admitted == Admitted(QUESTION, text.replace("Ada", "<NAME>"))
 
 
 def fails(*arguments: object) -> Any:
@@ -103,6 +148,10 @@ class TestAHookThatGoesWrong:
             SemcacheError, match=f"must return a str, got a {type(answer).__name__}"
         ):
             admission.admitted(Request(QUESTION), RESPONSE)
+
+    def test_an_admission_by_numpy_counts(self) -> None:
+        admission = Admission(admit=lambda request, response: np.bool_(len(response) > 3))
+        assert admission.admitted(Request(QUESTION), RESPONSE) is not None
 
     @pytest.mark.parametrize("answer", [None, "yes", 1])
     def test_an_admission_that_is_no_bool_is_no_yes(self, answer: Any) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -571,3 +572,16 @@ def test_a_date_in_the_system_prompt_is_hinted_at_and_can_be_taken_out_of_the_co
     assert model.invoke([SystemMessage("Be polite."), HumanMessage("how warm is it")]).text != (
         "10 degrees"
     )
+
+
+# -- redacted --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("taken", [r"\d", r"\S+@\S+"])
+def test_a_redacted_answer_is_still_served(open_cache: OpenCache, taken: str) -> None:
+    cache = open_cache(redact=lambda text: re.sub(taken, '"?"\n', text))
+    model = Chat(cache=cache).answering("Write to a@b.example, room 12")
+    model.invoke("where is it")
+    again = model.invoke("where is it")
+    assert again.content == re.sub(taken, '"?"\n', "Write to a@b.example, room 12")
+    assert (model.asked, cache.stats().failures) == (1, {})

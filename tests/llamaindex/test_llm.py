@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import pickle
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -590,3 +591,17 @@ def test_for_what_is_no_llm_no_cache_is_opened(
     with pytest.raises(SemcacheError, match="must be the LlamaIndex LLM to be asked"):
         CachedLLM(llm="gpt")  # type: ignore[arg-type]
     assert not (tmp_path / "cache").exists()
+
+
+# -- redacted --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("taken", [r"\d", r"\S+@\S+"])
+def test_a_redacted_answer_is_still_served(bench: Bench, taken: str) -> None:
+    inner = ScriptedLLM("Write to a@b.example, room 12")
+    cache = bench.open(redact=lambda text: re.sub(taken, '"?"\n', text))
+    llm = CachedLLM(llm=inner, cache=cache)
+    llm.chat(user("where is it"))
+    again = llm.chat(user("where is it"))
+    assert again.message.content == re.sub(taken, '"?"\n', "Write to a@b.example, room 12")
+    assert (inner.calls, llm.stats().failures) == (1, {})

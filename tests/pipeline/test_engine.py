@@ -43,6 +43,16 @@ def test_a_changed_model_file_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_a_model_that_is_cut_off_is_not_said_to_be_another(tmp_path: Path) -> None:
+    artefact = tmp_path / "artefact"
+    shutil.copytree(DEFAULT_ARTEFACT, artefact)
+    model = artefact / MODEL_FILE
+    model.write_bytes(model.read_bytes()[: 2**20])
+    with pytest.raises(SemcacheError, match="holds no usable model"):
+        SemanticCache(path=tmp_path / "new", artefact=artefact)
+    assert not (tmp_path / "new").exists()
+
+
 def test_an_embedder_without_a_calibration_only_matches_exactly_and_says_why_once(
     bench: Bench, warnings_of: Any
 ) -> None:

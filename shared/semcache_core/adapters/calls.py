@@ -294,6 +294,7 @@ class CachedCalls(Generic[Q, A]):
                     outcome.text,
                     answer=answers.words(answer),
                     usage=usage,
+                    wraps=True,
                 )
 
     def _codec(self, question: Q) -> AnswerCodec[A]:

@@ -104,9 +104,11 @@ def import_(
 
     All of FILE is checked before anything of it is stored. Stopped and begun again, it goes on.
     """
-    EntriesFile(file).close()  # what cannot be read is said before a new cache is made
     directory = path.expanduser()
     is_new = not is_cache(directory)
+    with EntriesFile(file) as source:
+        if is_new:  # a wrong line is named before a directory is made for the others
+            source.check()
     with SemanticCache(path=directory, namespace=namespace) as cache, Steps() as steps:
         done = cache.import_entries(
             file, embed=embed, progress=lambda n, total: steps.show("importing", n, total)

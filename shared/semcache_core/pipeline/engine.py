@@ -253,7 +253,10 @@ def _open_model(
     if embedder is None:
         directory = settings.artefact or DEFAULT_ARTEFACT
         calibration = load_calibration(directory)
-        return _matching(OnnxEmbedder(directory), calibration, str(directory)), calibration, ""
+        onnx = OnnxEmbedder(directory)
+        if onnx.fingerprint != calibration.fingerprint:
+            OnnxEmbedder.load(directory)  # a model that is cut off is no other model: this says so
+        return _matching(onnx, calibration, str(directory)), calibration, ""
     model = as_embedder(embedder)
     if settings.artefact is None:
         return (

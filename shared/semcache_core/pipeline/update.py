@@ -30,6 +30,7 @@ class Answer:
     cost: float | None
     text: str | None
     usage: Usage
+    wraps: bool = False
 
 
 def update(engine: Engine, request: Request, answer: Answer, started: float) -> int | None:
@@ -49,13 +50,15 @@ def update(engine: Engine, request: Request, answer: Answer, started: float) -> 
 
 
 def _store(engine: Engine, request: Request, key: Key, answer: Answer, now: float) -> int | None:
-    admitted = engine.admission.admitted(request, answer.response)
+    admitted = engine.admission.admitted(request, answer.response, answer.wraps)
     if admitted is None:
         return None
     text = admitted.response
     if answer.text is not None:
         # redacted too: a digest of four secret digits is as good as the digits
         text = engine.admission.text(answer.text)
+        if answer.text.strip() and not text.strip():
+            return None
     new = _new_entry(engine, request, key, admitted.response, text, answer, now)
     if too_large(engine, new):
         # an older answer goes: the app has a newer one, and would be served the older instead

@@ -185,7 +185,7 @@ class Importer:
         request = Request(
             new.question, new.scope, new.namespace, new.exact_only, new.tags, new.writer
         )
-        admitted = self.admission.admitted(request, new.response)
+        admitted = self.admission.admitted(request, new.response, wraps=new.answer_text is not None)
         if admitted is None:
             return None
         text = None if new.answer_text is None else self.admission.text(new.answer_text)
