@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from langchain_core.callbacks import (
@@ -177,6 +178,16 @@ class CachedChatModel(ConfigAwareChatModel):
         adapters.check_pace(self.pace, "chunks")
         self._parts()
         return self
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Copy the model, not the cache, which is open."""
+        return self.model_copy(update={"model": deepcopy(self.model, memo)})
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """The fields. What is made of them has locks, and is made again."""
+        state = super().__getstate__()
+        private = {**(state["__pydantic_private__"] or {}), "_made": None}
+        return {**state, "__pydantic_private__": private}
 
     # -- called by LangChain; `kwargs` hold the `CallConfig` ---------------------------------------
 

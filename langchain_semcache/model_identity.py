@@ -98,6 +98,9 @@ class CallingModels:
         self._lock = threading.RLock()  # a model may hold another one
         self._seen: dict[int, tuple[weakref.ref[Any], str, set[str]]] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CallingModels, ()  # a copy sees other models
+
     def identify(self, model: BaseLanguageModel[Any]) -> str:
         """Return a digest that is equal for models with the same visible parameters."""
         present = self._fields(model)

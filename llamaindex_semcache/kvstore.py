@@ -65,7 +65,7 @@ class SemcacheKVStore(BaseKVStore):
         adapters.check_given(namespace)
         self._namespace = namespace
         opened = adapters.open_cache(cache, None, None, options)
-        self._settings = _settings(opened) if cache is None else None
+        self._settings = opened.settings.model_dump() if cache is None else None
         self._cache: SemanticCache | None = opened
         self._opening = threading.Lock()
         self._warned = False
@@ -180,12 +180,6 @@ class SemcacheKVStore(BaseKVStore):
         self._cache = None
         self._opening = threading.Lock()
         self._warned = False
-
-
-def _settings(cache: SemanticCache) -> dict[str, Any]:
-    """Return settings that open the same cache from another directory or environment."""
-    path = cache.settings.path
-    return {**cache.settings.model_dump(), "path": None if path is None else path.absolute()}
 
 
 def _scope(collection: str) -> str:

@@ -77,8 +77,8 @@ class CachedLLM(DelegatingLLM):
     reaches all callers that wait for that answer, and is not stored.
 
     Unpickled, as by `IngestionPipeline.run(num_workers=2)`, it opens its path again; `path=None`
-    gives another, empty cache. If a part cannot be pickled, such as an open cache, or the path does
-    not open, the LLM arrives without a cache, with a warning.
+    gives another, empty cache. If a part cannot be pickled, such as a function within another one,
+    or the path does not open, the LLM arrives without a cache, with a warning.
     """
 
     semantic_cache: SkipValidation[SemanticCache] = Field(exclude=True, repr=False)
@@ -352,25 +352,25 @@ class CachedLLM(DelegatingLLM):
             options = {"cache": self.semantic_cache}
         options = {**options, **{name: getattr(self, name) for name in _OPTIONS}}
         try:
-            pickle.dumps(options)
-        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            pickled = pickle.dumps(options)
+        except (pickle.PicklingError, TypeError, AttributeError, SemcacheError) as error:
             # an error would make LlamaIndex drop the LLM, and use OpenAI in its place
             self.semantic_cache.warn_once(
                 "pickled",
                 f"a pickled CachedLLM arrives as its LLM alone, without a cache: {error}; give it "
                 "a path, and functions of a module",
             )
-            return _unpickled, (None, self.llm, {})
-        return _unpickled, (type(self), self.llm, options)
+            return _unpickled, (None, self.llm, b"")
+        return _unpickled, (type(self), self.llm, pickled)
 
 
-def _unpickled(make: Callable[..., LLM] | None, llm: LLM, options: Mapping[str, Any]) -> LLM:
+def _unpickled(make: Callable[..., LLM] | None, llm: LLM, options: bytes) -> LLM:
     """Open the cache again by `make`; return `llm` alone if that fails."""
     if make is None:
         return llm
     # an error would end the worker, and the pipeline would wait for it for ever
     try:
-        return make(llm=llm, **options)
+        return make(llm=llm, **pickle.loads(options))
     except (SemcacheError, OSError) as error:
         log.warning("a CachedLLM arrives as its LLM alone, as its cache does not open: %s", error)
         return llm

@@ -23,7 +23,7 @@ from semcache_core.decision.verifier import Verifier
 from semcache_core.embedding.batching import embed_one
 from semcache_core.errors import RequestError
 from semcache_core.pipeline import update as updates
-from semcache_core.pipeline.engine import Engine, EngineOptions
+from semcache_core.pipeline.engine import Engine, EngineOptions, picklable_arguments
 from semcache_core.pipeline.explain import CacheStats, Explanation, explain, read_stats
 from semcache_core.pipeline.lookup import lookup
 from semcache_core.pipeline.process import Process
@@ -86,6 +86,9 @@ class SemanticCache:
     instead: they count and log the error and call the model. Safe to use from many threads, from
     asyncio (each method has an async twin, such as `alookup`), from forked children and from
     several processes.
+
+    A copy is the same cache. Unpickled, it opens its path again, or another, empty cache for
+    `path=None`. A pickle holds the settings, also the password in a `ledger_url`.
     """
 
     def __init__(
@@ -417,6 +420,16 @@ class SemanticCache:
             "hits_ever": ledger.hits_ever(),
             "bytes": ledger.bytes_on_disk(),
         }
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Raises SettingsError for an argument that cannot be pickled."""
+        return functools.partial(type(self), **picklable_arguments(self._process.options)), ()
 
     def close(self) -> None:
         """Write what is pending and close the files. Closing twice does nothing."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from fnmatch import fnmatch
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from semcache_core.errors import SettingsError
 from semcache_core.types import Usage, is_amount
@@ -36,6 +36,9 @@ class Prices:
             _check(pattern, price)
         # a copy, so that the prices cannot change while they are read
         object.__setattr__(self, "per_million", MappingProxyType(dict(self.per_million)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Prices, (dict(self.per_million),)  # a read-only view cannot be pickled
 
     def cost(self, usage: Usage) -> float | None:
         """The cost of an answer; None where the model has no price, or a token count is missing.

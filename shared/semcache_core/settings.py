@@ -116,7 +116,8 @@ class CacheSettings(BaseSettings):
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
         try:
-            return None if value is None else value.expanduser()
+            # absolute: a process that changes its directory must not open another cache
+            return None if value is None else value.expanduser().absolute()
         except RuntimeError as error:  # of a user that does not exist
             raise ValueError(str(error)) from None
 

@@ -1,10 +1,11 @@
 """Builds and holds the components of an open cache."""
 
+import pickle
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from semcache_core.embedding.batching import VectorCache, embed_one
 from semcache_core.embedding.cpu import usable_cores
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
 from semcache_core.embedding.wrappers import as_embedder
-from semcache_core.errors import ArtefactError
+from semcache_core.errors import ArtefactError, SettingsError
 from semcache_core.observability.metrics import Telemetry
 from semcache_core.pipeline.background import BackgroundWorker, HitCounter
 from semcache_core.pipeline.counters import Counters
@@ -56,6 +57,32 @@ class EngineOptions:
     same_answer: SameAnswer | None
     admission: Admission
     prices: Prices
+
+
+def picklable_arguments(options: EngineOptions) -> dict[str, Any]:
+    """The arguments of a `SemanticCache` that is the same in another process.
+
+    Raises SettingsError for one that cannot be pickled.
+    """
+    given = {
+        "embedder": options.embedder,
+        "chroma_client": options.chroma_client,
+        "clock": options.clock,
+        "verifier": options.verifier,
+        "same_answer": options.same_answer,
+        "admit": options.admission.admit,
+        "redact": options.admission.redact,
+        "prices": options.prices,
+    }
+    for name, value in given.items():
+        try:
+            pickle.dumps(value)
+        except Exception as error:  # noqa: BLE001 - whatever an argument's own code raises
+            raise SettingsError(
+                f"a cache with {name}={value!r} cannot be pickled: {error}; give a function or "
+                "class of a module, or open a cache in the other process"
+            ) from None
+    return {**options.settings.model_dump(), **given}
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Process:
     """
 
     def __init__(self, options: EngineOptions) -> None:
-        self._options = options
+        self.options = options
         named = options.settings.namespace_in_telemetry
         self.telemetry = Telemetry(weakref.WeakMethod(self.levels), named)
         self.counters = Counters(self.telemetry.failed)
@@ -57,7 +57,7 @@ class Process:
         self.engine: Engine | None = None
         self.retry_at = 0.0
         self._opening = threading.Lock()
-        own = self._options.embedder is None
+        own = self.options.embedder is None
         # Few for the shipped model: on two cores 4 threads made 299 lookups a second and stalled
         # the event loop by 17 ms at most, 32 made 189 and stalled it by 147 ms.
         self._threads = ThreadPoolExecutor(usable_cores() + 2 if own else ASYNC_THREADS, "semcache")
@@ -96,7 +96,7 @@ class Process:
         if time.monotonic() < self.retry_at:
             raise LedgerError(self._problem)
         try:
-            return open_engine(self._options, self.telemetry, self.counters)
+            return open_engine(self.options, self.telemetry, self.counters)
         except LedgerError as error:
             self._problem, self.retry_at = str(error), time.monotonic() + RETRY_SECONDS
             raise
@@ -144,8 +144,8 @@ class Process:
         """
         if self.finalizer is not None and (detached := self.finalizer.detach()) is not None:
             _INHERITED.append(detached[1])
-        _INHERITED.append(self._options.chroma_client)
-        self._options = replace(self._options, chroma_client=None)
+        _INHERITED.append(self.options.chroma_client)
+        self.options = replace(self.options, chroma_client=None)
         self.counters.reset()
         self._begin()
 
