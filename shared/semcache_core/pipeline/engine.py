@@ -161,6 +161,7 @@ def open_engine(options: EngineOptions, telemetry: Telemetry, counters: Counters
             verification=verification,
             uncertain_from=calibration.threshold(UNCERTAIN),
             confirmations=settings.confirmations,
+            served_from=calibration.served_from,
         )
         hubs = HubFinder(ledger, verdicts, embed, decider.weights, threshold, clock)
     background = BackgroundWorker(ledger, limits, hit_counter, verdicts, index_sync, clock, hubs)
