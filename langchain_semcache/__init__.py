@@ -9,7 +9,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from semcache_core import last_hit, track_hits
+from semcache_core import last_hit, last_lookup, track_hits
 
 from langchain_semcache.cache import SemanticLLMCache
 from langchain_semcache.chat_model import CachedChatModel
@@ -24,6 +24,7 @@ __all__ = [
     "SemanticCacheMiddleware",
     "SemanticLLMCache",
     "last_hit",
+    "last_lookup",
     "track_hits",
 ]
 

@@ -4,12 +4,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.caches import BaseCache
-from langchain_core.language_models import BaseLanguageModel
+from langchain_core.language_models import (
+    BaseLanguageModel,
+    LanguageModelInput,
+    LanguageModelLike,
+)
 from langchain_core.outputs import Generation
+from langchain_core.runnables import RunnableConfig
 from semcache_core import (
     CacheStats,
     Explanation,
-    Hit,
+    Lookup,
     SemanticCache,
     SemcacheError,
     SharedOptions,
@@ -19,7 +24,7 @@ from semcache_core import (
 )
 from typing_extensions import Unpack
 
-from langchain_semcache.call_stack import Caller, caller
+from langchain_semcache.call_stack import Caller, caller, shown_to_cache
 from langchain_semcache.model_identity import read_llm_string
 from langchain_semcache.request import RequestReader, namespace_of_config
 from langchain_semcache.serialization import (
@@ -83,7 +88,7 @@ class SemanticLLMCache(BaseCache):
 
     async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         asking = caller()  # not in the thread, which has another stack
-        found = None
+        found: tuple[Lookup, list[Generation] | None] = (adapters.FAILED, None)
         with self.cache.failing_open("lookup"):
             found = await self.cache.in_thread(self._lookup, prompt, llm_string, asking)
         return _served(found)
@@ -98,23 +103,38 @@ class SemanticLLMCache(BaseCache):
             await self.cache.in_thread(self.clear)
 
     def explain(
-        self, prompt: str, llm_string: str, model: BaseLanguageModel[Any] | None = None
+        self,
+        prompt: LanguageModelInput,
+        llm_string: str | LanguageModelLike | None = None,
+        model: LanguageModelLike | None = None,
+        *,
+        config: RunnableConfig | None = None,
+        stop: list[str] | None = None,
+        **arguments: Any,
     ) -> Explanation:
-        """Why `lookup` would hit or miss: `prompt` is `dumps(messages)`, or a text model's prompt.
+        """Why `model.invoke(prompt)` would hit or miss, as in `cache.explain("hi", model)`.
 
-        `model` is the one that asks. It is needed where `llm_string` does not show all its
-        parameters; the cache itself finds it on the stack. Raises SemcacheError when the call is
-        not cached, or the cache cannot be read.
+        `prompt` is what the model is given: a text, messages, a prompt value. The model may have
+        tools or arguments bound; `stop` and `arguments` are those of the call. With an
+        `llm_string`, both texts are those that LangChain passes to a cache: then `model` is needed
+        where `llm_string` does not show all parameters. Raises SemcacheError when the call is not
+        cached, or the cache cannot be read.
         """
-        whole = model is not None or read_llm_string(llm_string).whole
-        request = self._reader.read(prompt, llm_string, model) if whole else None
+        if isinstance(llm_string, str):
+            asked, bare = str(prompt), model if isinstance(model, BaseLanguageModel) else None
+            whole = bare is not None or read_llm_string(llm_string).whole
+            request = self._reader.read(asked, llm_string, bare) if whole else None
+        else:
+            call = shown_to_cache(prompt, llm_string or model, config, stop, arguments)
+            asked, llm_string, asking = call
+            request = self._reader.read_call(asked, llm_string, asking)
         if request is None:
             raise SemcacheError(
                 "this call is not cached, or only llm_string and model= together tell which model "
                 "asks: pass model=, and no argument that shows only as an object "
                 f"({len(llm_string)} characters of llm_string)"
             )
-        return self._reader.hinted(self.cache.explain(request), prompt)
+        return self._reader.hinted(self.cache.explain(request), asked)
 
     def stats(self) -> CacheStats:
         """Counts since this process opened the cache."""
@@ -124,15 +144,18 @@ class SemanticLLMCache(BaseCache):
 
     def _lookup(
         self, prompt: str, llm_string: str, asking: Caller
-    ) -> tuple[Hit, list[Generation]] | None:
+    ) -> tuple[Lookup, list[Generation] | None]:
         with self.cache.failing_open("lookup"):
             request = self._reader.read_call(prompt, llm_string, asking)
-            hit = None if request is None else self.cache.lookup(request)
+            if request is None:
+                return adapters.NOT_CACHED, None
+            hit, decided = self.cache.lookup(request), adapters.last_lookup()
+            generations = None
             if hit is not None:
                 generations = load_generations(hit.response)
                 mark(generations, hit)
-                return hit, generations
-        return None
+            return decided or adapters.FAILED, generations
+        return adapters.FAILED, None
 
     def _update(
         self,
@@ -151,8 +174,7 @@ class SemanticLLMCache(BaseCache):
                 self.cache.update(stored, text, answer=answer, usage=usage, wraps=True)
 
 
-def _served(found: tuple[Hit, list[Generation]] | None) -> list[Generation] | None:
-    """Set `last_hit()` in the caller's context, as a thread has another one."""
-    hit, generations = found or (None, None)
-    adapters.hit_served(hit)
-    return generations
+def _served(found: tuple[Lookup, list[Generation] | None]) -> list[Generation] | None:
+    """Set `last_lookup()` in the caller's context, as a thread has another one."""
+    adapters.call_answered(found[0])
+    return found[1]

@@ -13,13 +13,23 @@ from dataclasses import dataclass, field
 from types import AsyncGeneratorType, CoroutineType, FrameType
 from typing import Any
 
-from langchain_core.language_models import BaseLanguageModel, BaseLLM
-from langchain_core.runnables import RunnableConfig
+from langchain_core.language_models import (
+    BaseChatModel,
+    BaseLanguageModel,
+    BaseLLM,
+    LanguageModelInput,
+)
+from langchain_core.load import dumps
+from langchain_core.runnables import RunnableBinding, RunnableConfig
+from langchain_core.runnables.config import merge_configs
+from semcache_core import SemcacheError
 
 _MOST_FRAMES = 40
 _SUSPENDABLE = (CoroutineType, AsyncGeneratorType)
 _ENTRIES = {"invoke", "ainvoke", "batch", "abatch", "stream", "astream"}
 _GENERATE = {"generate", "agenerate"}
+_NOT_PASSED = ("ls_structured_output_format", "structured_output_format")
+"""Arguments for tracers, which LangChain takes out."""
 _OF_CHAT = {"_generate_with_cache", "_agenerate_with_cache"}
 
 
@@ -37,6 +47,43 @@ class Caller:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     configs: tuple[RunnableConfig, ...] = ()
     known: bool = True
+
+
+def shown_to_cache(
+    asked: LanguageModelInput,
+    model: object,
+    config: RunnableConfig | None,
+    stop: list[str] | None,
+    arguments: Mapping[str, Any],
+) -> tuple[str, str, Caller]:
+    """Return the two texts that LangChain passes to a cache in `model.invoke(asked)`, and who asks.
+
+    Raises SemcacheError unless `model` is a chat or text model, as it is or with bound arguments.
+    """
+    given = dict(arguments)
+    while isinstance(model, RunnableBinding):
+        given = {**model.kwargs, **given}
+        config = merge_configs(model.config, config)
+        model = model.bound
+    stop = given.pop("stop", None) if stop is None else stop
+    for name in _NOT_PASSED:
+        given.pop(name, None)
+    configs = (RunnableConfig() if config is None else config,)
+    if isinstance(model, BaseChatModel):
+        # LangChain's own, done on the way to the cache; here, as it may move
+        from langchain_core.language_models._utils import _normalize_messages
+
+        messages = _normalize_messages(model._convert_input(asked).to_messages())
+        llm_string = model._get_llm_string(stop=stop, **given)
+        return dumps(messages), llm_string, Caller(model, {**given, "stop": stop}, configs)
+    if isinstance(model, BaseLLM):
+        parameters = {**getattr(model, "_dict_for_compat", model.dict)(), "stop": stop}
+        llm_string = str(sorted(parameters.items()))
+        return model._convert_input(asked).to_string(), llm_string, Caller(model, given, configs)
+    raise SemcacheError(
+        f"model must be a chat or text model of LangChain, got {model!r}; pass the model that "
+        "asks, without the chain around it"
+    )
 
 
 def caller() -> Caller:

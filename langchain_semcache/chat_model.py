@@ -25,7 +25,7 @@ from pydantic import Field, PrivateAttr, SkipValidation, model_validator
 from semcache_core import (
     CacheStats,
     Explanation,
-    Hit,
+    Lookup,
     SemanticCache,
     SemcacheError,
     Splitter,
@@ -88,7 +88,7 @@ class ConfigAwareChatModel(DelegatingChatModel):
         try:
             return await super().ainvoke(input, call.config, **kwargs)
         finally:
-            adapters.set_last_hit(call.hit)  # LangChain asks in a task of its own
+            adapters.set_last_lookup(call.lookup)  # LangChain asks in a task of its own
 
     def stream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
@@ -202,7 +202,7 @@ class CachedChatModel(ConfigAwareChatModel):
         question = self._question(messages, stop, kwargs, run_manager)
         pending = calls.ask(question)
         results = list(calls.items(pending, CHAT))
-        self._announce(question, pending.hit)
+        self._announce(question, pending.lookup)
         return results[0] if pending.answer is None else ChatResult(generations=pending.answer)
 
     async def _agenerate(
@@ -216,7 +216,7 @@ class CachedChatModel(ConfigAwareChatModel):
         question = self._question(messages, stop, kwargs, run_manager)
         pending = await calls.aask(question)
         results = [item async for item in calls.aitems(pending, CHAT)]
-        await self._aannounce(question, pending.hit)
+        await self._aannounce(question, pending.lookup)
         return results[0] if pending.answer is None else ChatResult(generations=pending.answer)
 
     def _stream(
@@ -230,7 +230,7 @@ class CachedChatModel(ConfigAwareChatModel):
         question = self._question(messages, stop, kwargs, run_manager)
         pending = calls.ask(question)
         yield from calls.items(pending, CHAT_STREAM)
-        self._announce(question, pending.hit)
+        self._announce(question, pending.lookup)
         for number, chunk in enumerate(_replay(pending.answer)):
             if number and self.pace:
                 time.sleep(self.pace)
@@ -249,7 +249,7 @@ class CachedChatModel(ConfigAwareChatModel):
         async with aclosing(calls.aitems(pending, CHAT_STREAM)) as items:
             async for chunk in items:
                 yield chunk
-        await self._aannounce(question, pending.hit)
+        await self._aannounce(question, pending.lookup)
         for number, chunk in enumerate(_replay(pending.answer)):
             if number:  # other tasks get a turn between two chunks, without a pace too
                 await asyncio.sleep(self.pace or 0)
@@ -321,19 +321,19 @@ class CachedChatModel(ConfigAwareChatModel):
         call = arguments.pop(OWN_ARGUMENT, None)
         return Question(self.model, messages, stop, arguments, call, run)
 
-    def _announce(self, question: Question, hit: Hit | None) -> None:
+    def _announce(self, question: Question, lookup: Lookup) -> None:
         """Send the event `semcache_hit` to handlers, tracers and `astream_events`."""
         if question.call is not None:
-            question.call.hit = hit
-        if hit is not None:
+            question.call.lookup = lookup
+        if (hit := lookup.hit) is not None:
             with self.semantic_cache.failing_open("announce"):
                 handlers, run = self._listeners(question)
                 handle_event(handlers, *_EVENT, adapters.described(hit), **run)
 
-    async def _aannounce(self, question: Question, hit: Hit | None) -> None:
+    async def _aannounce(self, question: Question, lookup: Lookup) -> None:
         if question.call is not None:
-            question.call.hit = hit
-        if hit is not None:
+            question.call.lookup = lookup
+        if (hit := lookup.hit) is not None:
             with self.semantic_cache.failing_open("announce"):
                 handlers, run = self._listeners(question)
                 await ahandle_event(handlers, *_EVENT, adapters.described(hit), **run)

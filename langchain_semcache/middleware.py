@@ -110,7 +110,7 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
 
     async def awrap_model_call(self, request: ModelRequest[Any], handler: AsyncCall) -> Response:
         if self._lacks_config():
-            adapters.set_last_hit(None)
+            adapters.set_last_lookup(adapters.NOT_CACHED)
             return await handler(request)
         pending = await self._calls.aask(Step(request, handler))
         given = [response async for response in self._calls.aitems(pending, self._call)]
@@ -166,13 +166,19 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
         asked = self._reader.read(_prompt(request), llm_string, model)
         if asked is None:
             return None
-        parts = [
-            agent_answers.describe_tools(request.tools),
-            agent_answers.describe_choice(request.tool_choice),
-            agent_answers.describe_format(request.response_format),
-            ensure_config().get("metadata", {}).get("lc_agent_name"),  # it signs the answer
-        ]
-        return replace(asked, scope=digest(["agent", asked.scope, *parts]))
+        parts = {
+            "tools": agent_answers.describe_tools(request.tools),
+            "tool choice": agent_answers.describe_choice(request.tool_choice),
+            "response format": agent_answers.describe_format(request.response_format),
+            # it signs the answer
+            "agent": ensure_config().get("metadata", {}).get("lc_agent_name"),
+        }
+        inner = asked.parts
+        return replace(
+            asked,
+            scope=digest(["agent", asked.scope, *parts.values()]),
+            parts=lambda: {**(inner() if inner else {}), **parts},
+        )
 
     def _is_blind(self, handler: Call | AsyncCall) -> bool:
         """Whether other middleware follows, which could change the request unseen."""

@@ -128,6 +128,29 @@ class CallingModels:
         }
         return differs | {name: None for name in known.parameters if name not in now}
 
+    def parts(
+        self, llm_string: str, model: BaseLanguageModel[Any] | None, arguments: Mapping[str, Any]
+    ) -> dict[str, str]:
+        """Return the model, its parameters and the arguments of the call by name."""
+        known = read_llm_string(llm_string)
+        shown = dict(known.parameters)
+        if model is not None and known.whole:
+            shown |= self.changed(model, known)
+        elif model is not None:
+            fields = type(model).model_fields
+            present = self._fields(model)
+            counters = _may_count(present)
+            shown |= {
+                name: value
+                for name, value in present.items()
+                if name not in counters and value != fields[name].default
+            }
+        shown |= _arguments_in(llm_string) | with_schemas(dict(arguments))
+        names = {"_type": known.kind or (model and _kind(model))}
+        names |= {name: shown.pop(name) for name in ("_type", *_MODEL_NAMES) if name in shown}
+        stated = {k: repr(v) for k, v in shown.items() if v not in (None, [], {}, "")}
+        return {"model": repr(sorted(names.items())), **stated}
+
     def _fields(self, model: BaseModel) -> dict[str, Any]:
         names = set(type(model).model_fields) - _IRRELEVANT
         return {name: self._described(getattr(model, name, None)) for name in sorted(names)}
@@ -220,6 +243,17 @@ def _arguments(arguments: str) -> set[str]:
     return {str(name) for name, value in pairs if value is not None}
 
 
+def _arguments_in(llm_string: str) -> dict[str, Any]:
+    """Return the call's arguments by name; together where one of them is an object."""
+    try:
+        _, end = json.JSONDecoder().raw_decode(llm_string)
+    except (ValueError, RecursionError):
+        end = 0
+    text = llm_string[end:].removeprefix("---")
+    pairs = _literal(text)
+    return {"arguments": text} if pairs is None else {str(name): value for name, value in pairs}
+
+
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
@@ -230,13 +264,18 @@ def _literal(text: str) -> Any:
 def _first_sight(model: BaseLanguageModel[Any], seen: dict[str, Any]) -> tuple[str, set[str]]:
     """Return the model's lasting identity, and the fields whose later values do not count."""
     is_identified = _names_a_model(seen) or model._identifying_params
-    frozen = {
-        name
-        for name, value in seen.items()
-        if name not in _PARAMETERS and type(value) in (int, list)
-    }
+    frozen = _may_count(seen)
     first = {name: seen[name] for name in frozen}
     return digest([_kind(model), first if is_identified else uuid.uuid4().hex]), frozen
+
+
+def _may_count(fields: dict[str, Any]) -> set[str]:
+    """Return the names of the fields that may be counters or logs of the model."""
+    return {
+        name
+        for name, value in fields.items()
+        if name not in _PARAMETERS and type(value) in (int, list)
+    }
 
 
 def _kind(value: object) -> str:

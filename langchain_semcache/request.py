@@ -19,7 +19,7 @@ from langchain_core.runnables.config import (
 )
 from semcache_core import (
     Explanation,
-    Hit,
+    Lookup,
     Request,
     SemanticCache,
     Splitter,
@@ -69,7 +69,7 @@ RunManager: TypeAlias = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun
 
 @dataclass
 class CallConfig:
-    """The config and the context of one call; and the hit that answered it, once known.
+    """The config and the context of one call; and what the cache decided, once known.
 
     A stream may be read in another context than the caller's, such as by a web server when the
     endpoint has returned. The tenant is the one of the caller's context.
@@ -77,7 +77,7 @@ class CallConfig:
 
     config: RunnableConfig
     context: Context = field(default_factory=copy_context)
-    hit: Hit | None = None
+    lookup: Lookup | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,11 @@ class RequestReader:
             exact_only=turn.exact_only,
             writer=self._writer() if callable(self._writer) else self._writer,
             mode=_mode_of_config(),
+            parts=lambda: {
+                **self._models.parts(llm_string, model, arguments or {}),
+                **adapters.parts_of(turn.rest),
+            },
+            why_exact=turn.why_exact,
         )
 
     def read_call(self, prompt: str, llm_string: str, caller: Caller) -> Request | None:

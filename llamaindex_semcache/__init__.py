@@ -7,7 +7,7 @@
 - `verifier`: LLMVerifier, an LLM as the judge of hits
 """
 
-from semcache_core import last_hit, track_hits
+from semcache_core import last_hit, last_lookup, track_hits
 
 from llamaindex_semcache.docstore import InvalidatingDocstore
 from llamaindex_semcache.documents import SourceNodes, Sources, document_tag, node_tag
@@ -26,6 +26,7 @@ __all__ = [
     "Sources",
     "document_tag",
     "last_hit",
+    "last_lookup",
     "node_tag",
     "track_hits",
 ]

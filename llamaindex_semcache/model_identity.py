@@ -145,12 +145,27 @@ class Models:
 
     def identify(self, llm: LLM) -> str:
         """Return a digest that is equal for models with the same visible parameters."""
+        return digest(list(self._described(llm)))
+
+    def parts(self, llm: LLM) -> dict[str, Any]:
+        """Return the model and its parameters by name."""
+        who, present = self._described(llm)
+        fields = type(llm).model_fields
+        names = {name: present.pop(name) for name in _MODEL_NAMES if name in present}
+        stated = {
+            name: value
+            for name, value in present.items()
+            if name not in fields or value != fields[name].default
+        }
+        return {"model": [names or who, _name(type(llm))], **stated}
+
+    def _described(self, llm: LLM) -> tuple[str, dict[str, Any]]:
         names = sorted(name for name in type(llm).model_fields if _matters(name))
         other = partial(self._other, llm)
         present = {name: as_json(getattr(llm, name, None), other) for name in names}
         present |= as_json(llm.model_extra or {}, other)
         sight = self._sight(llm, lambda: _first_sight(llm, present))
-        return digest([sight.who, {k: v for k, v in present.items() if k not in sight.frozen}])
+        return sight.who, {k: v for k, v in present.items() if k not in sight.frozen}
 
     def _other(self, asked: LLM, value: Any) -> Any:
         if value is asked:  # its messages_to_prompt may be its own method

@@ -108,6 +108,8 @@ class RequestReader:
             exact_only=turn.exact_only,
             tags=documents.tags(question),
             writer=self._writer() if callable(self._writer) else self._writer,
+            parts=lambda: self._parts(question, turn.rest),
+            why_exact=turn.why_exact,
         )
 
     def hinted(self, explanation: Explanation, question: Question) -> Explanation:
@@ -123,6 +125,14 @@ class RequestReader:
     def _asking(self, question: Question) -> list[Any]:
         output = None if question.output is None else describe_class(question.output)
         return [self._models.identify(question.llm), describe_arguments(question.arguments), output]
+
+    def _parts(self, question: Question, rest: Any) -> dict[str, Any]:
+        output = {"output class": self._asking(question)[-1]} if question.output else {}
+        return {
+            **{"kind of call": question.how, **self._models.parts(question.llm), **output},
+            **describe_arguments(question.arguments),
+            **adapters.parts_of(rest),
+        }
 
     def _turn(
         self, question: Question, messages: list[dict[str, Any]], documents: "_Documents"

@@ -9,7 +9,7 @@ from semcache_core.decision.same_answer import SameAnswer
 from semcache_core.decision.verifier import Verifier
 from semcache_core.embedding.wrappers import as_embedder
 from semcache_core.errors import SemcacheError
-from semcache_core.hits import last_hit, track_hits
+from semcache_core.hits import last_hit, last_lookup, track_hits
 from semcache_core.pipeline.explain import CacheStats, Explanation
 from semcache_core.request import Split, Splitter, digest, split_question
 from semcache_core.settings import CacheOptions, CacheSettings, SharedOptions
@@ -20,6 +20,7 @@ from semcache_core.types import (
     Embedder,
     Entry,
     Hit,
+    Lookup,
     Request,
     Usage,
     check_namespace,
@@ -38,6 +39,7 @@ __all__ = [
     "Exported",
     "Hit",
     "Imported",
+    "Lookup",
     "Measured",
     "Prices",
     "Redact",
@@ -56,6 +58,7 @@ __all__ = [
     "check_namespace",
     "digest",
     "last_hit",
+    "last_lookup",
     "refreshing",
     "split_question",
     "track_hits",

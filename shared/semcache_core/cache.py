@@ -22,6 +22,7 @@ from semcache_core.decision.same_answer import SameAnswer
 from semcache_core.decision.verifier import Verifier
 from semcache_core.embedding.batching import embed_one
 from semcache_core.errors import RequestError
+from semcache_core.hits import FAILED, last_lookup, set_last_lookup
 from semcache_core.pipeline import update as updates
 from semcache_core.pipeline.engine import Engine, EngineOptions, picklable_arguments
 from semcache_core.pipeline.explain import CacheStats, Explanation, explain, read_stats
@@ -34,6 +35,7 @@ from semcache_core.types import (
     Clock,
     Entry,
     Hit,
+    Lookup,
     Request,
     Usage,
     check_namespace,
@@ -137,11 +139,27 @@ class SemanticCache:
         withheld so that the model is called; the `update` that follows shows whether it was right.
         With `audits` a sampled hit is returned, marked `audited`: the caller asks the model all
         the same, while the user has the answer already, and hands its answer to `audited`.
+        `last_lookup()` then says why it is a hit or a miss.
         """
-        started = time.perf_counter()
-        return lookup(self._use(), as_request(request), started, audits)
+        started, decided = time.perf_counter(), FAILED
+        try:
+            decided = lookup(self._use(), as_request(request), started, audits)
+        finally:
+            set_last_lookup(decided)
+        return decided.hit
 
-    alookup = _async_twin(lookup)
+    async def alookup(self, request: Request | str, *, audits: bool = False) -> Hit | None:
+        """See `lookup`."""
+
+        def looked_up() -> tuple[Hit | None, Lookup | None]:
+            return self.lookup(request, audits=audits), last_lookup()
+
+        decided: Lookup | None = FAILED
+        try:
+            hit, decided = await self.in_thread(looked_up)
+        finally:
+            set_last_lookup(decided)
+        return hit
 
     def update(
         self,
@@ -197,6 +215,7 @@ class SemanticCache:
         `compute` reaches every caller as itself and nothing is stored. The cache fails open: its
         own errors are counted and logged, and `compute` is called.
         """
+        decided: Lookup | None = None
 
         def open_lookup(request: Request) -> Hit | None:
             with self.failing_open("lookup"):
@@ -204,8 +223,10 @@ class SemanticCache:
             return None
 
         def create() -> str:
+            nonlocal decided
             # again: the call before this one may have ended between our lookup and now
             if (hit := open_lookup(again)) is not None:
+                decided = last_lookup()
                 return hit.response
             started = time.perf_counter()
             response = compute()
@@ -217,16 +238,20 @@ class SemanticCache:
         request = as_request(request)
         # what was withheld by meaning stays withheld
         again = replace(request, exact_only=True)
-        hit = open_lookup(request)
+        hit, decided = open_lookup(request), last_lookup()
         if hit is not None:
             return hit.response
         key = key_of(request, self.settings.namespace)
-        return self._process.flights.run(key.exact + mode_of(request).encode(), create)
+        try:
+            return self._process.flights.run(key.exact + mode_of(request).encode(), create)
+        finally:
+            set_last_lookup(decided)
 
     async def aget_or_create(
         self, request: Request | str, compute: Callable[[], Awaitable[str]]
     ) -> str:
         """See `get_or_create`. A cancelled caller harms no other that waits for the same."""
+        decided: Lookup | None = None
 
         async def open_lookup(request: Request) -> Hit | None:
             with self.failing_open("lookup"):
@@ -234,7 +259,9 @@ class SemanticCache:
             return None
 
         async def create() -> str:
+            nonlocal decided
             if (hit := await open_lookup(again)) is not None:
+                decided = last_lookup()
                 return hit.response
             started = time.perf_counter()
             response = await compute()
@@ -245,11 +272,14 @@ class SemanticCache:
 
         request = as_request(request)
         again = replace(request, exact_only=True)
-        hit = await open_lookup(request)
+        hit, decided = await open_lookup(request), last_lookup()
         if hit is not None:
             return hit.response
-        key = key_of(request, self.settings.namespace)
-        return await self._process.async_flights.run(key.exact + mode_of(request).encode(), create)
+        flight = key_of(request, self.settings.namespace).exact + mode_of(request).encode()
+        try:
+            return await self._process.async_flights.run(flight, create)
+        finally:
+            set_last_lookup(decided)
 
     def feedback(
         self, entry_id: int, correct: bool = False, *, request: Request | str | None = None

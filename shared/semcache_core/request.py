@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -66,6 +66,40 @@ def _split(question: str, frame: str) -> Split | None:
     if (frame and not question) or _DOCUMENTS.search(question):
         return None
     return Split(question, frame)
+
+
+def why_whole(text: str) -> str:
+    """Why `split_question` cannot take this text apart; empty where it can."""
+    if split_question(text) is not None:
+        return ""
+    markers = len(_MARKER.findall(text))
+    if markers > 1:
+        return f"its text has {markers} marks such as 'Question:', so which is asked is not clear"
+    if markers:
+        return "its mark 'Question:' is followed by no question, or by facts to answer from"
+    if "\n" in text.strip() or "\r" in text.strip():
+        return "its text has several lines and no mark 'Question:', so a line may hold facts"
+    return "its text brings facts to answer from, as 'Context:', 'Given ...' or 'Based on ...' do"
+
+
+def why_exact(request: Request) -> str:
+    """Why this `exact_only` request is one."""
+    return request.why_exact or why_whole(request.question) or "exact_only is set"
+
+
+PART_DIGITS = 4
+"""Hex digits kept of the digest of a part: two parts are taken for equal once in 65,536 times, and
+nobody who reads the ledger can confirm a guess of a text by them.
+"""
+
+
+DOCUMENTS, ANY_ORDER = "documents", "documents in any order"
+"""Names of parts. `explain` tells other documents from another order of the same by the second."""
+
+
+def part_digests(parts: Mapping[str, object]) -> dict[str, str]:
+    """Return short digests by which the parts of two scopes are compared."""
+    return {name: digest(value)[:PART_DIGITS] for name, value in parts.items()}
 
 
 def digest(value: Any) -> str:

@@ -1,8 +1,9 @@
 """Records that a lookup passes on, and protocols of the replaceable components."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -23,6 +24,9 @@ CallMode: TypeAlias = Literal["normal", "refresh", "bypass"]
 """How a call uses the cache: "refresh" reads nothing and stores, "bypass" does neither."""
 CALL_MODES: tuple[CallMode, ...] = ("normal", "refresh", "bypass")
 
+Parts: TypeAlias = Callable[[], Mapping[str, object]]
+"""Returns the parts of a scope by name, each as JSON: `lambda: {"system prompt": text}`."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -34,6 +38,10 @@ class Request:
     invalidation. `writer` is the user, see `CacheSettings.confirmations`; it need not be equal, nor
     need `mode`.
 
+    `parts` and `why_exact` only serve `explain`: which parts of the scope differ from those of
+    another request, and why it is `exact_only`. `parts` is called when an answer is stored; of each
+    part four hex digits of a digest are kept.
+
     Raises RequestError for a field of a wrong type: a bad namespace must never become a shared one.
     """
 
@@ -44,6 +52,8 @@ class Request:
     tags: tuple[str, ...] = ()
     writer: str | None = None
     mode: CallMode = "normal"
+    parts: Parts | None = field(default=None, compare=False, repr=False)
+    why_exact: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for name, value in (("question", self.question), ("scope", self.scope)):
@@ -55,6 +65,11 @@ class Request:
             raise RequestError(f"writer must be a str or None, got {self.writer!r}")
         if self.mode not in CALL_MODES:
             raise RequestError(f"mode must be one of {CALL_MODES}, got {self.mode!r}")
+        if self.parts is not None and not callable(self.parts):
+            raise RequestError(
+                f"parts must be a function, got {self.parts!r}; "
+                'write parts=lambda: {"system prompt": text}'
+            )
 
 
 def check_namespace(namespace: object, *, optional: bool = False) -> None:
@@ -168,6 +183,92 @@ class Hit:
     entry_id: int
     age_s: float
     audited: bool = False
+
+
+LookupCode: TypeAlias = Literal[
+    "exact",
+    "semantic",
+    "below_threshold",
+    "deciding_word",
+    "rival_answer",
+    "reported_wrong",
+    "not_confirmed",
+    "threshold_raised",
+    "withheld",
+    "empty_scope",
+    "only_exact_entries",
+    "expired",
+    "exact_only",
+    "unreadable",
+    "no_threshold",
+    "index_not_ready",
+    "refresh",
+    "bypass",
+    "not_cached",
+    "failed",
+]
+"""What decided a lookup; docs/why-did-it-miss.md explains each."""
+
+
+@dataclass(frozen=True)
+class Why:
+    """What decided a lookup: `code` for programs, `reason` for people.
+
+    `probability` is that of the nearest stored question, `threshold` the one that was asked for,
+    `served_from` the smallest `max_error_rate` at which it would be served. They are None where the
+    lookup ended before it came to them, and `served_from` also where no bound would do.
+    """
+
+    code: LookupCode
+    reason: str
+    probability: float | None = None
+    threshold: float | None = None
+    served_from: float | None = None
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """How the cache decided one call; `print` it to read it. See `Why` for the fields.
+
+    A miss is explained when it is first asked about: that takes longer than the decision.
+    """
+
+    hit: Hit | None
+    cause: Why | Callable[[], Why] = field(repr=False, compare=False)
+
+    @cached_property
+    def why(self) -> Why:
+        return self.cause if isinstance(self.cause, Why) else self.cause()
+
+    @property
+    def code(self) -> LookupCode:
+        return self.why.code
+
+    @property
+    def reason(self) -> str:
+        return self.why.reason
+
+    @property
+    def probability(self) -> float | None:
+        return self.why.probability if self.hit is None else self.hit.probability
+
+    @property
+    def threshold(self) -> float | None:
+        return self.why.threshold
+
+    @property
+    def served_from(self) -> float | None:
+        return self.why.served_from
+
+    def __str__(self) -> str:
+        if self.hit is not None:
+            return f"{self.hit.kind} hit: {self.reason}"
+        if self.probability is None or self.threshold is None:
+            return f"miss: {self.reason}"
+        text = f"miss: {self.reason} (P = {self.probability:.3f}, needed {self.threshold:.3f}"
+        if self.served_from is None:
+            return text + ")"
+        return f"{text}; served from max_error_rate={self.served_from:g} on)"
 
 
 @runtime_checkable

@@ -18,10 +18,17 @@ from semcache_core.adapters.answers import UsageOf, unknown_usage
 from semcache_core.adapters.audits import Audits
 from semcache_core.cache import SemanticCache
 from semcache_core.call_mode import mode_of
-from semcache_core.hits import hit_served, set_last_hit
+from semcache_core.hits import (
+    BYPASS,
+    FAILED,
+    NOT_CACHED,
+    call_answered,
+    last_lookup,
+    set_last_lookup,
+)
 from semcache_core.pipeline.single_flight import AsyncSingleFlight, Outcome, SingleFlight
 from semcache_core.request import digest
-from semcache_core.types import Hit, Request, Usage
+from semcache_core.types import Hit, Lookup, Request, Usage
 
 Q = TypeVar("Q")
 T = TypeVar("T")
@@ -77,13 +84,17 @@ class PendingCall(Generic[Q, A]):
     """A call in progress. `request` is None where the call is not cached.
 
     `answer` takes the place of the model's. Without a `hit`, the model just gave it to another
-    caller.
+    caller. `lookup` is what the cache decided.
     """
 
     question: Q
     request: Request | None = None
     answer: A | None = None
-    hit: Hit | None = None
+    lookup: Lookup = FAILED
+
+    @property
+    def hit(self) -> Hit | None:
+        return self.lookup.hit
 
     @property
     def key(self) -> str:
@@ -138,9 +149,13 @@ class CachedCalls(Generic[Q, A]):
         """Read the question; `items` then answers it."""
         with self._cache.failing_open("lookup"):
             request = self._read(question)
-            if request is not None and (mode := mode_of(request)) != "normal":
-                request = None if mode == "bypass" else replace(request, mode=mode)
-            return PendingCall(question, request)
+            if request is None:
+                return PendingCall(question, lookup=NOT_CACHED)
+            if (mode := mode_of(request)) == "bypass":
+                return PendingCall(question, lookup=BYPASS)
+            return PendingCall(
+                question, request if mode == "normal" else replace(request, mode=mode)
+            )
         return PendingCall(question)
 
     async def aask(self, question: Q, context: Context | None = None) -> PendingCall[Q, A]:
@@ -155,9 +170,9 @@ class CachedCalls(Generic[Q, A]):
     def items(self, pending: PendingCall[Q, A], call: ModelCall[Q, T, A]) -> Iterator[T]:
         """Yield the model's items. None come where the answer is found: it is then in `pending`.
 
-        Sets `last_hit()`: None at the start, and a hit at the end.
+        Sets `last_lookup()`: None at the start, and what was decided at the end.
         """
-        set_last_hit(None)
+        set_last_lookup(pending.lookup if pending.request is None else None)
         if pending.request is None:
             yield from call.ask(pending.question)
             return
@@ -172,6 +187,7 @@ class CachedCalls(Generic[Q, A]):
             finally:
                 flight.leave(key, shared)
             if isinstance(shared.error, Exception):
+                set_last_lookup(shared.outcome.lookup)
                 raise shared.error
             if shared.error is None:  # else the thread that ran it was interrupted: start again
                 break
@@ -179,13 +195,12 @@ class CachedCalls(Generic[Q, A]):
             self._share(pending, shared.outcome)
             if pending.answer is None:
                 yield from call.ask(pending.question)
-        if pending.hit is not None:
-            hit_served(pending.hit)
+        call_answered(pending.lookup)
 
     async def aitems(
         self, pending: PendingCall[Q, A], call: ModelCall[Q, T, A]
     ) -> AsyncGenerator[T, None]:
-        set_last_hit(None)
+        set_last_lookup(pending.lookup if pending.request is None else None)
         leads = False
         while pending.request is not None:
             key, (_, flight), ended = pending.key, self._of_this_process(), True
@@ -196,9 +211,13 @@ class CachedCalls(Generic[Q, A]):
                         yield item
                 else:
                     ended = await shared.wait()
+            except Exception:
+                set_last_lookup(shared.outcome.lookup)
+                raise
             finally:
                 await flight.leave(key, shared)
             if ended and isinstance(shared.error, Exception):
+                set_last_lookup(shared.outcome.lookup)
                 raise shared.error
             if ended and shared.error is None:
                 break
@@ -210,8 +229,7 @@ class CachedCalls(Generic[Q, A]):
                 async with aclosing(call.aask(pending.question)) as plain:
                     async for item in plain:
                         yield item
-        if pending.hit is not None:
-            hit_served(pending.hit)
+        call_answered(pending.lookup)
 
     # -- the leader's work -------------------------------------------------------------------------
 
@@ -258,11 +276,12 @@ class CachedCalls(Generic[Q, A]):
     def _look_up(self, pending: PendingCall[Q, A], outcome: Outcome) -> None:
         assert pending.request is not None
         with self._cache.failing_open("lookup"):
-            hit = self._cache.lookup(pending.request, audits=True)
+            hit, decided = self._cache.lookup(pending.request, audits=True), last_lookup()
             if hit is not None:
                 pending.answer = self._codec(pending.question).load(hit.response, hit)
-                pending.hit = outcome.hit = hit
                 outcome.text = hit.response
+            pending.lookup = decided or FAILED
+        outcome.lookup = pending.lookup
 
     def _copy(self, record: Record[T], item: T, call: ModelCall[Q, T, A]) -> None:
         if record.sound:
@@ -332,9 +351,10 @@ class CachedCalls(Generic[Q, A]):
     def _share(self, pending: PendingCall[Q, A], outcome: Outcome) -> None:
         """Give a waiter the leader's answer, as objects of its own."""
         with self._cache.failing_open("lookup"):
+            decided = outcome.lookup or FAILED
             if outcome.text is not None:
-                pending.answer = self._codec(pending.question).load(outcome.text, outcome.hit)
-                pending.hit = outcome.hit
+                pending.answer = self._codec(pending.question).load(outcome.text, decided.hit)
+            pending.lookup = decided
 
     def _of_this_process(self) -> tuple[SingleFlight[Any], AsyncSingleFlight[Any]]:
         """A forked child would wait for threads and event loops that it does not have."""

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from semcache_core.errors import SemcacheError
 from semcache_core.pipeline.explain import Explanation
-from semcache_core.request import Splitter
+from semcache_core.request import ANY_ORDER, DOCUMENTS, Splitter
 
 _MONTH = (
     r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?"
@@ -65,11 +65,20 @@ class Turn:
     """A conversation, split: `question` may be matched by meaning unless `exact_only`.
 
     `rest` is JSON and must be equal. It holds the whole conversation, with a mark for the question.
+    `why_exact` says why it is `exact_only`, where its text does not show that.
     """
 
     question: str
     rest: Any
     exact_only: bool
+    why_exact: str = ""
+
+
+_NOT_ASKED_LAST = (
+    "its last message is no question of the user, but such as the result of a tool, so all of the "
+    "conversation must be equal"
+)
+_NO_TEXT = "its last message has no text, only such as an image"
 
 
 def read_turn(messages: list[dict[str, Any]], split: Splitter) -> Turn:
@@ -80,15 +89,37 @@ def read_turn(messages: list[dict[str, Any]], split: Splitter) -> Turn:
     """
     *earlier, last = messages
     if last["type"] != "human":
-        return Turn("", messages, True)
+        return Turn("", messages, True, _NOT_ASKED_LAST)
     question, content, exact_only = _split_content(last["content"], split)
-    return Turn(question, [*earlier, {**last, "content": content}], exact_only)
+    why = "" if question else _NO_TEXT
+    return Turn(question, [*earlier, {**last, "content": content}], exact_only, why)
 
 
 def read_text(text: str, split: Splitter) -> Turn:
     """Read the prompt of a text model, which never equals a conversation."""
     question, frame, exact_only = _split_text(text, split)
     return Turn(question, ["text", frame], exact_only)
+
+
+def parts_of(rest: Any) -> dict[str, Any]:
+    """Return the parts of a turn's `rest` by name, for `Request.parts`."""
+    if rest[0] == "text":
+        return _documents([rest[1]])
+    system = [message for message in rest if message["type"] == "system"]
+    talk = [message for message in rest if message["type"] != "system"]
+    parts: dict[str, Any] = {"system prompt": system}
+    last: list[Any] = []
+    if talk and talk[-1]["type"] == "human":
+        content = talk.pop()["content"]
+        last = content if isinstance(content, list) else [content]
+    texts = [block["text"] for block in last if _is_text(block)]
+    attached = [block for block in last if not _is_text(block)]
+    return parts | {"history": talk, "attachments": attached} | _documents(texts)
+
+
+def _documents(texts: list[str]) -> dict[str, Any]:
+    """The frames of the question, in their order and in any."""
+    return {DOCUMENTS: texts, ANY_ORDER: sorted(" ".join(texts).split())}
 
 
 @dataclass
@@ -157,11 +188,7 @@ def _is_id(name: str, value: Any) -> bool:
 def _split_content(content: Any, split: Splitter) -> tuple[str, Any, bool]:
     """The question is the last text block; images, files and earlier blocks must be equal."""
     texts = [
-        i
-        for i, block in enumerate(content if isinstance(content, list) else [])
-        if isinstance(block, dict)
-        and block.get("type") == "text"
-        and isinstance(block.get("text"), str)
+        i for i, block in enumerate(content if isinstance(content, list) else []) if _is_text(block)
     ]
     if not texts:
         return "", content, True
@@ -170,6 +197,14 @@ def _split_content(content: Any, split: Splitter) -> tuple[str, Any, bool]:
     rest = [*content]
     rest[texts[-1]] = {**block, "text": frame}
     return question, rest, exact_only
+
+
+def _is_text(block: Any) -> bool:
+    return (
+        isinstance(block, dict)
+        and block.get("type") == "text"
+        and isinstance(block.get("text"), str)
+    )
 
 
 def _split_text(text: str, split: Splitter) -> tuple[str, str, bool]:
@@ -213,10 +248,13 @@ def normalise_systems(messages: Iterable[Any], normalise: Normaliser | None) -> 
 def hinted(explanation: Explanation, system_texts: Iterable[str]) -> Explanation:
     """Return `explanation`, with a hint where a date in the system texts may cause the miss.
 
-    `system_texts` are as they are compared. The ledger holds only digests of scopes, so how other
-    scopes differ is not known.
+    `system_texts` are as they are compared. No hint where the nearest request of another scope is
+    known to have the same system prompt.
     """
     if explanation.hit is not None or not explanation.scope_is_empty:
+        return explanation
+    elsewhere = explanation.elsewhere
+    if elsewhere is not None and not {"system prompt", "scope"}.intersection(elsewhere.differs):
         return explanation
     found = find_date("\n".join(system_texts))
     if found is None:

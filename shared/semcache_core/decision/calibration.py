@@ -72,6 +72,13 @@ class Calibration:
             return None
         return max(rows, key=lambda row: row.max_error_rate).probability
 
+    def served_from(self, probability: float) -> float | None:
+        """The smallest bound of the table at which `probability` is served; None where none is."""
+        for row in self.thresholds:
+            if row.probability is not None and probability >= row.probability:
+                return row.max_error_rate
+        return None
+
     def save(self, directory: Path) -> None:
         """Write `calibration.json` into `directory`, replacing an older one in one step.
 

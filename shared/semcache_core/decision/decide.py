@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from semcache_core.decision.guard import Difference
 from semcache_core.decision.scoring import (
     CandidateScores,
     Neighbour,
@@ -14,11 +15,12 @@ from semcache_core.decision.scoring import (
 )
 from semcache_core.decision.verifier import Verification
 from semcache_core.errors import IndexUnavailableError
+from semcache_core.hits import SERVED
 from semcache_core.observability.tracing import Stages
 from semcache_core.request import Key
 from semcache_core.search.retriever import CANDIDATES, Retrieved, Retriever
 from semcache_core.storage.ledger import Ledger
-from semcache_core.types import Entry, Request, Vector
+from semcache_core.types import Entry, LookupCode, Request, Vector, Why
 
 
 class Monitor(Protocol):
@@ -39,7 +41,7 @@ class Decision:
     candidates that were scored, best first.
     """
 
-    cause: str | Callable[[], str]
+    cause: Why | Callable[[], Why]
     served: ScoredCandidate | None = None
     entry: Entry | None = None
     held_back: ScoredCandidate | None = None
@@ -47,9 +49,13 @@ class Decision:
     scores: CandidateScores | None = None
 
     @property
+    def why(self) -> Why:
+        """`cause`; one that takes time to find is worked out only here."""
+        return self.cause if isinstance(self.cause, Why) else self.cause()
+
+    @property
     def reason(self) -> str:
-        """`cause` in words. A cause that takes time to find is worked out only here."""
-        return self.cause if isinstance(self.cause, str) else self.cause()
+        return self.why.reason
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,8 @@ class HitDecider:
     `threshold` is the calibrated probability to serve at; `monitor` may require a higher one.
     `verification` is asked about candidates from the probability `uncertain_from` on (None: never).
     `confirmations` is how many other writers must have stored an entry's answer before it is
-    served to anybody but its writer; 0 needs none.
+    served to anybody but its writer; 0 needs none. `served_from` returns the smallest error bound
+    at which a probability is served.
     """
 
     retriever: Retriever
@@ -70,6 +77,7 @@ class HitDecider:
     verification: Verification | None = None
     uncertain_from: float | None = None
     confirmations: int = 0
+    served_from: Callable[[float], float | None] = lambda probability: None
 
     def decide(
         self, request: Request, key: Key, vector: Vector, now: float, stages: Stages
@@ -79,10 +87,10 @@ class HitDecider:
             try:
                 near = self.retriever.nearest(key.partition, vector, now, key.exact)
             except IndexUnavailableError as error:
-                return Decision(str(error))
+                return Decision(Why("index_not_ready", str(error)))
             stages.append(("retrieve", time.perf_counter()))
             if not near:
-                return Decision("everything stored here has expired")
+                return Decision(Why("expired", "everything stored here has expired"))
             decision = self.choose(near, request, key, now, stages)
             # None: another process deleted or replaced the entry; look at what is there now
             if decision is not None:
@@ -98,21 +106,22 @@ class HitDecider:
         scores = self._score(left, request, key, complete=len(near) < CANDIDATES)
         best = scores.best(self.threshold)
         stages.append(("judge", time.perf_counter()))
-        reason = "a stored question is near enough"
+        why = SERVED["semantic"]
         if best is None:
             best = self._second_opinion(scores, request, stages)
-            reason = "a stored question is nearly near enough, and the verifier agreed"
+            why = _VERIFIED
             if best is None:
                 known_wrong = near[0].entry.known_wrong
-                cause = _QUARANTINED if known_wrong else lambda: self._why_not(scores)
-                return Decision(cause, near=left, scores=scores)
-        elif best.probability < self.monitor.threshold:
-            reason = "the measured error is above the bound, so the audit raised the threshold"
-            return Decision(reason, held_back=best, near=left, scores=scores)
+                # without the decider: the app may keep the cause longer than the cache
+                miss = _Miss(scores, self.weights, self.threshold, self.served_from)
+                return Decision(_QUARANTINED if known_wrong else miss.why, near=left, scores=scores)
+        elif best.probability < (raised := self.monitor.threshold):
+            why = Why("threshold_raised", _RAISED, best.probability, raised)
+            return Decision(why, held_back=best, near=left, scores=scores)
         entry = self.ledger.lookups.get(best.neighbour.entry_id, key.partition, now)
         if entry is None:
             return None
-        return Decision(reason, served=best, entry=entry, near=left, scores=scores)
+        return Decision(why, served=best, entry=entry, near=left, scores=scores)
 
     def _score(
         self, near: Sequence[Retrieved], request: Request, key: Key, complete: bool
@@ -162,24 +171,51 @@ class HitDecider:
         stages.append(("verify", time.perf_counter()))
         return uncertain if agrees else None
 
-    def _why_not(self, scores: CandidateScores) -> str:
-        """Why none of these candidates is served; there is at least one."""
-        first = next(iter(scores))
-        if not first.neighbour.servable and first.probability >= self.threshold:
-            return "the nearest entry is served only exactly, or to its own writer, so far"
-        if first.differences:
-            found = "; ".join(difference.words for difference in first.differences)
-            return f"the nearest stored question differs in what decides ({found})"
-        if self._reaches(first, first.margin):
-            return "the nearest entry has given wrong answers before"
-        if self._reaches(first, self.weights.widest):
-            return "questions with different answers are stored about equally near"
-        return "the nearest stored question is not near enough"
 
-    def _reaches(self, candidate: ScoredCandidate, margin: float) -> bool:
-        """Whether the candidate would reach the threshold with this margin and without doubt."""
-        similarity = candidate.neighbour.similarity
-        return sigmoid(self.weights.log_odds(similarity, margin)) >= self.threshold
+@dataclass(frozen=True)
+class _Miss:
+    """Candidates of which none reached `threshold`; there is at least one."""
+
+    scores: CandidateScores
+    weights: Weights
+    threshold: float
+    served_from: Callable[[float], float | None]
+
+    def why(self) -> Why:
+        first = next(iter(self.scores))
+        code, reason = self._what_decided(first)
+        served_from = self.served_from(first.probability) if first.neighbour.servable else None
+        return Why(code, reason, first.probability, self.threshold, served_from)
+
+    def _what_decided(self, first: ScoredCandidate) -> tuple[LookupCode, str]:
+        """What keeps the nearest candidate from being served: that without which it would be."""
+        found, doubt, widest = first.differences, first.neighbour.doubt, self.weights.widest
+        if not first.neighbour.servable and first.probability >= self.threshold:
+            return "not_confirmed", _NOT_CONFIRMED
+        words = "; ".join(difference.words for difference in found)
+        differs = f"the nearest stored question differs in what decides ({words})"
+        if found and self._reaches(first, first.margin, doubt):
+            return "deciding_word", differs
+        if self._reaches(first, first.margin, 0, found):
+            return "reported_wrong", "the nearest entry has given wrong answers before"
+        if self._reaches(first, widest, doubt, found):
+            return "rival_answer", _RIVALS
+        if found and self._reaches(first, widest, 0):
+            return "deciding_word", f"{differs}, and other evidence is against it too"
+        if self._reaches(first, widest, 0, found):
+            return "rival_answer", f"{_RIVALS}, and the nearest has given wrong answers before"
+        return "below_threshold", "the nearest stored question is not near enough"
+
+    def _reaches(
+        self,
+        candidate: ScoredCandidate,
+        margin: float,
+        doubt: float,
+        found: Sequence[Difference] = (),
+    ) -> bool:
+        """Whether the candidate would reach the threshold with this evidence, not its own."""
+        log_odds = self.weights.log_odds(candidate.neighbour.similarity, margin, found) - doubt
+        return sigmoid(log_odds) >= self.threshold
 
 
 def _answers(near: Sequence[Retrieved]) -> list[int]:
@@ -208,4 +244,10 @@ def _first(same: Mapping[int, int], answer: int) -> int:
     return answer
 
 
-_QUARANTINED = "what is stored nearest has answered this question wrongly before"
+_QUARANTINED = Why(
+    "reported_wrong", "what is stored nearest has answered this question wrongly before"
+)
+_VERIFIED = Why("semantic", "a stored question is nearly near enough, and the verifier agreed")
+_NOT_CONFIRMED = "the nearest entry is served only exactly, or to its own writer, so far"
+_RIVALS = "questions with different answers are stored about equally near"
+_RAISED = "the measured error is above the bound, so the audit raised the threshold"

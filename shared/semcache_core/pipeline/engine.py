@@ -230,6 +230,7 @@ def _decider(
         verification=verification,
         uncertain_from=calibration.threshold(UNCERTAIN),
         confirmations=settings.confirmations,
+        served_from=calibration.served_from,
     )
 
 

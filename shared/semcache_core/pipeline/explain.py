@@ -1,21 +1,59 @@
 """What `explain()` and `stats()` return, and the values of the gauges."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from semcache_core._utils.intervals import Measured
+from semcache_core.call_mode import mode_of
 from semcache_core.costs import Saved
 from semcache_core.decision.decide import Decision
+from semcache_core.decision.guard import differences, read
+from semcache_core.decision.scoring import sigmoid
 from semcache_core.decision.verifier import VerificationCounts
 from semcache_core.errors import LedgerError
+from semcache_core.hits import BYPASS, REFRESH
 from semcache_core.observability.gauges import Levels, estimates
 from semcache_core.pipeline.engine import Engine
-from semcache_core.pipeline.lookup import EMPTY_SCOPE, decide, hit_of
-from semcache_core.request import Key, key_of
-from semcache_core.types import Candidate, Hit, Request
+from semcache_core.pipeline.lookup import decide, hit_of, is_only_exact
+from semcache_core.request import ANY_ORDER, DOCUMENTS, Key, key_of, part_digests
+from semcache_core.storage.lookups import RecentEntry
+from semcache_core.types import Candidate, Hit, LookupCode, Request, Vector, Why
 
+RECENT = 2000
+"""Entries of a namespace among which `explain` looks for the same question, newest first."""
+ALIKE = 0.5
+"""P(same answer) without a rival, from which on two questions are called about the same."""
+
+_LENGTHS = 0.2
+"""How far the lengths of two texts with the same words may be apart."""
+_MOST_READ = 20
+"""Of the nearest by their vectors so many are read by the guard."""
+ORDER_OF_TEXT = "order of the text"
 _SHADOW = "shadow mode serves nothing by meaning"
+_ELSEWHERE: tuple[LookupCode, ...] = (
+    *("below_threshold", "empty_scope", "exact_only", "expired", "no_threshold", "unreadable"),
+)
+"""Misses that may be due to a part of the scope."""
+_NEAR: tuple[LookupCode, ...] = (
+    *("below_threshold", "deciding_word", "reported_wrong", "rival_answer"),
+)
+"""Misses that a higher error bound may turn into hits."""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """About the same question, stored for the same tenant with another scope.
+
+    `differs` names the parts of the scope that differ from those asked for: "system prompt",
+    "history", "documents", "tools", "model", a parameter such as "temperature"; "scope" where they
+    are not known. `similarity` is 1 for the same words.
+    """
+
+    question: str
+    similarity: float
+    differs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -25,7 +63,9 @@ class Explanation:
     `threshold` is the probability that `max_error_rate` asks for, None when only exact repeats
     are served. `candidates` are the nearest live entries, best first; empty where the lookup
     ended before it came to them. `scope_is_empty` says that this was for want of any entry with
-    this namespace and scope; `hint` is what an adapter makes of that.
+    this namespace and scope; `hint` is what an adapter makes of that. `code` and `served_from` are
+    those of `Why`. `elsewhere` is the nearest stored request that only its scope keeps from
+    answering.
     """
 
     question: str
@@ -36,6 +76,9 @@ class Explanation:
     candidates: tuple[Candidate, ...]
     scope_is_empty: bool = False
     hint: str = ""
+    code: LookupCode | None = None
+    served_from: float | None = None
+    elsewhere: Elsewhere | None = None
 
     def __str__(self) -> str:
         verdict = "miss" if self.hit is None else f"{self.hit.kind} hit"
@@ -54,6 +97,17 @@ class Explanation:
             lines.append(
                 f"  {candidate.probability:.3f} ({', '.join(evidence)}) "
                 f'"{candidate.entry.question}"'
+            )
+        if self.code in _NEAR:
+            lines.append(
+                "  no max_error_rate of the calibration would serve the nearest"
+                if self.served_from is None
+                else f"  the nearest would be served from max_error_rate={self.served_from:g} on"
+            )
+        if self.elsewhere is not None:
+            lines.append(
+                f"  stored with another {', '.join(self.elsewhere.differs)}: "
+                f'"{self.elsewhere.question}" (similarity {self.elsewhere.similarity:.3f})'
             )
         if self.hint:
             lines.append(f"  hint: {self.hint}")
@@ -107,19 +161,136 @@ class CacheStats:
 def explain(engine: Engine, request: Request) -> Explanation:
     """Decide as a lookup does, and count nothing; see `SemanticCache.explain`."""
     key, now = key_of(request, engine.settings.namespace), engine.clock()
-    decision = decide(engine, request, key, now, [])
-    if engine.settings.shadow and decision.served is not None:
-        decision = replace(decision, cause=f"{decision.reason}, but {_SHADOW}", entry=None)
-    reason = decision.reason
+    decision, elsewhere = _decided(engine, request, key, now), None
+    why = decision.why
+    if decision.entry is None and why.code in _ELSEWHERE:
+        recent = engine.ledger.lookups.recent(
+            key.namespace, engine.embedder.fingerprint, RECENT, now
+        )
+        why = _refined(engine, key, why, recent)
+        elsewhere = _elsewhere(engine, request, key, recent)
     return Explanation(
         question=request.question,
         hit=hit_of(decision, now),
-        reason=reason,
+        reason=why.reason,
         threshold=engine.served_at(),
         max_error_rate=engine.settings.max_error_rate,
         candidates=tuple(_candidates(engine, decision, key, now)),
-        scope_is_empty=reason == EMPTY_SCOPE,
+        scope_is_empty=why.code == "empty_scope",
+        code=why.code,
+        served_from=why.served_from,
+        elsewhere=elsewhere,
     )
+
+
+def _decided(engine: Engine, request: Request, key: Key, now: float) -> Decision:
+    if (mode := mode_of(request)) != "normal":
+        return Decision((REFRESH if mode == "refresh" else BYPASS).cause)
+    decision = decide(engine, request, key, now, [])
+    if engine.settings.shadow and decision.served is not None:
+        why = Why("withheld", f"{decision.reason}, but {_SHADOW}")
+        return replace(decision, cause=why, entry=None)
+    return decision
+
+
+def _refined(engine: Engine, key: Key, why: Why, recent: Sequence[RecentEntry]) -> Why:
+    """Say more than a lookup, which spends no statement on it."""
+    if engine.ledger.lookups.has_expired(key.exact):
+        return Why("expired", "the same question was stored here, and its answer has expired")
+    if why.code != "empty_scope":
+        return why
+    if not recent:
+        return replace(why, reason=f"nothing is stored for the namespace {key.namespace!r} yet")
+    here = [entry for entry in recent if entry.partition == key.partition]
+    if here and all(entry.exact_only for entry in here):
+        return Why(
+            "only_exact_entries",
+            "what is stored here answers its own question only, as answers that call tools do",
+        )
+    if here:
+        return Why(
+            "only_exact_entries",
+            "what is stored here has no vector of this embedding model, so it is only matched "
+            "exactly; after a change of the model, call rebuild()",
+        )
+    return why
+
+
+def _elsewhere(
+    engine: Engine, request: Request, key: Key, recent: Sequence[RecentEntry]
+) -> Elsewhere | None:
+    """The stored request with about the same question whose scope differs in the fewest parts."""
+    others = [entry for entry in recent if request.exact_only or entry.partition != key.partition]
+    alike = _same_words(request, others) or _alike(engine, request, key, others)
+    if not alike:
+        return None
+    asked = None if request.parts is None else part_digests(request.parts())
+    found = [
+        Elsewhere(entry.question, similarity, _differing(asked, entry, key))
+        for similarity, entry in alike
+    ]
+    return max(found, key=lambda one: (one.similarity, -len(one.differs)))
+
+
+def _differing(asked: Mapping[str, str] | None, stored: RecentEntry, key: Key) -> tuple[str, ...]:
+    """The names of the parts in which the scopes of two requests differ."""
+    if stored.partition == key.partition:
+        return (ORDER_OF_TEXT,)
+    if asked is None or stored.parts is None:
+        return ("scope",)
+    both = {**stored.parts, **asked}
+    names = [name for name in both if asked.get(name) != stored.parts.get(name)]
+    if DOCUMENTS in names and ANY_ORDER not in names and ANY_ORDER in both:
+        names[names.index(DOCUMENTS)] = f"order of the {DOCUMENTS}"
+    return tuple(name for name in names if name != ANY_ORDER) or ("scope",)
+
+
+def _same_words(request: Request, others: Sequence[RecentEntry]) -> list[tuple[float, RecentEntry]]:
+    """Those with the same words; in any order where the text may hold documents."""
+    ordered = not request.exact_only
+    asked, length = _words(request.question, ordered), len(request.question)
+    return [
+        (1.0, entry)
+        for entry in others
+        if abs(len(entry.question) - length) <= _LENGTHS * length
+        and _words(entry.question, ordered) == asked
+    ]
+
+
+def _words(text: str, ordered: bool) -> list[str]:
+    words = re.findall(r"\w+", text.casefold()) or [text]
+    return words if ordered else sorted(words)
+
+
+def _alike(
+    engine: Engine, request: Request, key: Key, others: Sequence[RecentEntry]
+) -> list[tuple[float, RecentEntry]]:
+    """Those whose question has about the same meaning, with their similarity."""
+    if engine.decider is None or is_only_exact(engine, request):
+        return []
+    if not engine.embedder.reads(request.question, engine.max_tokens):
+        return []
+    weights = engine.decider.weights
+    with engine.gate:
+        vector = engine.vector_cache.embed(engine.embedder, request.question, key.namespace)
+    near = sorted(_similarities(vector, others), key=lambda one: -one[0])[:_MOST_READ]
+    asked = read(request.question)
+    return [
+        (similarity, entry)
+        for similarity, entry in near
+        if sigmoid(
+            weights.log_odds(similarity, weights.widest, differences(asked, read(entry.question)))
+        )
+        >= ALIKE
+    ]
+
+
+def _similarities(
+    vector: Vector, others: Sequence[RecentEntry]
+) -> Iterator[tuple[float, RecentEntry]]:
+    for entry in others:
+        if entry.vector is not None and len(entry.vector) == len(vector):
+            yield float(entry.vector @ vector), entry
 
 
 def _candidates(engine: Engine, decision: Decision, key: Key, now: float) -> Iterator[Candidate]:

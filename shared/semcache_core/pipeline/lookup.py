@@ -5,25 +5,34 @@ from dataclasses import replace
 
 from semcache_core.call_mode import mode_of
 from semcache_core.decision.decide import Decision
+from semcache_core.hits import BYPASS, REFRESH, SERVED
 from semcache_core.observability.tracing import Stages
 from semcache_core.pipeline.engine import Engine
 from semcache_core.quality.verdicts import Source
-from semcache_core.request import Key, key_of
-from semcache_core.types import Hit, Request
+from semcache_core.request import Key, key_of, why_exact
+from semcache_core.types import Hit, Lookup, Request, Why
 
-EMPTY_SCOPE = "nothing is stored for this namespace and scope"
-_UNREADABLE = (
-    "the question is longer than what was calibrated, or has characters the model has no token for"
+EMPTY_SCOPE = Why(
+    "empty_scope", "nothing is stored for this namespace and scope that may answer by meaning"
 )
+_UNREADABLE = Why(
+    "unreadable",
+    "the question is longer than what was calibrated, or has characters the model has no token for",
+)
+_NO_QUESTION = Why("exact_only", "an empty question is never matched by meaning")
+_WITHHELD = {
+    "shadow": Why("withheld", "a stored question is near enough, but shadow mode serves nothing"),
+    "audit": Why("withheld", "a stored question is near enough; the model is asked as an audit"),
+}
 
 
-def lookup(engine: Engine, request: Request, started: float, audits: bool = False) -> Hit | None:
-    """The stored answer to this request, counted and recorded; see `SemanticCache.lookup`.
+def lookup(engine: Engine, request: Request, started: float, audits: bool = False) -> Lookup:
+    """Look for the stored answer to this request, and count; see `SemanticCache.lookup`.
 
     `started` is when the call began, by `time.perf_counter`. A call past the cache is not counted.
     """
-    if mode_of(request) != "normal":
-        return None
+    if (mode := mode_of(request)) != "normal":
+        return REFRESH if mode == "refresh" else BYPASS
     key, now = key_of(request, engine.settings.namespace), engine.clock()
     telemetry, stages = engine.telemetry, Stages()
     with telemetry.span("semcache.lookup", started, key.namespace) as span:
@@ -32,9 +41,11 @@ def lookup(engine: Engine, request: Request, started: float, audits: bool = Fals
         finally:
             if stages:
                 telemetry.stages(started, stages, span)
-        hit = hit_of(decision, now)
+        hit, cause = hit_of(decision, now), decision.cause
         if hit is not None and decision.served is not None:
             hit = _unless_withheld(engine, key, request, decision, hit, now, audits)
+            if hit is None:
+                cause = _WITHHELD["shadow" if engine.settings.shadow else "audit"]
         elif hit is None and decision.near:
             engine.comparer.remember(key, decision.near, decision.held_back, "shadow")
         if hit is not None:
@@ -44,19 +55,19 @@ def lookup(engine: Engine, request: Request, started: float, audits: bool = Fals
     result = "miss" if hit is None else hit.kind
     engine.counters.add(result)
     telemetry.looked_up(result, time.perf_counter() - started, key.namespace)
-    return hit
+    return Lookup(hit, cause)
 
 
 def decide(engine: Engine, request: Request, key: Key, now: float, stages: Stages) -> Decision:
     """Find the entry to serve, by the exact key or by meaning; ended stages are appended."""
     entry = engine.ledger.lookups.find(key.exact, now)
     if entry is not None:
-        return Decision("the question is the same", entry=entry)
+        return Decision(SERVED["exact"], entry=entry)
     stages.append(("find", time.perf_counter()))
     decider, embedder = engine.decider, engine.embedder
-    reason = why_only_exact(engine, request)
-    if reason or decider is None:
-        return Decision(reason)
+    if decider is None or is_only_exact(engine, request):
+        why = engine.why_exact_only  # not the engine: the app may keep the cause
+        return Decision(lambda: _why_only_exact(request, why))
     if not engine.ledger.lookups.has_vectors(key.partition, embedder.fingerprint, now):
         return Decision(EMPTY_SCOPE)
     if not embedder.reads(request.question, engine.max_tokens):
@@ -67,13 +78,18 @@ def decide(engine: Engine, request: Request, key: Key, now: float, stages: Stage
         return decider.decide(request, key, vector, now, stages)
 
 
-def why_only_exact(engine: Engine, request: Request) -> str:
-    """Why this request is only matched exactly; empty when it may be matched by meaning."""
+def is_only_exact(engine: Engine, request: Request) -> bool:
+    """Whether this request is only matched exactly."""
+    return request.exact_only or engine.decider is None or not request.question.strip()
+
+
+def _why_only_exact(request: Request, no_threshold: str) -> Why:
     if request.exact_only:
-        return "this request asks for an exact match only"
+        reason = f"this request asks for an exact match only: {why_exact(request)}"
+        return Why("exact_only", reason)
     if not request.question.strip():
-        return "an empty question is never matched by meaning"
-    return "" if engine.decider is not None else engine.why_exact_only
+        return _NO_QUESTION
+    return Why("no_threshold", no_threshold)
 
 
 def hit_of(decision: Decision, now: float) -> Hit | None:

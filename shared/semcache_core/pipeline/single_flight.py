@@ -24,20 +24,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from semcache_core.types import Hit
+from semcache_core.types import Lookup
 
 T = TypeVar("T")
 
 
 @dataclass
 class Outcome:
-    """What a call hands to its waiters when it has ended: a value, or an answer with its hit.
+    """What a call hands to its waiters when it has ended: a value, or an answer with its lookup.
 
     Without a text, the call ended with no answer that can be shared.
     """
 
     text: str | None = None
-    hit: Hit | None = None
+    lookup: Lookup | None = None
     value: Any = None
 
 

@@ -1,5 +1,6 @@
 """What an app says about answers: a new one to store, the model's own beside a hit, feedback."""
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +11,9 @@ from semcache_core.decision.same_answer import answer_digest
 from semcache_core.embedding.batching import embed_one
 from semcache_core.errors import RequestError
 from semcache_core.pipeline.engine import Engine
-from semcache_core.pipeline.lookup import why_only_exact
+from semcache_core.pipeline.lookup import is_only_exact
 from semcache_core.quality.verdicts import ServedHit, Verdict
-from semcache_core.request import Key, key_of
+from semcache_core.request import Key, key_of, part_digests
 from semcache_core.storage.entries import NewEntry, size_of
 from semcache_core.storage.eviction import text_bytes
 from semcache_core.transfer.jsonl import EntriesFile
@@ -99,12 +100,20 @@ def _new_entry(
         tokens_in=usage.tokens_in,
         tokens_out=usage.tokens_out,
         seconds=usage.seconds,
+        parts=_parts(engine, request),
     )
+
+
+def _parts(engine: Engine, request: Request) -> str | None:
+    """The parts of the scope as they are stored; an error there is no reason not to store."""
+    with engine.counters.failing_open("parts"):
+        return None if request.parts is None else json.dumps(part_digests(request.parts()))
+    return None
 
 
 def matched_by_meaning(engine: Engine, request: Request) -> bool:
     """Whether an entry of this request gets a vector."""
-    return not why_only_exact(engine, request) and engine.embedder.reads(
+    return not is_only_exact(engine, request) and engine.embedder.reads(
         request.question, engine.max_tokens
     )
 

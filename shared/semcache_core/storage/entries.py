@@ -68,13 +68,15 @@ class NewEntry(EntryRecord):
     """An entry to insert.
 
     `answer` is the id of the first entry of the partition with the same answer, None where this one
-    is the first; `answer_digest` is what equal answers have in common.
+    is the first; `answer_digest` is what equal answers have in common. `parts` is JSON, the short
+    digests of the parts of the scope.
     """
 
     exact: bytes
     partition: bytes
     answer: int | None = None
     answer_digest: bytes | None = None
+    parts: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,9 +332,9 @@ def _saved_by(connection: sa.Connection, hits: dict[int, int]) -> Saved:
 
 def size_of(new: NewEntry) -> int:
     """Bytes that the entry will take, as `max_bytes` counts them."""
-    texts = (new.question, new.response, new.answer_text, new.scope, new.namespace, new.writer)
+    texts = (new.question, new.response, new.answer_text, new.scope, new.namespace, new.parts)
     vector = 0 if new.vector is None else new.vector.size * np.dtype(np.float32).itemsize
-    return eviction.size_of((*texts, *dict.fromkeys(new.tags)), vector)
+    return eviction.size_of((*texts, new.writer, *dict.fromkeys(new.tags)), vector)
 
 
 def _insert(connection: sa.Connection, new: NewEntry) -> int:

@@ -1,6 +1,7 @@
 """Reads entries for lookups and validates them, as the file may have been tampered with."""
 
 import functools
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,6 +45,22 @@ class StoredEntry:
     exact_only: bool
     writer: str | None
     known_wrong: bool
+
+
+@dataclass(frozen=True)
+class RecentEntry:
+    """A live entry of any scope of a namespace, for `explain`.
+
+    `vector` is None where it has none of the model asked for, `parts` where those of its scope are
+    not known.
+    """
+
+    partition: bytes
+    scope: str
+    question: str
+    exact_only: bool
+    parts: dict[str, str] | None
+    vector: Vector | None
 
 
 class Lookups:
@@ -95,6 +112,21 @@ class Lookups:
         """The live entries of one partition, in the order they were stored."""
         found = {"namespace": namespace, "partition": partition, "now": now}
         return [Entry(*row) for row in self._database.read(_ENTRIES_OF, found)]
+
+    def recent(self, namespace: str, fingerprint: str, limit: int, now: float) -> list[RecentEntry]:
+        """The last `limit` live entries of a namespace, newest first, that can be read."""
+        of = {"namespace": namespace, "fingerprint": fingerprint, "limit": limit, "now": now}
+        found = []
+        for row in self._database.read(_RECENT, of):
+            try:
+                found.append(_recent(row))
+            except (*UNREADABLE, RecursionError) as error:
+                self._pass_over(row[0], error)
+        return found
+
+    def has_expired(self, exact: bytes) -> bool:
+        """Whether the entry with this exact key is there; asked where it is not live."""
+        return bool(self._database.read(_IS_THERE, {"exact": exact}))
 
     def live(
         self, ids: Sequence[int], partition: bytes, fingerprint: str, now: float, asked: bytes = b""
@@ -185,6 +217,29 @@ _ENTRIES_OF = (
     )
     .order_by(entries.c.id)
 )
+_RAW = sa.LargeBinary  # not AnyText, which would fail for all rows where one cannot be read
+_RECENT = (
+    sa.select(
+        entries.c.id,
+        entries.c.partition,
+        sa.type_coerce(entries.c.scope, _RAW),
+        sa.type_coerce(entries.c.question, _RAW),
+        entries.c.exact_only,
+        sa.type_coerce(entries.c.parts, _RAW),
+        vectors.c.vector,
+    )
+    .outerjoin(
+        vectors,
+        sa.and_(
+            vectors.c.entry_id == entries.c.id,
+            vectors.c.fingerprint == sa.bindparam("fingerprint"),
+        ),
+    )
+    .where(entries.c.namespace == sa.bindparam("namespace"), is_live(_NOW))
+    .order_by(entries.c.id.desc())
+    .limit(sa.bindparam("limit", type_=sa.BigInteger))
+)
+_IS_THERE = sa.select(entries.c.id).where(entries.c.exact == sa.bindparam("exact"))
 _HAS_VECTORS = (
     sa.select(sa.literal(1))
     .select_from(vectors.join(entries, entries.c.id == vectors.c.entry_id))
@@ -248,6 +303,19 @@ def _stored(row: Any) -> StoredEntry:
         exact_only=exact_only_since is not None,
         writer=None if writer is None else text_from(writer),
         known_wrong=bool(wrong),
+    )
+
+
+def _recent(row: Any) -> RecentEntry:
+    _, partition, scope, question, exact_only, parts, vector = row
+    read = None if parts is None else dict(json.loads(text_from(parts)))
+    return RecentEntry(
+        partition=partition,
+        scope=text_from(scope),
+        question=text_from(question),
+        exact_only=bool(exact_only),
+        parts=None if read is None else {str(name): str(part) for name, part in read.items()},
+        vector=None if vector is None else vector_from(vector),
     )
 
 

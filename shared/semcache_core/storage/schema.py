@@ -106,6 +106,8 @@ entries = sa.Table(
     # what one use of it counts for, and its place among those that may be evicted
     sa.Column("worth", sa.Float, nullable=False, server_default=sa.text("0")),
     sa.Column("priority", sa.Float, nullable=False, server_default=sa.text("0")),
+    # JSON, name -> short digest: what the scope is made of, for `explain`
+    sa.Column("parts", AnyText),
     # and `bytes`, so that their sum is read from here: it lies behind the response in its row
     sa.Index("semcache_entries_priority", "priority", "used", "id", "bytes"),
     sqlite_autoincrement=True,
@@ -223,7 +225,13 @@ FIRST_VERSION = 5
 
 Migrations: TypeAlias = Sequence[Callable[[sa.Connection], None]]
 
-MIGRATIONS: Migrations = ()
+
+def _add_parts(connection: sa.Connection) -> None:
+    column = sa.schema.CreateColumn(entries.c.parts).compile(dialect=connection.dialect)
+    connection.execute(sa.text(f"ALTER TABLE {entries.name} ADD COLUMN {column}"))
+
+
+MIGRATIONS: Migrations = (_add_parts,)
 """Number n takes an existing ledger from version FIRST_VERSION + n to the next. All that a ledger
 needs run in one transaction. A new ledger is created at the newest version and needs none.
 """
