@@ -103,8 +103,10 @@ def simulate(
     capacity: Annotated[
         int | None, typer.Option(min=1, help="Entries held; beyond them the oldest used goes.")
     ] = None,
-    cost_per_call: Annotated[float, typer.Option(min=0, help="In any unit.")] = 1.0,
-    seconds_per_call: Annotated[float, typer.Option(min=0)] = 1.0,
+    cost_per_call: Annotated[float, typer.Option(min=0, help="Of the model, in any unit.")] = 1.0,
+    seconds_per_call: Annotated[
+        float, typer.Option(min=0, help="How long a call of the model takes.")
+    ] = 1.0,
     cost_of_wrong: Annotated[
         float | None, typer.Option(min=0, help="Of one wrong answer; one call if not given.")
     ] = None,

@@ -18,7 +18,8 @@ PathOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and no table.")]
 ArtefactOption = Annotated[
-    Path | None, typer.Option("--artefact", help="Its directory; without it, the shipped one.")
+    Path | None,
+    typer.Option("--artefact", help="The directory of the artefact; without it, the shipped one."),
 ]
 DEFAULT_PATH = default_path()
 

@@ -146,7 +146,7 @@ def train(
         str, typer.Option(help="A sentence-transformers model: a name, or a directory.")
     ] = BASE,
     loss: Annotated[str, typer.Option(help="bce or sld, as in arXiv 2402.01173.")] = "bce",
-    epochs: Annotated[int, typer.Option(min=1)] = 1,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the pairs.")] = 1,
     seed: SeedOption = 0,
     calibrate_on: Annotated[
         Path | None, typer.Option(help="Calibrate on these pairs, not on a tenth of PAIRS.")
@@ -154,8 +154,8 @@ def train(
     questions: Annotated[
         Path | None, typer.Option(help="Unlabelled questions, as for `mine`, for synthetic pairs.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=2)] = 64,
-    learning_rate: Annotated[float, typer.Option(min=0)] = 5e-5,
+    batch_size: Annotated[int, typer.Option(min=2, help="Pairs in one step.")] = 64,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Of the optimiser, AdamW.")] = 5e-5,
     lora_rank: Annotated[int, typer.Option(min=0, help="0 trains all weights.")] = 0,
     frozen_layers: Annotated[
         int, typer.Option(min=0, help="Leave so many of the lowest layers as they are: faster.")
