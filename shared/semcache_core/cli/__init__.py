@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 import semcache_core
+from semcache_core.cli.answers import explain, feedback, forget
 from semcache_core.cli.demo import demo
 from semcache_core.cli.evaluation import evaluate, score, simulate
 from semcache_core.cli.stats import stats
-from semcache_core.cli.store import clear, inspect, rebuild
+from semcache_core.cli.store import clear, inspect, invalidate, rebuild
 from semcache_core.cli.training import calibrate, label, mine, train
 from semcache_core.cli.transfer import export, import_
 from semcache_core.errors import SemcacheError
@@ -42,7 +43,8 @@ _COMMANDS = (
     demo,
     *(mine, label, train, calibrate),
     *(score, evaluate, simulate),
-    *(stats, inspect, clear, rebuild, export),
+    *(stats, inspect, explain, feedback),
+    *(forget, invalidate, clear, rebuild, export),
 )
 for _command in _COMMANDS:
     app.command()(_command)

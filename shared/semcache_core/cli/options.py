@@ -11,7 +11,9 @@ from semcache_core.decision.calibration import Calibration, load_calibration
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
 from semcache_core.errors import ArtefactError, SemcacheError
 from semcache_core.settings import default_path
-from semcache_core.storage.ledger import FILE_NAME
+from semcache_core.storage.entries import ListedEntry
+from semcache_core.storage.ledger import FILE_NAME, Ledger
+from semcache_core.transfer.entries import Listing
 
 PathOption = Annotated[
     Path, typer.Option("--path", help="Directory of the cache.", envvar="SEMCACHE_PATH")
@@ -21,6 +23,7 @@ ArtefactOption = Annotated[
     Path | None,
     typer.Option("--artefact", help="The directory of the artefact; without it, the shipped one."),
 ]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 DEFAULT_PATH = default_path()
 
 
@@ -34,6 +37,13 @@ def existing(path: Path) -> Path:
     if not is_cache(directory):
         raise SemcacheError(f"no cache at {directory}; give the directory that the app uses")
     return directory
+
+
+def live_entry(ledger: Ledger, entry_id: int, now: float) -> ListedEntry:
+    """The entry with this id; SemcacheError where there is none, or it has expired."""
+    if (found := Listing(ledger).get(entry_id, now)) is None:
+        raise SemcacheError(f"there is no live entry {entry_id}; `semcache inspect` lists ids")
+    return found
 
 
 def loaded(artefact: Path | None) -> tuple[OnnxEmbedder, Calibration]:
@@ -55,3 +65,13 @@ def table_of(rows: Iterable[Sequence[str]], columns: Sequence[str], title: str =
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def printable(text: str) -> str:
+    """`text` in one line, and without what a terminal would obey: an answer may hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """The same for each line of it."""
+    return "\n".join(map(printable, text.split("\n")))
