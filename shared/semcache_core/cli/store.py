@@ -193,7 +193,7 @@ def invalidate(
     """
     if not tag and older_than is None:
         raise SemcacheError("give --tag or --older-than; `semcache clear` forgets all answers")
-    directory, everywhere = existing(path), namespace is None
+    directory = existing(path)
     if not yes:
         typer.confirm(f"Forget {_which(tag, older_than, namespace)} in {path}?", abort=True)
     with SemanticCache(path=directory) as cache:
