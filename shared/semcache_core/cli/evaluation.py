@@ -19,12 +19,12 @@ ReportOption = Annotated[
     Path | None, typer.Option("--report", help="Write a page with plots into this directory.")
 ]
 PairsArgument = Annotated[
-    Path, typer.Argument(help='JSON lines: {"prompt", "other", "same_answer"}.')
+    Path, typer.Argument(help='JSON lines or CSV: {"prompt", "other", "same_answer"}.')
 ]
 
 
 def score(
-    pairs: Annotated[Path, typer.Argument(help='JSON lines: {"prompt", "other"}.')],
+    pairs: Annotated[Path, typer.Argument(help='JSON lines or CSV: {"prompt", "other"}.')],
     artefact: ArtefactOption = None,
 ) -> None:
     """Similarity and P(same answer) of each pair: a JSON line each, in the order read."""
@@ -92,7 +92,7 @@ def evaluate(
 
 
 def simulate(
-    stream: Annotated[Path, typer.Argument(help='JSON lines: {"question", "answer_id"}.')],
+    stream: Annotated[Path, typer.Argument(help='JSON lines or CSV: {"question", "answer_id"}.')],
     artefact: ArtefactOption = None,
     untuned: Annotated[
         Path | None, typer.Option(help="Artefact of the fixed thresholds; the shipped one if none.")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from semcache_core._utils.csv_rows import is_csv
 from semcache_core.decision.calibration import Calibration, load_calibration
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
 from semcache_core.errors import ArtefactError, SemcacheError
@@ -37,6 +38,16 @@ def existing(path: Path) -> Path:
     if not is_cache(directory):
         raise SemcacheError(f"no cache at {directory}; give the directory that the app uses")
     return directory
+
+
+def for_json_lines(file: Path) -> Path:
+    """`file`; SemcacheError where it would be read as CSV, although JSON lines go into it."""
+    if is_csv(file):
+        raise SemcacheError(
+            f"{file} would be read as CSV, but JSON lines are written; name a file that ends in "
+            ".jsonl"
+        )
+    return file
 
 
 def live_entry(ledger: Ledger, entry_id: int, now: float) -> ListedEntry:
