@@ -74,6 +74,7 @@ def test_explain_names_the_other_model_that_embedded_the_entries(
     ("arguments", "said"),
     [
         (["explain", "q", "--entry", "1", "--namespace", "acme"], "leave out --namespace"),
+        (["explain", "q", "--max-error-rate", "0"], "max_error_rate cannot be 0"),
         (["explain", "q", "--entry", "9"], "there is no live entry 9"),
         (["feedback", "9", "--wrong"], "there is no live entry 9"),
         (["feedback", "1", "--wrong", "--question", "never asked"], "never asked"),

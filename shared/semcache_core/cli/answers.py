@@ -64,7 +64,8 @@ def explain(
     with closing(Ledger.open(existing(path), None)) as ledger:
         request = _request(ledger, question, namespace, scope, entry)
         _check_model(ledger, settings_from(options).artefact)
-        bound = max_error_rate or ledger.traffic().max_error_rate
+        served_at = ledger.traffic().max_error_rate
+        bound = served_at if max_error_rate is None else max_error_rate
     if bound is not None:
         options["max_error_rate"] = bound
     with SemanticCache(**options) as cache:
