@@ -1,4 +1,4 @@
-"""Tables of the ledger and their versions."""
+"""Tables of the ledger and their versions, and the counts of lookups in one of them."""
 
 import secrets
 import sqlite3
