@@ -9,6 +9,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+import semcache_core
 from semcache_core import last_hit, last_lookup, track_hits
 
 from langchain_semcache.cache import SemanticLLMCache
@@ -16,6 +17,7 @@ from langchain_semcache.chat_model import CachedChatModel
 from langchain_semcache.verifier import ChatVerifier
 
 if TYPE_CHECKING:
+    __version__: str
     from langchain_semcache.middleware import SemanticCacheMiddleware
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "ChatVerifier",
     "SemanticCacheMiddleware",
     "SemanticLLMCache",
+    "__version__",
     "last_hit",
     "last_lookup",
     "track_hits",
@@ -30,6 +33,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return semcache_core.__version__
     # langchain's agents are a separate extra, and slow to import
     if name != "SemanticCacheMiddleware":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

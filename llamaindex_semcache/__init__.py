@@ -7,6 +7,9 @@
 - `verifier`: LLMVerifier, an LLM as the judge of hits
 """
 
+from typing import TYPE_CHECKING
+
+import semcache_core
 from semcache_core import last_hit, last_lookup, track_hits
 
 from llamaindex_semcache.docstore import InvalidatingDocstore
@@ -24,9 +27,19 @@ __all__ = [
     "SemcacheKVStore",
     "SourceNodes",
     "Sources",
+    "__version__",
     "document_tag",
     "last_hit",
     "last_lookup",
     "node_tag",
     "track_hits",
 ]
+
+if TYPE_CHECKING:
+    __version__: str
+else:  # unseen by type checkers, which would take any name for one of this package
+
+    def __getattr__(name: str) -> str:
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return semcache_core.__version__

@@ -16,7 +16,15 @@ from semcache_core.request import key_of
 from semcache_core.storage.entries import NewEntry
 from semcache_core.storage.eviction import Limits
 from semcache_core.storage.ledger import Ledger
-from semcache_core.storage.schema import entries, judged, quarantined, served, tags, vectors
+from semcache_core.storage.schema import (
+    Traffic,
+    entries,
+    judged,
+    quarantined,
+    served,
+    tags,
+    vectors,
+)
 from semcache_core.types import EMPTY, Generation
 
 FINGERPRINT = WordEmbedder.fingerprint
@@ -227,6 +235,16 @@ class LedgerContract:
         assert ledger.hits_ever() == 6
         ledger.entries.insert(new("q2", created=400.0), Limits(2))
         assert ledger.lookups.get(ids[0], PARTITION, 0) is not None
+
+    def test_lookups_are_summed_up_and_the_bound_is_of_who_last_served_by_meaning(
+        self, ledger: Ledger, reopen: Callable[[], Ledger]
+    ) -> None:
+        assert (ledger.traffic(), ledger.traffic().hit_rate) == (Traffic(), None)
+        for made in (Traffic(1, 0, 2, 0.02), Traffic(0, 3, 0, 0.1), Traffic(4, 0, 0, 0.5)):
+            ledger.entries.touch({}, made)
+        ledger.entries.touch({}, Traffic(0, 0, 0, 0.7))  # nothing was looked up
+        assert reopen().traffic() == Traffic(5, 3, 2, 0.1)
+        assert ledger.traffic().hit_rate == 0.8
 
     def test_conditions_of_invalidate_must_all_hold(self, ledger: Ledger) -> None:
         def fill() -> None:

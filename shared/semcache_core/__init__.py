@@ -1,6 +1,9 @@
 """The core of semcache: embedding, hit prediction and storage behind one SemanticCache."""
 
+from typing import TYPE_CHECKING
+
 from semcache_core._utils.intervals import Measured
+from semcache_core._utils.lazy import version_of
 from semcache_core.admission import Admit, Redact
 from semcache_core.cache import SemanticCache
 from semcache_core.call_mode import bypassing, refreshing
@@ -53,6 +56,7 @@ __all__ = [
     "Splitter",
     "Usage",
     "Verifier",
+    "__version__",
     "as_embedder",
     "bypassing",
     "check_namespace",
@@ -63,3 +67,8 @@ __all__ = [
     "split_question",
     "track_hits",
 ]
+
+if TYPE_CHECKING:
+    __version__: str
+else:  # unseen by type checkers, which would take any name for one of this package
+    __getattr__ = version_of(__name__)

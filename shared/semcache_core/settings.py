@@ -1,6 +1,10 @@
 """All settings in one place; each can also come from the environment as SEMCACHE_<NAME>."""
 
+import functools
+import logging
 import os
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -9,6 +13,14 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from semcache_core.errors import SettingsError
+
+log = logging.getLogger("semcache")
+
+_PREFIX = "SEMCACHE_"
+_OBJECTS = (
+    *("embedder", "chroma_client", "clock", "verifier", "same_answer", "admit", "redact", "prices"),
+)
+"""The arguments of `SemanticCache` that are objects of the app, and so no settings."""
 
 
 def default_path() -> Path:
@@ -45,7 +57,7 @@ class CacheOptions(SharedOptions, total=False):
 class CacheSettings(BaseSettings):
     """The settings of a cache. An argument wins over the environment, that over the default."""
 
-    model_config = SettingsConfigDict(env_prefix="SEMCACHE_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True)
 
     path: Path | None = Field(default_factory=default_path)
     """Directory of the ledger and the index; None keeps all in memory, gone with the process."""
@@ -122,21 +134,62 @@ class CacheSettings(BaseSettings):
             raise ValueError(str(error)) from None
 
 
+_FIELDS = tuple(CacheSettings.model_fields)
+
+
 def settings_from(options: CacheOptions) -> CacheSettings:
-    """Settings from arguments and environment; raises SettingsError naming value and fix."""
+    """Settings from arguments and environment; raises SettingsError naming value and fix.
+
+    A variable SEMCACHE_<NAME> that is no setting is logged.
+    """
+    _warn_of_unknown(tuple(sorted(name for name in os.environ if _is_unknown(name))))
     try:
         return CacheSettings(**options)  # type: ignore[arg-type]
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(problem) for problem in error.errors())) from None
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Raise SettingsError unless each is the name of a setting or of an argument of a cache."""
+    known = (*_FIELDS, *_OBJECTS)
+    if problems := [_unknown(name) for name in names if name not in known]:
+        raise SettingsError("; ".join(problems))
+
+
+def _is_unknown(variable: str) -> bool:
+    """Case does not matter, as for the settings themselves."""
+    name = variable.upper()
+    return name.startswith(_PREFIX) and name.removeprefix(_PREFIX).lower() not in _FIELDS
+
+
+@functools.cache  # every cache reads the environment: it is logged once, and again if it changes
+def _warn_of_unknown(variables: tuple[str, ...]) -> None:
+    for variable in variables:  # never its value, which may be a secret
+        near = get_close_matches(variable.upper().removeprefix(_PREFIX).lower(), _FIELDS, 1)
+        meant = f"; did you mean {_PREFIX}{near[0].upper()}?" if near else ""
+        log.warning(
+            "semcache: the environment variable %s is not a setting and changes nothing%s",
+            variable,
+            meant,
+        )
+
+
 def _explain(problem: Any) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = ", ".join(CacheSettings.model_fields)
-        return f"{name} is not a setting of semcache; the settings are {known}"
+        return _unknown(name)
     fix = _FIXES.get(name, "see CacheSettings for what it means")
     return f"{name} cannot be {problem['input']!r} ({problem['msg']}); {fix}"
+
+
+def _unknown(name: str) -> str:
+    """What to give in place of an argument that a cache does not have."""
+    problem = f"{name} is not a setting of semcache; "
+    if (instead := _OTHER_CACHES.get(name)) is not None:
+        return problem + instead
+    if near := get_close_matches(name, (*_FIELDS, *_OBJECTS), 1):
+        problem += f"did you mean {near[0]}? "
+    return f"{problem}the settings are {', '.join(_FIELDS)}"
 
 
 _FIXES = {
@@ -153,3 +206,81 @@ _FIXES = {
     "namespace": "give a non-empty text",
     "path": "give a directory, or None to keep everything in memory",
 }
+
+# Arguments of langchain-redis, langchain-community, RedisVL, GPTCache, LiteLLM and Upstash.
+_INSTEAD = (
+    (
+        "give embedder=, with an artefact= that is calibrated for it, or leave both out for the "
+        "shipped model (docs/own-embedder.md)",
+        (
+            "embeddings",
+            "embedding",
+            "embedding_func",
+            "embedding_model",
+            "embed_model",
+            "vectorizer",
+            "redis_semantic_cache_embedding_model",
+            "qdrant_semantic_cache_embedding_model",
+        ),
+    ),
+    (
+        "give max_error_rate=, the share of the served answers that may be wrong, such as 0.02; "
+        "do not convert the number, as a similarity or a distance is not the probability that an "
+        "answer is right",
+        (
+            "distance_threshold",
+            "score_threshold",
+            "similarity_threshold",
+            "search_threshold",
+            "threshold",
+            "min_proximity",
+        ),
+    ),
+    (
+        "leave it out: the probability that an answer is right decides, see max_error_rate",
+        ("similarity_evaluation", "evaluation", "distance_metric"),
+    ),
+    (
+        "give path=, a directory on this host, or ledger_url=, a PostgreSQL database that many "
+        "hosts share; answers are not kept in Redis or in a vector database",
+        (
+            "redis_url",
+            "redis_client",
+            "redis",
+            "redis_",
+            "host",
+            "port",
+            "url",
+            "data_manager",
+            "connection_string",
+            "opensearch_url",
+            "qdrant_api_base",
+            "cluster",
+            "session",
+        ),
+    ),
+    (
+        "give path=, a directory, or ledger_url=, an SQLAlchemy URL",
+        ("database_path", "data_dir", "disk_cache_dir", "cache_dir", "engine"),
+    ),
+    (
+        "give namespace= to keep tenants apart, or path= to keep caches apart",
+        (
+            "name",
+            "prefix",
+            "cache_name",
+            "collection_name",
+            "index_name",
+            "redis_semantic_cache_index_name",
+            "qdrant_collection_name",
+        ),
+    ),
+    (
+        "give ttl=, in seconds",
+        ("ttl_seconds", "expiration", "default_in_memory_ttl", "default_in_redis_ttl"),
+    ),
+    ("give max_entries= or max_bytes=", ("maxsize", "max_size")),
+    ("give scope= or tags= with each Request", ("filterable_fields",)),
+    ("give split= to an adapter: it finds the question in a text", ("pre_embedding_func",)),
+)
+_OTHER_CACHES = {name: instead for instead, names in _INSTEAD for name in names}

@@ -135,7 +135,9 @@ def test_rebuild_keeps_every_answer(filled: Path) -> None:
     assert json.loads(run("stats", "--path", filled, "--json"))["entries"] == 2
 
 
-@pytest.mark.parametrize("command", [["stats"], ["clear", "--yes"], ["rebuild"]])
+@pytest.mark.parametrize(
+    "command", [["stats"], ["clear", "--yes"], ["rebuild"], ["explain", "q"], ["forget", "q"]]
+)
 def test_a_mistyped_path_is_an_error_and_not_a_new_cache(
     command: list[str],
     tmp_path: Path,

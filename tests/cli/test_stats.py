@@ -3,8 +3,10 @@
 import importlib
 import json
 import re
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from conftest import Bench
 from rich.console import Console
 from semcache_core import Prices, Request, SemanticCache, Usage, cli
 from semcache_core.search.chroma import ChromaIndex
+from semcache_core.testing import run_background_round
 from typer.testing import CliRunner
 
 # the package's attribute of this name is the command itself
@@ -90,11 +93,69 @@ def test_the_table_shows_them_too(used: Path) -> None:
         assert shown in printed
 
 
+def test_lookups_are_counted_by_result_over_all_processes(used: Path, bench: Bench) -> None:
+    with bench.open(clock=time.time) as cache:
+        assert cache.lookup(Request("nine ten")) is None
+    figures = json.loads(run("--path", used, "--json"))
+    assert (figures["exact_hits"], figures["semantic_hits"], figures["misses"]) == (2, 2, 1)
+    assert figures["hit_rate"] == 0.8
+    printed = re.sub(r"\s+", " ", run("--path", used))
+    for shown in ("exact hits │ 2", "semantic hits │ 2", "misses │ 1", "hit rate │ 80.0%"):
+        assert shown in printed
+
+
+def test_a_lookup_itself_writes_no_count(bench: Bench, still: None) -> None:
+    cache = bench.open()
+    for _ in range(3):
+        cache.lookup(Request("one"))
+    assert json.loads(run("--path", bench.path, "--json"))["misses"] == 0
+    run_background_round(cache)
+    assert json.loads(run("--path", bench.path, "--json"))["misses"] == 3
+
+
+def ask(bench: Bench, question: str, **options: Any) -> None:
+    with bench.open(clock=time.time, **options) as cache:
+        cache.lookup(Request(question))
+
+
+def test_the_bound_is_of_the_app_that_served_by_meaning(
+    used: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEMCACHE_MAX_ERROR_RATE", "0.05")
+    ask(bench, "two one three", max_error_rate=0.1)
+    assert json.loads(run("--path", used, "--json"))["max_error_rate"] == 0.1
+    assert re.search(r"at most\s+│ 10.0%", run("--path", used))
+    ask(bench, "one two three", max_error_rate=0.3)  # served, but not by meaning
+    assert json.loads(run("--path", used, "--json"))["max_error_rate"] == 0.1
+
+
+def test_until_one_has_served_the_bound_is_of_the_app_that_looked_up_else_of_the_setting(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEMCACHE_MAX_ERROR_RATE", "0.05")
+    bench.open().close()
+    assert json.loads(run("--path", bench.path, "--json"))["max_error_rate"] == 0.05
+    ask(bench, "one", max_error_rate=0.1)
+    assert json.loads(run("--path", bench.path, "--json"))["max_error_rate"] == 0.1
+
+
+@pytest.mark.parametrize("planted", ["'many'", "-5", "1 << 62", "x'00'", "0.5"])
+def test_counts_that_another_program_wrote_count_as_none(
+    planted: str, used: Path, bench: Bench
+) -> None:
+    with closing(sqlite3.connect(used / "ledger.sqlite3")) as connection, connection:
+        connection.execute(f"UPDATE semcache_meta SET value = {planted} WHERE name = 'misses'")
+    assert json.loads(run("--path", used, "--json"))["misses"] == 0
+    ask(bench, "nine ten")
+    assert json.loads(run("--path", used, "--json"))["misses"] == 1
+
+
 def test_what_is_not_known_is_not_shown_as_nothing(bench: Bench) -> None:
     bench.open().close()
     figures = json.loads(run("--path", bench.path, "--json"))
     assert set(figures["saved"].values()) == {None}
     assert (figures["claimed_error"], figures["measured"]["error"]) == (None, None)
+    assert (figures["misses"], figures["hit_rate"]) == (0, None)
     printed = run("--path", bench.path)
     assert "- in, - out" in printed and "nothing audited" in printed
 

@@ -1,12 +1,13 @@
 """Settings: where they come from, and what is refused."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
-from semcache_core import CacheSettings, SemanticCache, SemcacheError
+from semcache_core import CacheSettings, SemanticCache, SemcacheError, settings
 from semcache_core.errors import SettingsError
-from semcache_core.settings import CacheOptions, settings_from
+from semcache_core.settings import CacheOptions, check_names, settings_from
 
 
 @pytest.mark.parametrize("rate", [0, 1, -1, 2, float("nan"), float("inf"), "much", None])
@@ -140,3 +141,60 @@ def test_the_home_directory_is_filled_in() -> None:
 
 def test_every_option_is_a_setting() -> None:
     assert set(CacheOptions.__annotations__) == set(CacheSettings.model_fields)
+
+
+def test_every_object_that_a_cache_takes_is_a_known_name() -> None:
+    parameters = set(inspect.signature(SemanticCache.__init__).parameters)
+    check_names(parameters - {"self", "options"})
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        *((name, "embedder=.*artefact=") for name in ("embeddings", "embedding", "vectorizer")),
+        *(
+            (name, r"max_error_rate=.*such as 0\.02; do not convert the number")
+            for name in ("distance_threshold", "score_threshold", "similarity_threshold")
+        ),
+        ("redis_url", "path=.*ledger_url="),
+        ("prefix", "namespace="),
+        ("ttl_seconds", "ttl=, in seconds"),
+        ("maxsize", "max_entries="),
+    ],
+)
+def test_an_argument_of_another_cache_names_ours(name: str, ours: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{name} is not a setting of semcache; .*{ours}"):
+        SemanticCache(path=None, **{name: 0.1})
+
+
+def test_the_value_of_an_argument_of_another_cache_is_not_repeated() -> None:
+    with pytest.raises(SettingsError) as raised:
+        SemanticCache(path=None, redis_url="redis://:secret@host")  # type: ignore[call-arg]
+    assert "secret" not in str(raised.value)
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """What was logged before, by other tests, is logged again."""
+    settings._warn_of_unknown.cache_clear()
+    return monkeypatch
+
+
+def test_an_unknown_variable_is_logged_once_with_the_nearest_setting_and_without_its_value(
+    environment: pytest.MonkeyPatch, warnings_of: Any
+) -> None:
+    environment.setenv("SEMCACHE_MAX_EROR_RATE", "0.123")
+    for _ in range(3):
+        assert settings_from({}).max_error_rate == 0.02
+    (logged,) = warnings_of()
+    assert "SEMCACHE_MAX_EROR_RATE is not a setting" in logged
+    assert "did you mean SEMCACHE_MAX_ERROR_RATE?" in logged and "0.123" not in logged
+
+
+def test_variables_of_settings_and_of_other_programs_are_not_logged(
+    environment: pytest.MonkeyPatch, warnings_of: Any
+) -> None:
+    for name in ("SEMCACHE_NAMESPACE", "semcache_ttl", "_SEMCACHE_COMPLETE", "SEMCACHER_X"):
+        environment.setenv(name, "5")
+    settings_from({})
+    assert warnings_of() == []

@@ -3,6 +3,7 @@
 import gc
 import threading
 import weakref
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,16 +13,22 @@ from fakes import ManualClock, WordEmbedder
 from semcache_core import Request, Saved
 from semcache_core.errors import LedgerError
 from semcache_core.pipeline.background import HitCounter
+from semcache_core.storage.schema import Traffic
 from semcache_core.testing import engine_of, run_background_round
 
 
 class FakeLedger:
     def __init__(self) -> None:
         self.touched: list[dict[int, tuple[int, float]]] = []
+        self.traffic: list[Traffic] = []
         self.entries = self
+        self.broken = False
 
-    def touch(self, used: dict[int, tuple[int, float]]) -> Saved:
+    def touch(self, used: dict[int, tuple[int, float]], traffic: Traffic) -> Saved:
+        if self.broken:
+            raise LedgerError("disk full")
         self.touched.append(used)
+        self.traffic.append(traffic)
         return Saved()
 
 
@@ -32,6 +39,20 @@ def test_hits_are_summed_up_and_flushed_once() -> None:
     touches.flush(ledger)  # type: ignore[arg-type]
     touches.flush(ledger)  # type: ignore[arg-type]
     assert ledger.touched == [{1: (2, 5.0), 2: (1, 6.0)}, {}]
+
+
+def test_lookups_are_written_as_counted_since_the_last_time_even_after_an_error() -> None:
+    counted = Counter({"miss": 7})  # counted before, and by another ledger
+    touches, ledger = HitCounter(counted=counted.copy, max_error_rate=0.1), FakeLedger()
+    counted.update(["miss", "exact", "exact", "update"])
+    ledger.broken = True
+    with pytest.raises(LedgerError):
+        touches.flush(ledger)  # type: ignore[arg-type]
+    ledger.broken = False
+    counted.update(["semantic"])
+    touches.flush(ledger)  # type: ignore[arg-type]
+    touches.flush(ledger)  # type: ignore[arg-type]
+    assert ledger.traffic == [Traffic(2, 1, 1, 0.1), Traffic(0, 0, 0, 0.1)]
 
 
 @pytest.mark.usefixtures("still")
@@ -85,7 +106,7 @@ class TestRound:
         cache.lookup(Request("q"))
         with monkeypatch.context() as patched:
 
-            def fail(used: Any) -> None:
+            def fail(*_: Any) -> None:
                 raise LedgerError("locked")
 
             patched.setattr(engine_of(cache).ledger.entries, "touch", fail)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from semcache_core._utils.csv_rows import CsvRow, cell_value
 from semcache_core.errors import SemcacheError
 
 
@@ -52,12 +53,17 @@ def parse_model(
     example: str,
     error: type[SemcacheError] = SemcacheError,
 ) -> LineModel:
-    """The model of a JSON object. A field that is null counts as missing; unknown ones are ignored.
+    """The model of a JSON object, or of a row of CSV.
+
+    A field that is null counts as missing; unknown ones are ignored.
 
     Raises `error`, which names `where` and the first field that is wrong or missing.
     """
     # Unknown fields are not passed on: pydantic refuses names with lone surrogates.
     given = {name: data[name] for name in model.model_fields if data.get(name) is not None}
+    if isinstance(data, CsvRow):
+        fields = model.model_fields
+        given = {name: cell_value(cell, fields[name].annotation) for name, cell in given.items()}
     try:
         return model.model_validate(given)
     except ValidationError as invalid:
@@ -66,7 +72,12 @@ def parse_model(
             raise error(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
         name = str(first["loc"][0])
         if first["type"] == "missing":
-            problem = f"{name} is missing; write an object like {example}"
+            add = (
+                data.how_to_add(name)
+                if isinstance(data, CsvRow)
+                else f"write an object like {example}"
+            )
+            problem = f"{name} is missing; {add}"
         else:
             fix = model.model_fields[name].description
             problem = f"{name} is {shown(given[name])}; give {fix}"

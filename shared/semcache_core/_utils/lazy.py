@@ -1,7 +1,7 @@
 """For packages that need an extra, and whose names load their modules when they are first used."""
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
+from importlib import import_module, metadata
 from importlib.util import find_spec
 from typing import Any
 
@@ -27,5 +27,16 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(import_module(f"{package}.{homes[name]}"), name)
+
+    return load
+
+
+def version_of(package: str) -> Callable[[str], str]:
+    """A `__getattr__` of `package` that knows `__version__`, which takes a file to read."""
+
+    def load(name: str) -> str:
+        if name != "__version__":
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return metadata.version("semcache-core")
 
     return load

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from semcache_core.cache import SemanticCache
 from semcache_core.errors import SemcacheError
-from semcache_core.settings import SharedOptions
+from semcache_core.settings import SharedOptions, check_names
 from semcache_core.types import check_namespace
 
 if TYPE_CHECKING:
@@ -70,17 +70,20 @@ def open_cache(
     options: SharedOptions,
 ) -> SemanticCache:
     """Return `cache`, or open a new one; raises SemcacheError for arguments of both."""
+    check_names(options)
     if cache is None:
-        return SemanticCache(embedder=embedder, chroma_client=chroma_client, **options)
+        # one mapping: an adapter that has no argument `embedder` finds it among its options
+        given: Any = {"embedder": embedder, "chroma_client": chroma_client, **options}
+        return SemanticCache(**given)
     if not isinstance(cache, SemanticCache):
         raise SemcacheError(
             f"cache must be a SemanticCache, got {cache!r}; "
             "pass its .cache or .semantic_cache where it has one, or leave it out for a new one"
         )
     if embedder is not None or chroma_client is not None or options:
-        given = sorted(options) or ["embedder or chroma_client"]
+        names = sorted(options) or ["embedder or chroma_client"]
         raise SemcacheError(
-            f"cache= was given together with {', '.join(given)}; pass these to SemanticCache"
+            f"cache= was given together with {', '.join(names)}; pass these to SemanticCache"
         )
     return cache
 

@@ -19,12 +19,12 @@ ReportOption = Annotated[
     Path | None, typer.Option("--report", help="Write a page with plots into this directory.")
 ]
 PairsArgument = Annotated[
-    Path, typer.Argument(help='JSON lines: {"prompt", "other", "same_answer"}.')
+    Path, typer.Argument(help='JSON lines or CSV: {"prompt", "other", "same_answer"}.')
 ]
 
 
 def score(
-    pairs: Annotated[Path, typer.Argument(help='JSON lines: {"prompt", "other"}.')],
+    pairs: Annotated[Path, typer.Argument(help='JSON lines or CSV: {"prompt", "other"}.')],
     artefact: ArtefactOption = None,
 ) -> None:
     """Similarity and P(same answer) of each pair: a JSON line each, in the order read."""
@@ -92,7 +92,7 @@ def evaluate(
 
 
 def simulate(
-    stream: Annotated[Path, typer.Argument(help='JSON lines: {"question", "answer_id"}.')],
+    stream: Annotated[Path, typer.Argument(help='JSON lines or CSV: {"question", "answer_id"}.')],
     artefact: ArtefactOption = None,
     untuned: Annotated[
         Path | None, typer.Option(help="Artefact of the fixed thresholds; the shipped one if none.")
@@ -103,8 +103,10 @@ def simulate(
     capacity: Annotated[
         int | None, typer.Option(min=1, help="Entries held; beyond them the oldest used goes.")
     ] = None,
-    cost_per_call: Annotated[float, typer.Option(min=0, help="In any unit.")] = 1.0,
-    seconds_per_call: Annotated[float, typer.Option(min=0)] = 1.0,
+    cost_per_call: Annotated[float, typer.Option(min=0, help="Of the model, in any unit.")] = 1.0,
+    seconds_per_call: Annotated[
+        float, typer.Option(min=0, help="How long a call of the model takes.")
+    ] = 1.0,
     cost_of_wrong: Annotated[
         float | None, typer.Option(min=0, help="Of one wrong answer; one call if not given.")
     ] = None,

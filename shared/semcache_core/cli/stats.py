@@ -30,14 +30,21 @@ EVERY_SECONDS = 2.0
 class Figures:
     """Figures of a ledger, over all namespaces and processes, `at` seconds since the epoch.
 
-    `bytes` are on disk; `max_bytes`, of the environment, limits `entries_bytes`. `saved` is by the
-    hits of entries that are still here.
+    `exact_hits`, `semantic_hits` and `misses` are all lookups since the ledger was made, those of
+    stores for LlamaIndex too; a hit that was withheld, to ask the model, is a miss. `hits_ever` and
+    `saved` are by the hits of entries that are still here. `bytes` are on disk; `max_bytes`, of the
+    environment, limits `entries_bytes`. `max_error_rate` is that of the app which last served by
+    meaning; of the first app that looked up, where none has; else of the environment.
     """
 
     at: float
     entries: int
     namespaces: int
     hits_ever: int
+    exact_hits: int
+    semantic_hits: int
+    misses: int
+    hit_rate: float | None
     bytes: int
     entries_bytes: int
     max_bytes: int | None
@@ -48,12 +55,17 @@ class Figures:
 
     @classmethod
     def of(cls, ledger: Ledger, settings: CacheSettings, now: float) -> "Figures":
-        records, max_error_rate = VerdictLog(ledger), settings.max_error_rate
+        records, traffic = VerdictLog(ledger), ledger.traffic()
+        max_error_rate = traffic.max_error_rate or settings.max_error_rate
         return cls(
             at=now,
             entries=ledger.count(now=now),
             namespaces=ledger.namespaces(),
             hits_ever=ledger.hits_ever(),
+            exact_hits=traffic.exact_hits,
+            semantic_hits=traffic.semantic_hits,
+            misses=traffic.misses,
+            hit_rate=traffic.hit_rate,
             bytes=ledger.bytes_on_disk(),
             entries_bytes=ledger.space().bytes,
             max_bytes=settings.max_bytes,
@@ -77,7 +89,10 @@ def stats(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What a cache holds, what its hits saved, and how many of them were wrong."""
+    """What a cache holds, how often it hits, what that saved, and how many hits were wrong.
+
+    Lookups are counted since the ledger was made, of all apps on this path, about a second late.
+    """
     if seconds is not None and not watch:
         raise typer.BadParameter("SECONDS goes with --watch: semcache stats --watch 5")
     settings = settings_from({})
@@ -127,6 +142,10 @@ def _rows(found: Figures) -> list[tuple[str, str]]:
         ("hits ever", f"{found.hits_ever:,}"),
         ("bytes", f"{found.bytes:,}"),
         ("taken", f"{found.entries_bytes:,}{_limit(found.max_bytes)}"),
+        ("exact hits", f"{found.exact_hits:,}"),
+        ("semantic hits", f"{found.semantic_hits:,}"),
+        ("misses", f"{found.misses:,}"),
+        ("hit rate", _shown(found.hit_rate, ".1%")),
         ("saved tokens", f"{_shown(saved.tokens_in)} in, {_shown(saved.tokens_out)} out"),
         ("saved cost", _shown(saved.cost, ",.2f")),
         ("saved seconds", _shown(saved.seconds, ",.1f")),

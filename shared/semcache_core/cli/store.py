@@ -1,4 +1,4 @@
-"""The commands `inspect`, `clear` and `rebuild`."""
+"""The commands `inspect`, `invalidate`, `clear` and `rebuild`."""
 
 import json
 import time
@@ -14,7 +14,16 @@ from rich.table import Table
 from rich.text import Text
 
 from semcache_core.cache import SemanticCache
-from semcache_core.cli.options import DEFAULT_PATH, JsonOption, PathOption, existing
+from semcache_core.cli.options import (
+    DEFAULT_PATH,
+    JsonOption,
+    PathOption,
+    YesOption,
+    existing,
+    live_entry,
+    printable,
+    printable_lines,
+)
 from semcache_core.errors import SemcacheError
 from semcache_core.quality.verdicts import Verdict, VerdictLog
 from semcache_core.storage.entries import ListedEntry
@@ -81,24 +90,22 @@ def _print_table(listed: list[ListedEntry], now: float, full: bool) -> None:
     for one in listed:
         cells = [
             str(one.id),
-            _printable(one.namespace),
-            _beginning(_printable(one.question)),
+            printable(one.namespace),
+            _beginning(printable(one.question)),
             _span(now - one.created),
             str(one.hits),
             "never" if one.expires is None else f"in {_span(one.expires - now)}",
             one.kind,
-            _printable(", ".join(one.tags)),
+            printable(", ".join(one.tags)),
             f"{one.doubt:.2f}" if one.doubt else "",
         ]
         # as Text, and not as text: what is stored is no markup
-        table.add_row(*map(Text, cells), *([Text(_lines(one.response))] if full else []))
+        table.add_row(*map(Text, cells), *([Text(printable_lines(one.response))] if full else []))
     Console().print(table)
 
 
 def _show_one(ledger: Ledger, entry_id: int, now: float, as_json: bool) -> None:
-    one = Listing(ledger).get(entry_id, now)
-    if one is None:
-        raise SemcacheError(f"there is no live entry {entry_id}; `semcache inspect` lists ids")
+    one = live_entry(ledger, entry_id, now)
     about = [j for j in VerdictLog(ledger).judged(one.namespace) if j.entry_id == entry_id]
     fields = {
         **_summary(one, now, full=True),
@@ -120,7 +127,7 @@ def _show_one(ledger: Ledger, entry_id: int, now: float, as_json: bool) -> None:
     table = Table("", "", show_header=False)
     for name, value in fields.items():
         shown = ", ".join(value) if isinstance(value, list) else value
-        text = "-" if shown is None else _lines(str(shown))
+        text = "-" if shown is None else printable_lines(str(shown))
         table.add_row(name.removesuffix("_s").replace("_", " "), Text(text))
     Console().print(table)
     _print_judgements(judgements)
@@ -138,7 +145,7 @@ def _print_judgements(judgements: list[dict[str, Any]]) -> None:
     table = Table("asked", "similarity", "P", "right", "by", "when")
     for one in judgements:
         cells = [
-            _printable(one["asked"]),
+            printable(one["asked"]),
             f"{one['similarity']:.3f}",
             f"{one['probability']:.3f}",
             "yes" if one["correct"] else "no",
@@ -147,15 +154,6 @@ def _print_judgements(judgements: list[dict[str, Any]]) -> None:
         ]
         table.add_row(*map(Text, cells))
     Console().print(table)
-
-
-def _printable(text: str) -> str:
-    """`text` in one line, and without what a terminal would obey: an answer may hold anything."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _lines(text: str) -> str:
-    return "\n".join(map(_printable, text.split("\n")))
 
 
 def _beginning(text: str) -> str:
@@ -176,12 +174,48 @@ def _date(at: float) -> str:
         return f"{at:g}"
 
 
+def invalidate(
+    path: PathOption = DEFAULT_PATH,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="Answers with this tag; can be given several times.")
+    ] = None,
+    older_than: Annotated[
+        float | None, typer.Option(help="Answers stored more seconds ago than this.")
+    ] = None,
+    namespace: Annotated[
+        str | None, typer.Option(help="Of this one only; without it, of all of them.")
+    ] = None,
+    yes: YesOption = False,
+) -> None:
+    """Delete answers that are out of date: those that meet all conditions given.
+
+    With several tags, an answer with any of them is deleted. `clear` deletes without a condition.
+    """
+    if not tag and older_than is None:
+        raise SemcacheError("give --tag or --older-than; `semcache clear` forgets all answers")
+    directory = existing(path)
+    if not yes:
+        typer.confirm(f"Forget {_which(tag, older_than, namespace)} in {path}?", abort=True)
+    with SemanticCache(path=directory) as cache:
+        gone = cache.invalidate(
+            tag or None, namespace, older_than, all_namespaces=namespace is None
+        )
+    typer.echo(f"{gone} entries forgotten")
+
+
+def _which(tags: list[str] | None, older_than: float | None, namespace: str | None) -> str:
+    of = f"namespace {namespace!r}" if namespace else "every namespace"
+    tagged = f" with a tag of {', '.join(tags)}" if tags else ""
+    old = "" if older_than is None else f" stored more than {_span(older_than)} ago"
+    return f"the answers of {of}{tagged}{old}"
+
+
 def clear(
     path: PathOption = DEFAULT_PATH,
     namespace: Annotated[
         str | None, typer.Option(help="Forget this one only; without it, all of them.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: YesOption = False,
 ) -> None:
     """Forget stored answers."""
     what = f"namespace {namespace!r}" if namespace else "every namespace"

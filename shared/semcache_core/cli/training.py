@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from semcache_core._utils.lazy import check_extra
-from semcache_core.cli.options import ArtefactOption, loaded
+from semcache_core.cli.options import ArtefactOption, for_json_lines, loaded
 from semcache_core.cli.progress import Steps
 from semcache_core.decision.calibration import FILE_NAME
 from semcache_core.embedding.onnx import OnnxEmbedder
@@ -26,7 +26,10 @@ SeedOption = Annotated[int, typer.Option("--seed", help="Draws whatever is drawn
 
 def mine(
     questions: Annotated[
-        Path, typer.Argument(help='JSON lines: {"question"}, and "answer" or "answer_id" if known.')
+        Path,
+        typer.Argument(
+            help='JSON lines or CSV: {"question"}, and "answer" or "answer_id" if known.'
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The pairs go here.")],
     neighbours: Annotated[
@@ -46,6 +49,7 @@ def mine(
     from semcache_core.training.data.mining import mine as mine_pairs
     from semcache_core.training.data.records import read_questions, write_pairs
 
+    for_json_lines(out)
     read = read_questions(questions)
     embedder, _ = loaded(artefact)
     with Steps() as steps:
@@ -63,7 +67,7 @@ def mine(
 
 
 def label(
-    pairs: Annotated[Path, typer.Argument(help="JSON lines as `mine` writes them.")],
+    pairs: Annotated[Path, typer.Argument(help="JSON lines as `mine` writes them, or CSV.")],
     teacher: Annotated[
         str | None, typer.Option(help="A chat model as provider:name, which judges each pair.")
     ] = None,
@@ -95,6 +99,7 @@ def label(
         raise SemcacheError("give either --teacher provider:name or --answers")
     if hard and out is None:
         raise SemcacheError("--hard leaves pairs out; say by --out where the rest goes")
+    for_json_lines(out or pairs)
     read = read_mined(pairs)
     if teacher is None:
         labelled = label_by_answers(read)
@@ -140,13 +145,15 @@ def _asked(
 
 
 def train(
-    pairs: Annotated[Path, typer.Argument(help='JSON lines: {"prompt", "other", "same_answer"}.')],
+    pairs: Annotated[
+        Path, typer.Argument(help='JSON lines or CSV: {"prompt", "other", "same_answer"}.')
+    ],
     out: Annotated[Path, typer.Option(help="The artefact goes into this directory.")],
     base: Annotated[
         str, typer.Option(help="A sentence-transformers model: a name, or a directory.")
     ] = BASE,
     loss: Annotated[str, typer.Option(help="bce or sld, as in arXiv 2402.01173.")] = "bce",
-    epochs: Annotated[int, typer.Option(min=1)] = 1,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the pairs.")] = 1,
     seed: SeedOption = 0,
     calibrate_on: Annotated[
         Path | None, typer.Option(help="Calibrate on these pairs, not on a tenth of PAIRS.")
@@ -154,8 +161,8 @@ def train(
     questions: Annotated[
         Path | None, typer.Option(help="Unlabelled questions, as for `mine`, for synthetic pairs.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=2)] = 64,
-    learning_rate: Annotated[float, typer.Option(min=0)] = 5e-5,
+    batch_size: Annotated[int, typer.Option(min=2, help="Pairs in one step.")] = 64,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Of the optimiser, AdamW.")] = 5e-5,
     lora_rank: Annotated[int, typer.Option(min=0, help="0 trains all weights.")] = 0,
     frozen_layers: Annotated[
         int, typer.Option(min=0, help="Leave so many of the lowest layers as they are: faster.")
@@ -228,7 +235,8 @@ def train(
 
 def calibrate(
     pairs: Annotated[
-        Path, typer.Argument(help="Labelled pairs that the model was not trained on.")
+        Path,
+        typer.Argument(help="Labelled pairs that the model was not trained on, as for `evaluate`."),
     ],
     artefact: Annotated[Path, typer.Option(help="The artefact to calibrate anew.")],
 ) -> None:

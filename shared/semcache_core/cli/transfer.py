@@ -11,7 +11,7 @@ import typer
 
 from semcache_core._utils.files import write_whole
 from semcache_core.cache import SemanticCache
-from semcache_core.cli.options import DEFAULT_PATH, PathOption, existing, is_cache
+from semcache_core.cli.options import DEFAULT_PATH, PathOption, existing, for_json_lines, is_cache
 from semcache_core.cli.progress import Steps
 from semcache_core.errors import SemcacheError
 from semcache_core.quality.verdicts import Verdict, VerdictLog
@@ -44,6 +44,7 @@ def export(
         raise SemcacheError("judged pairs have no vectors; leave out --vectors or --feedback")
     if file.exists() and not force:
         raise SemcacheError(f"{file} is there already; name another file, or replace it by --force")
+    for_json_lines(file)
     with closing(Ledger.open(existing(path), None)) as ledger:
         if feedback:
             _export_judged(file, VerdictLog(ledger).judged(namespace))
@@ -86,7 +87,8 @@ def _line(pair: Verdict) -> bytes:
 
 def import_(
     file: Annotated[
-        Path, typer.Argument(help='An export, or JSON lines: {"question", "response"}.')
+        Path,
+        typer.Argument(help='An export, or a log: JSON lines or CSV, {"question", "response"}.'),
     ],
     path: PathOption = DEFAULT_PATH,
     namespace: Annotated[

@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from semcache_core.costs import Saved
@@ -12,6 +13,7 @@ from semcache_core.quality.verdicts import VerdictLog
 from semcache_core.search.sync import IndexSync
 from semcache_core.storage.eviction import AT_ONCE, Limits, Policy
 from semcache_core.storage.ledger import Ledger
+from semcache_core.storage.schema import Traffic
 from semcache_core.types import Clock
 
 log = logging.getLogger("semcache")
@@ -24,13 +26,22 @@ STEPS = 10
 class HitCounter:
     """Hits not yet written to the ledger, so that a lookup never waits for a write.
 
-    `on_saved` is called with what they saved, once they are written.
+    `on_saved` is called with what they saved, once they are written. With them are written the
+    counts of lookups, by `counted` and since this counter was made, and `max_error_rate`.
     """
 
-    def __init__(self, on_saved: Callable[[Saved], None] = lambda saved: None) -> None:
+    def __init__(
+        self,
+        on_saved: Callable[[Saved], None] = lambda saved: None,
+        counted: Callable[[], Mapping[str, int]] = dict,
+        max_error_rate: float | None = None,
+    ) -> None:
         self._lock = threading.Lock()
         self._pending: dict[int, tuple[int, float]] = {}
         self._on_saved = on_saved
+        self._counted = counted
+        self._written = Counter(counted())
+        self._max_error_rate = max_error_rate
         self.saved = Saved()
         """What all hits saved that were written."""
 
@@ -44,9 +55,14 @@ class HitCounter:
         """Write what is pending. Raises LedgerError; the hits then stay pending."""
         with self._lock:
             pending, self._pending = self._pending, {}
+            counted = Counter(self._counted())
+            new, self._written = counted - self._written, counted
+        lookups = (new["exact"], new["semantic"], new["miss"])
         try:
-            saved = ledger.entries.touch(pending)
+            saved = ledger.entries.touch(pending, Traffic(*lookups, self._max_error_rate))
         except SemcacheError:
+            with self._lock:
+                self._written -= new
             for entry_id, (count, last) in pending.items():
                 self.add(entry_id, last, count)
             raise

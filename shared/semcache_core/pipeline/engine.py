@@ -175,7 +175,8 @@ def open_engine(options: EngineOptions, telemetry: Telemetry, counters: Counters
     memory = settings.scan_memory_mb * 2**20
     retriever = Retriever(ledger, model.fingerprint, settings.scan_limit, memory, dimension)
     index_sync = _index_sync(options, ledger, retriever)
-    verdicts, hit_counter = VerdictLog(ledger), HitCounter(telemetry.saved)
+    verdicts = VerdictLog(ledger)
+    hit_counter = HitCounter(telemetry.saved, counters.counted, settings.max_error_rate)
     monitor = _monitor(settings, threshold, verdicts)
     decider = _decider(settings, calibration, ledger, retriever, monitor, verification)
     hubs = None

@@ -5,7 +5,7 @@
 - `entries`: inserts, counts hits, evicts and deletes
 - `eviction`: how much space entries take, and which ones go when a limit is reached
 - `index_state`: which collection of the vector index is live, and how far it goes
-- `schema`: tables and versions
+- `schema`: tables and versions, and the counts of lookups
 - `database`: the base class of both databases: reads, writes, connections, forks
 - `sqlite`, `postgres`: the two databases
 """

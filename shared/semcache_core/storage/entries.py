@@ -15,6 +15,9 @@ from semcache_core.storage.eviction import AT_ONCE, UNLIMITED, Limits, Policy
 from semcache_core.storage.index_state import reset
 from semcache_core.storage.lookups import ALL, ANSWER, ID_CHUNK
 from semcache_core.storage.schema import (
+    NO_TRAFFIC,
+    Traffic,
+    add_traffic,
     entries,
     indexed,
     is_live,
@@ -200,12 +203,18 @@ class Entries:
             for start in range(0, len(ids), ID_CHUNK):
                 reset(connection, ids[start : start + ID_CHUNK])
 
-    def touch(self, used: dict[int, tuple[int, float]]) -> Saved:
-        """Add hits, entry id -> (how many, time of the last); returns what these saved."""
-        if not used:
+    def touch(self, used: dict[int, tuple[int, float]], traffic: Traffic = NO_TRAFFIC) -> Saved:
+        """Add hits, entry id -> (how many, time of the last), and counts of lookups; returns what
+        the hits saved.
+        """
+        if not used and not traffic.lookups:
             return Saved()
         rows = [{"entry": i, "more": n, "at": at} for i, (n, at) in used.items()]
         with self._database.write() as connection:
+            if traffic.lookups:
+                add_traffic(connection, traffic)
+            if not used:
+                return Saved()
             connection.execute(_TOUCH, rows)
             return _saved_by(connection, {i: n for i, (n, _) in used.items()})
 

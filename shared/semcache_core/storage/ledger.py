@@ -17,11 +17,14 @@ from semcache_core.storage.index_state import IndexState
 from semcache_core.storage.lookups import Lookups
 from semcache_core.storage.schema import (
     SCHEMA_VERSION,
+    TRAFFIC,
+    Traffic,
     create_or_migrate,
     entries,
     is_current,
     is_live,
     meta,
+    traffic_from,
 )
 from semcache_core.storage.sqlite import SqliteDatabase
 
@@ -105,6 +108,10 @@ class Ledger:
         """Hits of the entries that still exist."""
         query = sa.select(sa.func.coalesce(sa.func.sum(entries.c.hits), 0))
         return int(self.read(query, {})[0][0])
+
+    def traffic(self) -> Traffic:
+        """The lookups of all processes since the ledger was made."""
+        return traffic_from(self.read(TRAFFIC, {}))
 
     def saved(self) -> Saved:
         """What the hits of the entries that still exist saved."""

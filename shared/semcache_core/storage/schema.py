@@ -1,9 +1,10 @@
-"""Tables of the ledger and their versions."""
+"""Tables of the ledger and their versions, and the counts of lookups in one of them."""
 
 import secrets
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -282,6 +283,55 @@ def _create(connection: sa.Connection, version: int) -> None:
     connection.execute(sa.insert(space), totals)
     zeros = [{"measure": m, "answers": 0, "total": 0.0} for m in ("cost", "seconds", "tokens")]
     connection.execute(sa.insert(means), zeros)
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """How lookups ended, and the `max_error_rate` that they were made with, None if unknown."""
+
+    exact_hits: int = 0
+    semantic_hits: int = 0
+    misses: int = 0
+    max_error_rate: float | None = None
+
+    @property
+    def lookups(self) -> int:
+        return self.exact_hits + self.semantic_hits + self.misses
+
+    @property
+    def hit_rate(self) -> float | None:
+        """Share of lookups that were hits; None before the first."""
+        return 1 - self.misses / self.lookups if self.lookups else None
+
+
+NO_TRAFFIC = Traffic()
+_COUNTS = ("exact_hits", "semantic_hits", "misses")
+_BOUND = "max_error_rate"
+_BOUND_UNIT = 1e-12  # the table holds whole numbers
+_MOST = 1 << 62
+TRAFFIC = sa.select(meta.c.name, meta.c.value).where(meta.c.name.in_((*_COUNTS, _BOUND)))
+
+
+def traffic_from(rows: Iterable[Any]) -> Traffic:
+    """The rows of TRAFFIC; a value that no program of ours wrote counts as none."""
+    found = {name: n for name, n in rows if type(n) is int and 0 < n < _MOST}
+    counts = {name: found.get(name, 0) for name in _COUNTS}
+    bound = round(found.get(_BOUND, 0) * _BOUND_UNIT, 12)
+    return Traffic(**counts, max_error_rate=bound if 0 < bound < 1 else None)
+
+
+def add_traffic(connection: sa.Connection, new: Traffic) -> None:
+    """Add the counts to those of the ledger.
+
+    The bound is kept of the app that last served by meaning: another one, such as a store of
+    embeddings on the same path, may have any. Until one has served, it is that of the first app.
+    """
+    before = traffic_from(connection.execute(TRAFFIC))
+    after = {name: getattr(before, name) + getattr(new, name) for name in _COUNTS}
+    if new.max_error_rate and (new.semantic_hits or before.max_error_rate is None):
+        after[_BOUND] = round(new.max_error_rate / _BOUND_UNIT)
+    connection.execute(sa.delete(meta).where(meta.c.name.in_(after)))
+    connection.execute(sa.insert(meta), [{"name": n, "value": v} for n, v in after.items()])
 
 
 def refuse_unusable(file: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import AfterValidator, Field, PlainValidator
 from typing_extensions import Self
 
+from semcache_core._utils.csv_rows import csv_rows, is_csv
 from semcache_core._utils.json_lines import JsonLine, parse_model, parse_object, shown
 from semcache_core.errors import SemcacheError
 from semcache_core.storage.entries import ListedEntry
@@ -151,9 +152,10 @@ def _line(fields: Mapping[str, Any]) -> bytes:
 class EntriesFile:
     """Entries in a file, read line by line at each iteration.
 
-    An export begins with a header (`header`; None for a log). An unknown field is an error in an
-    export and ignored in a log. Blank lines are skipped. Reading raises SemcacheError, which names
-    the line, for a line that is not JSON, has a wrong type or is longer than MAX_LINE_BYTES.
+    A file that ends in .csv or .tsv is a log, each row an entry. An export begins with a header
+    (`header`; None for a log). An unknown field is an error in an export and ignored in a log.
+    Blank lines are skipped. Reading raises SemcacheError, which names the line, for a line that is
+    not JSON, has a wrong type or is longer than MAX_LINE_BYTES.
     """
 
     def __init__(self, file: str | Path) -> None:
@@ -168,7 +170,7 @@ class EntriesFile:
                     f"{file} can be read once only, but is checked as a whole before it is stored; "
                     "save it to a file first"
                 )
-            first = next(self._lines(), None)
+            first = None if is_csv(file) else next(self._lines(), None)
             self.header = None if first is None else _header(*first)
         except BaseException:
             self.close()
@@ -176,6 +178,10 @@ class EntriesFile:
 
     def __iter__(self) -> Iterator[tuple[LogLine, int]]:
         """Each entry with the bytes of its line; those of an export are `ExportLine`s."""
+        if is_csv(self._file):
+            for where, row in csv_rows(self._file, SemcacheError):
+                yield parse_model(LogLine, row, where, _EXAMPLE), sum(map(len, row.values()))
+            return
         lines = self._lines()
         if self.header is not None:
             next(lines, None)

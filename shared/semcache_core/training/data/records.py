@@ -1,4 +1,4 @@
-"""Questions and pairs of questions, read from and written to JSON lines."""
+"""Questions and pairs of questions, read from JSON lines or CSV, and written to JSON lines."""
 
 import json
 import string
@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import Field, PlainValidator, field_validator
 
+from semcache_core._utils.csv_rows import csv_rows, is_csv
 from semcache_core._utils.files import write_whole
 from semcache_core._utils.json_lines import JsonLine, parse_model, parse_object
 from semcache_core.errors import TrainingError
@@ -152,8 +153,14 @@ def read_lines(
 
 
 def read_objects(file: str | Path, example: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each JSON object of a UTF-8 file of JSON lines, with its place as "FILE, line N"."""
+    """Each JSON object of a UTF-8 file of JSON lines, with its place as "FILE, line N".
+
+    Of a file that ends in .csv or .tsv, each row.
+    """
     path = Path(file)
+    if is_csv(path):
+        yield from csv_rows(path, TrainingError)
+        return
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
