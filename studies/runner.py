@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from semcache_core.decision.calibration import Calibration
 from semcache_core.embedding.wrappers import open_sentence_transformer
 from semcache_core.errors import SemcacheError
 from semcache_core.evaluation.metrics import Figure
@@ -78,14 +77,6 @@ def open_base(base: str | None) -> "SentenceTransformer":
 
         base = str(get_model_path())
     return open_sentence_transformer(base)
-
-
-def artefact_named(directory: Path, calibration: Calibration) -> Results:
-    return {
-        "name": directory.name,
-        "fingerprint": calibration.fingerprint,
-        "calibrated_on": calibration.calibrated_on,
-    }
 
 
 def plain(tree: Any) -> Any:

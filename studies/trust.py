@@ -28,7 +28,6 @@ from intents import read_intents, stream_of
 from per_prompt import PerPrompt
 from runner import (
     Results,
-    artefact_named,
     limited,
     markdown,
     open_base,
@@ -93,7 +92,11 @@ def study(arguments: argparse.Namespace) -> Results:
     untuned = Remembering(untuned_of(arguments.base))
     return {
         "study": "what a bound is worth",
-        "artefact": artefact_named(arguments.artefact, calibration),
+        "artefact": {
+            "name": arguments.artefact.name,
+            "fingerprint": calibration.fingerprint,
+            "calibrated_on": calibration.calibrated_on,
+        },
         "base": {
             "name": Path(arguments.base or "all-MiniLM-L6-v2").name,
             "fingerprint": untuned.fingerprint,

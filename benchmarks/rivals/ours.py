@@ -8,12 +8,9 @@ Everything is imported in the methods: a cold start includes the imports.
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rivals.orders import Rival, run
-
-if TYPE_CHECKING:
-    from harness.fill import Stock
 
 
 class Semcache(Rival):
@@ -32,26 +29,12 @@ class Semcache(Rival):
         self._make, self._request = SemanticCache, Request
 
     def fill(self, directory: str, size: int, seed: int, answer: str) -> None:
-        from harness.fill import Layout, fill, opened
+        from harness.fill import Layout, fill, opened, stock
 
         path = Path(directory)
-        things = self._stock(path.with_name("stock.npz"), seed)
-        fill(path, things, Layout(size, (self._scope(),)), seed)
+        fill(path, stock(seed, self._artefact), Layout(size, (self._scope(),)), seed)
         with opened(path, self._artefact):
             """Its index, where there is to be one, is level with the ledger now."""
-
-    def _stock(self, kept: Path, seed: int) -> "Stock":
-        """Embedded once for all sizes and subjects of a run."""
-        import numpy as np
-        from harness.corpus import questions
-        from harness.fill import Stock, stock
-
-        if not kept.exists():
-            made = stock(seed, self._artefact)
-            np.savez(kept, stored=made.stored, centres=made.centres, fingerprint=made.fingerprint)
-        with np.load(kept) as found:
-            fingerprint = str(found["fingerprint"])
-            return Stock(questions(seed), fingerprint, found["stored"], found["centres"])
 
     def _scope(self) -> str:
         return ""
