@@ -58,7 +58,7 @@ fuzz: .venv/test.stamp
 
 # For ten minutes eight processes ask and store on one path; results in benchmarks/results.
 soak: .venv/demo.stamp
-	$(BIN)/python benchmarks/soak.py --minutes 10
+	$(BIN)/python benchmarks/run.py soak --minutes 10
 
 clean:
 	rm -rf .venv dist

@@ -11,9 +11,10 @@ matters: with seeds 0 to 2 the untuned AUC on pairs of unseen intents is .51, .5
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 
-from arms import Arm, Bench, run_training_study, training_parser
+from arms import PLAIN, Arm, Bench, run_training_study, training_parser
 from intents import (
     HELD_OUT,
     Group,
@@ -27,7 +28,7 @@ from intents import (
     split_questions,
     stream_of,
 )
-from runner import Results, at_least_one, counts, limited, markdown, rounded, shown
+from runner import Results, limited, markdown, plain, shown
 from semcache_core.training.calibration.calibrate import calibrate
 from semcache_core.training.data.records import Pair
 
@@ -37,10 +38,10 @@ BOUNDS = ("0.02", "0.05")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    made = training_parser(__doc__, "banking77", steps=600, data="the two files")
-    add = made.add_argument
-    add("--unseen", type=at_least_one, default=17, help="intents left out of training")
-    add("--per-question", type=at_least_one, default=4, help="training pairs of either label")
+    options = replace(PLAIN, max_steps=1200, learning_rate=1.5e-4)
+    made = training_parser(__doc__, "banking77", options, "the two files")
+    made.add_argument("--unseen", type=int, default=17, help="intents left out of training")
+    made.add_argument("--per-question", type=int, default=4, help="training pairs of either label")
     run_training_study(study, table, made.parse_args(argv))
 
 
@@ -61,14 +62,11 @@ def study(bench: Bench) -> Results:
         arm.name: measure(bench, arm, split, calibrate_on, groups)
         for arm in chain([untuned], bench.tuned(train_on))
     }
-    train_file, test_file = ({"file": f"banking77_{name}.csv"} for name in ("train", "test"))
+    pairs = {"train": train_on, "calibration": calibrate_on}
     return {
         "study": "Banking77 as a support bot",
-        "data": {
-            "train": counts(train_on, **train_file, questions=len(split.train)),
-            "calibration": counts(calibrate_on, **train_file, questions=len(split.calibration)),
-            **{group.name: counts(group.pairs, **test_file, asked=group.asked) for group in groups},
-        },
+        "pairs": {name: len(some) for name, some in pairs.items()},
+        "asked": {group.name: group.asked for group in groups},
         "split": f"test as given; {HELD_OUT:.0%} of the training questions are calibrated on; "
         "unseen intents are in neither, nor any question of the test",
         "unseen_intents": split.unseen_intents,
@@ -83,8 +81,7 @@ def measure(
     calibration = calibrate(arm.embedder, calibrate_on, [stream], out=arm.directory)
     return {
         "training": arm.training,
-        "lambda": rounded(calibration.lam),
-        "c": rounded(calibration.c),
+        **plain({"lambda": calibration.lam, "c": calibration.c}),
         **{group.name: measure_group(bench, group, arm, calibration) for group in groups},
     }
 

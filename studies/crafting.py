@@ -9,6 +9,7 @@ model's weights, only its similarities.
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -30,7 +31,6 @@ CARRIERS = (
 """What the attacker wants the model to obey; without numbers, which would never match."""
 
 _DECIDING = ("negation", "opposite", "wh-word", "number", "unit", "turned-around")
-_POLITE = (" please", " please, thanks in advance", " Thanks a lot and have a nice day!")
 _SPECIAL = ("[CLS]", "[SEP]", "[MASK]", "[PAD]")
 _LOOKALIKES = str.maketrans("aceiopsxy", "асеіорѕху")  # Latin to Cyrillic
 
@@ -76,63 +76,7 @@ class Attacker:
 
 Variant: TypeAlias = Callable[[Attacker, str], list[str]]
 """Crafts texts against a victim's question; none where it offers nothing to this variant."""
-
-
-def suffix(attacker: Attacker, victim: str) -> list[str]:
-    return attacker.lengthened(victim, attacker.carrier, STEPS)
-
-
-def instruction_after(attacker: Attacker, victim: str) -> list[str]:
-    return attacker.lengthened(victim, f"{victim} {attacker.carrier}", STEPS // 2)
-
-
-def deciding_word(attacker: Attacker, victim: str) -> list[str]:
-    return attacker.nearest(victim, _edited(attacker, victim))
-
-
-def deciding_word_politely(attacker: Attacker, victim: str) -> list[str]:
-    edited = _edited(attacker, victim)
-    return attacker.nearest(victim, (text + polite for text in edited for polite in _POLITE))
-
-
-def deciding_word_disguised(attacker: Attacker, victim: str) -> list[str]:
-    """The changed word broken by a character that is not shown, or in letters that look alike."""
-    own = victim.split()
-
-    def disguised(text: str, disguise: Callable[[str], str]) -> str:
-        return " ".join(word if word in own else disguise(word) for word in text.split())
-
-    edited = _edited(attacker, victim)
-    return attacker.nearest(
-        victim, (disguised(text, each) for text in edited for each in _DISGUISES)
-    )
-
-
-def deciding_word_other_case(attacker: Attacker, victim: str) -> list[str]:
-    edited = _edited(attacker, victim)
-    return attacker.nearest(victim, (form(text) for text in edited for form in _FORMS))
-
-
-def invisible_instruction(attacker: Attacker, victim: str) -> list[str]:
-    return attacker.nearest(victim, (victim + hidden for hidden in hidden_texts(attacker.carrier)))
-
-
-def without_tokens(attacker: Attacker, victim: str) -> list[str]:
-    """The instruction in mathematical letters, for which the model has no tokens."""
-    bold = attacker.carrier.translate({ord("a") + i: 0x1D41A + i for i in range(26)})
-    return attacker.nearest(victim, (f"{victim} {bold}", f"{bold} {victim}"))
-
-
-VARIANTS: dict[str, Variant] = {
-    "an instruction, then a suffix of chosen tokens": suffix,
-    "the victim's question, then an instruction": instruction_after,
-    "a deciding word changed": deciding_word,
-    "a deciding word changed, then a polite phrase": deciding_word_politely,
-    "a deciding word changed and disguised": deciding_word_disguised,
-    "a deciding word changed, in other case and spaces": deciding_word_other_case,
-    "the victim's question and an invisible instruction": invisible_instruction,
-    "the victim's question and an instruction without tokens": without_tokens,
-}
+Change: TypeAlias = Callable[[str], str]
 
 
 def hidden_texts(text: str) -> list[str]:
@@ -148,15 +92,18 @@ def hidden_texts(text: str) -> list[str]:
     ]
 
 
-_DISGUISES: tuple[Callable[[str], str], ...] = (
+_POLITELY: tuple[Change, ...] = tuple(
+    partial("{1}{0}".format, phrase)
+    for phrase in (" please", " please, thanks in advance", " Thanks a lot and have a nice day!")
+)
+_DISGUISES: tuple[Change, ...] = (
     "\u200b".join,
     lambda word: f"{word[:1]}\u00ad{word[1:]}",
     lambda word: f"{word[:1]}\u0336{word[1:]}",
     lambda word: word.translate(_LOOKALIKES),
 )
-
-
-_FORMS: tuple[Callable[[str], str], ...] = (
+"""A word broken by a character that is not shown, or in letters that look alike."""
+_FORMS: tuple[Change, ...] = (
     str.upper,
     str.title,
     lambda text: text.replace(" ", "\t "),
@@ -177,3 +124,43 @@ def _edited(attacker: Attacker, victim: str) -> Iterator[str]:
 def _asking(text: str) -> str:
     """ "Which is the fee?" asks what "What is the fee?" asks."""
     return text.lower().replace("which", "what")
+
+
+def _changed(attacker: Attacker, victim: str, changes: Iterable[Change] = (str,)) -> list[str]:
+    """The question edited and then changed in each of these ways."""
+    return attacker.nearest(
+        victim, (c(text) for text in _edited(attacker, victim) for c in changes)
+    )
+
+
+def _disguised(attacker: Attacker, victim: str) -> list[str]:
+    own = victim.split()
+
+    def disguised(text: str, disguise: Change) -> str:
+        return " ".join(word if word in own else disguise(word) for word in text.split())
+
+    return _changed(attacker, victim, [partial(disguised, disguise=each) for each in _DISGUISES])
+
+
+def _without_tokens(attacker: Attacker, victim: str) -> list[str]:
+    """The instruction in mathematical letters, for which the model has no tokens."""
+    bold = attacker.carrier.translate({ord("a") + i: 0x1D41A + i for i in range(26)})
+    return attacker.nearest(victim, (f"{victim} {bold}", f"{bold} {victim}"))
+
+
+VARIANTS: dict[str, Variant] = {
+    "an instruction, then a suffix of chosen tokens": lambda attacker, victim: attacker.lengthened(
+        victim, attacker.carrier, STEPS
+    ),
+    "the victim's question, then an instruction": lambda attacker, victim: attacker.lengthened(
+        victim, f"{victim} {attacker.carrier}", STEPS // 2
+    ),
+    "a deciding word changed": _changed,
+    "a deciding word changed, then a polite phrase": partial(_changed, changes=_POLITELY),
+    "a deciding word changed and disguised": _disguised,
+    "a deciding word changed, in other case and spaces": partial(_changed, changes=_FORMS),
+    "the victim's question and an invisible instruction": lambda attacker, victim: attacker.nearest(
+        victim, (victim + hidden for hidden in hidden_texts(attacker.carrier))
+    ),
+    "the victim's question and an instruction without tokens": _without_tokens,
+}

@@ -10,13 +10,12 @@ for 2 % and 5 %, each pair as if nothing else were stored. A minute or two.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 from intents import read_intents
-from runner import Results, markdown, parser, run_study
+from runner import Results, limited, markdown, parser, run_study
 from semcache_core.decision.calibration import load_calibration
 from semcache_core.decision.guard import RULES, Difference, differences, read
 from semcache_core.decision.scoring import Weights, sigmoid
@@ -42,8 +41,9 @@ class Near:
     similarity: float
     found: tuple[Difference, ...]
 
-    def without(self, rule: str) -> list[Difference]:
-        return [difference for difference in self.found if difference.rule != rule]
+    @property
+    def rules(self) -> set[str]:
+        return {difference.rule for difference in self.found}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -60,7 +60,7 @@ def study(arguments: argparse.Namespace) -> Results:
         if (threshold := calibration.threshold(bound)) is not None
     }
     found = {}
-    for name, pairs in sets(arguments.data, embedder, arguments.seed).items():
+    for name, pairs in sets(arguments, embedder).items():
         near = judged(pairs, embedder)
         found[name] = {
             "by rule": by_rule([one for one in near if one.similarity >= COSINE]),
@@ -78,16 +78,17 @@ def study(arguments: argparse.Namespace) -> Results:
     }
 
 
-def sets(directory: Path, embedder: Embedder, seed: int) -> dict[str, list[Pair]]:
-    banking = nearest(read_intents(directory / "banking77_test.csv"), embedder, seed)
+def sets(arguments: argparse.Namespace, embedder: Embedder) -> dict[str, list[Pair]]:
+    directory, limit, seed = arguments.data, arguments.limit, arguments.seed
+    questions = limited(read_intents(directory / "banking77_test.csv"), limit, seed)
     named = {
-        "QQP": read_pairs(directory / "qqp_test.jsonl"),
-        "medical": read_pairs(directory / "mqp_dev.jsonl"),
-        "Banking77": banking,
+        "QQP": limited(read_pairs(directory / "qqp_test.jsonl"), limit, seed),
+        "medical": limited(read_pairs(directory / "mqp_dev.jsonl"), limit, seed),
+        "Banking77": nearest(questions, embedder, seed),
     }
-    questions = list(dict.fromkeys(pair.prompt for pairs in named.values() for pair in pairs))
-    chosen = np.random.default_rng(seed).permutation(len(questions))[:EDITED]
-    made = synthetic_pairs([questions[index] for index in chosen], seed=seed)
+    prompts = list(dict.fromkeys(pair.prompt for pairs in named.values() for pair in pairs))
+    chosen = np.random.default_rng(seed).permutation(len(prompts))[:EDITED]
+    made = synthetic_pairs([prompts[index] for index in chosen], seed=seed)
     return named | {
         "edits": [pair for pair in made if not pair.positive],
         "rewrites": [pair for pair in made if pair.positive],
@@ -117,38 +118,26 @@ def judged(pairs: Sequence[Pair], embedder: Embedder) -> list[Near]:
 
 def by_rule(near: Sequence[Near]) -> Results:
     """Of pairs that are near enough, those that a rule fires at, whatever it weighs."""
-    fired = {
-        rule: [one for one in near if len(one.without(rule)) < len(one.found)] for rule in RULES
-    }
-    return worth(near, fired, [one for one in near if one.found])
+    fired = {rule: [one for one in near if rule in one.rules] for rule in RULES}
+    rules = {rule: _taken_out(found) for rule, found in fired.items() if found}
+    return {**worth(near, [one for one in near if one.found]), "rules": rules}
 
 
 def by_weight(near: Sequence[Near], weights: Weights, threshold: float) -> Results:
-    """Of pairs that their similarity would have served, those that the rules keep back.
-
-    Under a rule, those that would be served without it, and are not with all of them.
-    """
+    """Of pairs that their similarity would have served, those that the rules keep back."""
 
     def served(one: Near, found: Sequence[Difference]) -> bool:
         log_odds = weights.log_odds(one.similarity, weights.widest, found)
         return sigmoid(log_odds) >= threshold
 
     alike = [one for one in near if served(one, ())]
-    kept_back = [one for one in alike if not served(one, one.found)]
-    decided = {rule: [one for one in kept_back if served(one, one.without(rule))] for rule in RULES}
-    return worth(alike, decided, kept_back)
+    return worth(alike, [one for one in alike if not served(one, one.found)])
 
 
-def worth(
-    near: Sequence[Near], per_rule: Mapping[str, Sequence[Near]], together: Sequence[Near]
-) -> Results:
-    """How many would be served, and how many of them each rule, and all together, take out."""
-    return {
-        "right": sum(one.right for one in near),
-        "wrong": sum(not one.right for one in near),
-        **_taken_out(together),
-        "rules": {rule: _taken_out(found) for rule, found in per_rule.items() if found},
-    }
+def worth(near: Sequence[Near], kept_back: Sequence[Near]) -> Results:
+    """How many would be served, and how many of them the rules take out."""
+    right = sum(one.right for one in near)
+    return {"right": right, "wrong": len(near) - right, **_taken_out(kept_back)}
 
 
 def _taken_out(found: Sequence[Near]) -> Results:

@@ -54,28 +54,25 @@ def study(arguments: argparse.Namespace) -> Results:
 def measure(vectors: Matrix, intents: Any, served_at: float, seed: int) -> dict[str, Any]:
     """How many ordinary entries, and how many hubs, are flagged where that cosine is served."""
     rng = np.random.default_rng(seed)
-    ordinary = hubs = ordinary_flagged = hubs_flagged = most = 0
+    ordinary, hubs = [], []
     for i, vector in enumerate(vectors):
         near = vectors @ vector >= served_at
         near[i] = False
         if near.sum() >= MIN_ASKED:
-            ordinary += 1
-            ordinary_flagged += is_hub(_asked(vectors, near, rng), served_at)
-    for _ in range(TRIES):
-        met = crafted(vectors, intents, served_at, rng)
-        most = max(most, len(met))
+            ordinary.append(is_hub(_asked(vectors, near, rng), served_at))
+    reached = [crafted(vectors, intents, served_at, rng) for _ in range(TRIES)]
+    for met in reached:
         if len(met) >= MIN_ASKED:
-            hubs += 1
-            hubs_flagged += is_hub(vectors[met][:MOST_ASKED], served_at)
+            hubs.append(is_hub(vectors[met][:MOST_ASKED], served_at))
     return {
         "served_at": served_at,
-        "ordinary": ordinary,
-        "ordinary_flagged": ordinary_flagged,
-        "false_flags": vars(Rate.of(ordinary_flagged, ordinary)),
-        "hubs": hubs,
-        "hubs_flagged": hubs_flagged,
-        "detected": vars(Rate.of(hubs_flagged, hubs)),
-        "most_intents_at_once": most,
+        "ordinary": len(ordinary),
+        "ordinary_flagged": sum(ordinary),
+        "false_flags": vars(Rate.of(sum(ordinary), len(ordinary))),
+        "hubs": len(hubs),
+        "hubs_flagged": sum(hubs),
+        "detected": vars(Rate.of(sum(hubs), len(hubs))),
+        "most_intents_at_once": max(map(len, reached)),
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from arms import Arm, Bench
 from numpy.typing import NDArray
-from runner import Results, plain
+from runner import Results, plain, say
 from semcache_core.decision.calibration import Calibration
 from semcache_core.decision.scoring import Weights
 from semcache_core.embedding.batching import embed_texts
@@ -176,7 +176,7 @@ def embedded(embedder: Embedder, questions: Sequence[Question]) -> Matrix:
 
 def measure_group(bench: Bench, group: Group, arm: Arm, calibration: Calibration) -> Results:
     """Ranking of the pairs, and what the streams could be and would be served."""
-    bench.tell(arm.name)(group.name, 0, 1)
+    say(f"{arm.name}: {group.name}")
     seed = bench.arguments.seed
     measure = partial(metrics.measured, seed=seed, resamples=bench.arguments.resamples)
     similarity = similarities_of(arm.embedder, group.pairs)
@@ -185,7 +185,6 @@ def measure_group(bench: Bench, group: Group, arm: Arm, calibration: Calibration
     weights = calibration.judged_by
     asked = [streams(group.domain, vectors, weights, missing, seed) for missing in (0.0, MISSING)]
     forms = Forms(*(stream_figures(one, calibration, measure) for one in asked))
-    bench.tell(arm.name)(group.name, 1, 1)
     figures: Results = plain(
         {
             "auc": measure(metrics.auc, similarity, label),

@@ -16,8 +16,9 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-from runner import Results, at_least_one, markdown, parser, run_study, short
+from runner import Results, markdown, parser, run_study, short
 from semcache_core import Request, SemanticCache
+from semcache_core.evaluation.metrics import auc
 
 TOLERANCE = 0.05
 WORDS = "card bank account fee limit transfer top up cash machine abroad refund".split()  # noqa: SIM905
@@ -26,13 +27,6 @@ WORDS = "card bank account fee limit transfer top up cash machine abroad refund"
 def questions(n: int, rng: random.Random) -> list[str]:
     """All different, of the same length in words."""
     return [f"what is the {' '.join(rng.sample(WORDS, 3))} of number {i:06d}" for i in range(n)]
-
-
-def auc(one: list[float], other: list[float]) -> float:
-    """P(a time of `one` is longer than one of `other`), half for equal ones."""
-    ranks = np.argsort(np.argsort(np.array(one + other), kind="stable")) + 1
-    n, m = len(one), len(other)
-    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
 
 
 def measured(cache: SemanticCache, n: int, seed: int) -> dict[str, list[float]]:
@@ -58,7 +52,7 @@ def measured(cache: SemanticCache, n: int, seed: int) -> dict[str, list[float]]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     made = parser(__doc__, "miss_timing")
-    made.add_argument("--n", type=at_least_one, default=1000, help="pairs of misses")
+    made.add_argument("--n", type=int, default=1000, help="pairs of misses")
     run_study(study, table, made.parse_args(argv))
 
 
@@ -67,7 +61,8 @@ def study(arguments: argparse.Namespace) -> Results:
     with SemanticCache(path=None) as cache:
         measured(cache, min(n, 20), seed + 1)  # warm
         times = measured(cache, n, seed)
-    found = auc(times["theirs"], times["nobody's"])
+    of = np.array(times["theirs"] + times["nobody's"])
+    found = auc(of, np.repeat([1.0, 0.0], n))
     return {
         "what": "time of a miss: question held and just asked by another namespace, or by nobody",
         "n": n,

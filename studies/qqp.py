@@ -13,25 +13,26 @@ fields that nothing was tuned on, where tuning may cost.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from arms import Arm, Bench, run_training_study, training_parser
+from arms import PLAIN, Arm, Bench, run_training_study, training_parser
 from intents import Group, group_of, measure_group, read_intents
-from runner import Results, apart, counts, limited, markdown, plain, shown
+from runner import Results, limited, markdown, plain, say, shown
 from semcache_core.decision.calibration import Calibration
-from semcache_core.evaluation.evaluate import Evaluation, evaluate
+from semcache_core.evaluation import evaluate
 from semcache_core.evaluation.policies import Arm as SimulatedArm
 from semcache_core.evaluation.policies import ExactOnly, InHindsight, MaxErrorRate
 from semcache_core.evaluation.replay import from_pairs, zipf
-from semcache_core.evaluation.simulation import Simulation, simulate
+from semcache_core.evaluation.simulation import simulate
 from semcache_core.training.calibration.calibrate import calibrate
 from semcache_core.training.calibration.streams import similarities_of
-from semcache_core.training.data.records import Pair, Question, read_pairs
+from semcache_core.training.data.records import Pair, Question, fold_question, read_pairs, texts_of
 
 BOUNDS = (0.02, 0.05, 0.1)
 """The last because the labels are noisy: an error much below 10 % cannot be measured on them."""
+
+RATES = ("caching_efficiency", "hit_rate", "false_hit_rate")
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,6 @@ class Data:
     test: list[Pair]
     medical: list[Pair]
     banking: list[Question]
-    dropped: int
-
-    def about(self) -> Results:
-        return {
-            "train": counts(self.train, file="qqp_train.jsonl", dropped=self.dropped),
-            "calibration": counts(self.calibration, file="qqp_calibration.jsonl"),
-            "test": counts(self.test, file="qqp_test.jsonl"),
-            "medical": counts(self.medical, file="mqp_dev.jsonl"),
-            "banking77": {"file": "banking77_test.csv", "rows": len(self.banking)},
-        }
 
 
 @dataclass(frozen=True)
@@ -65,7 +56,7 @@ class Measured:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    made = training_parser(__doc__, "qqp", steps=600, data="the five files")
+    made = training_parser(__doc__, "qqp", PLAIN, "the five files")
     run_training_study(study, table, made.parse_args(argv))
 
 
@@ -82,11 +73,11 @@ def study(bench: Bench) -> Results:
     ]
     return {
         "study": "QQP as a general assistant",
-        "data": data.about(),
+        "data": {name: len(rows) for name, rows in vars(data).items()},
         "split": "by connected component, as given; a training or calibration pair with a question "
         "of a later split, but for case, space and closing points, is dropped",
         "arms": {one.arm.name: {"training": one.arm.training, **one.figures} for one in measured},
-        "simulation": simulations(bench, data.test, measured),
+        "simulation": simulations(data.test, measured, seed),
     }
 
 
@@ -95,63 +86,48 @@ def read_data(directory: Path, limit: int | None, seed: int) -> Data:
         limited(read_pairs(directory / f"{name}.jsonl"), limit, seed)
         for name in ("qqp_train", "qqp_calibration", "qqp_test", "mqp_dev")
     )
+    banking = limited(read_intents(directory / "banking77_test.csv"), limit, seed)
     calibration = apart(calibration, test)
-    kept = apart(train, calibration, test)
-    return Data(
-        train=kept,
-        calibration=calibration,
-        test=test,
-        medical=medical,
-        banking=limited(read_intents(directory / "banking77_test.csv"), limit, seed),
-        dropped=len(train) - len(kept),
-    )
+    return Data(apart(train, [*calibration, *test]), calibration, test, medical, banking)
+
+
+def apart(pairs: Sequence[Pair], held_out: Sequence[Pair]) -> list[Pair]:
+    """Pairs without a question of `held_out`; case, space and closing points do not count."""
+    questions = {fold_question(text) for text in texts_of(held_out)}
+    return [
+        pair for pair in pairs if not questions & {*map(fold_question, (pair.prompt, pair.other))}
+    ]
 
 
 def measure(bench: Bench, data: Data, banking: Group, base: list[float], arm: Arm) -> Measured:
     calibration = calibrate(arm.embedder, data.calibration, out=arm.directory)
 
-    def evaluated(pairs: list[Pair], base: list[float] | None) -> Evaluation:
-        return evaluate(
+    def figures(pairs: list[Pair], base: list[float] | None) -> Results:
+        found = evaluate(
             pairs,
             arm.embedder,
             calibration,
             base_similarities=base,
             resamples=bench.arguments.resamples,
             seed=bench.arguments.seed,
-            progress=bench.tell(arm.name),
         )
+        tree = found.forms.tree(calibration)
+        return {**vars(found.figures), **tree, "slices": found.slices}
 
-    test, medical = evaluated(data.test, base), evaluated(data.medical, None)
-    figures = {
+    tree = {
         "lambda": calibration.lam,
         "c": calibration.c,
-        "test": {**_figures(test), "slices": test.slices},
+        "test": figures(data.test, base),
         "not tuned on": {
-            "medical": _figures(medical),
+            "medical": figures(data.medical, None),
             "banking77": measure_group(bench, banking, arm, calibration),
         },
     }
-    return Measured(arm, calibration, plain(figures))
+    return Measured(arm, calibration, plain(tree))
 
 
-def _figures(evaluation: Evaluation) -> Results:
-    return {**vars(evaluation.figures), **evaluation.forms.tree(evaluation.calibration)}
-
-
-def simulations(bench: Bench, pairs: list[Pair], measured: list[Measured]) -> Results:
+def simulations(pairs: list[Pair], measured: list[Measured], seed: int) -> Results:
     """The questions of the pairs as they arrive at an empty cache, under every policy."""
-    seed = bench.arguments.seed
-    once = from_pairs(pairs, seed)
-    streams = {"each question once": once, "Zipf": zipf(once, len(once), seed=seed)}
-    found = {}
-    for name, stream in streams.items():
-        progress = partial(bench.tell(name), "simulation")
-        arms = simulated_arms(measured)
-        found[name] = _simulated(simulate(stream, arms, seed=seed, progress=progress))
-    return found
-
-
-def simulated_arms(measured: list[Measured]) -> list[SimulatedArm]:
     arms = [SimulatedArm(ExactOnly(), None)]
     for one in measured:
         name, embedder = one.arm.name, one.arm.embedder
@@ -161,26 +137,28 @@ def simulated_arms(measured: list[Measured]) -> list[SimulatedArm]:
                 f"{name}, max_error_rate {bound:g}", one.calibration, embedder, bound
             )
             arms += [SimulatedArm(best, embedder), SimulatedArm(promised, embedder)]
-    return arms
-
-
-def _simulated(simulation: Simulation) -> Results:
-    """All but the course of the stream."""
-    about = asdict(simulation)
-    arms = about.pop("arms")
-    for arm in arms:
-        del arm["series"]
-    tree: Results = plain({**about, "arms": {arm.pop("name"): arm for arm in arms}})
-    return tree
+    once = from_pairs(pairs, seed)
+    found = {}
+    for name, stream in (
+        ("each question once", once),
+        ("Zipf", zipf(once, len(once), seed=seed)),
+    ):
+        say(f"simulation: {name}")
+        simulation = asdict(simulate(stream, arms, seed=seed))
+        for arm in simulation["arms"]:
+            del arm["series"]  # the course of the stream
+        by_name = {arm.pop("name"): arm for arm in simulation["arms"]}
+        found[name] = plain({**simulation, "arms": by_name})
+    return found
 
 
 def table(results: Results) -> str:
+    forms = ("served_at_error", "served_at_error_half_missing")
     rows = [
         (
             name,
             *(shown(arm["test"][figure]) for figure in ("auc", "average_precision", "hard_auc")),
-            *(shown(arm["test"]["served_at_error"][bound]) for bound in ("0.02", "0.05")),
-            *(shown(arm["test"]["served_at_error_half_missing"][b]) for b in ("0.02", "0.05")),
+            *(shown(arm["test"][form][bound]) for form in forms for bound in ("0.02", "0.05")),
             *(shown(arm["not tuned on"][field]["auc"]) for field in ("medical", "banking77")),
         )
         for name, arm in results["arms"].items()
@@ -189,16 +167,17 @@ def table(results: Results) -> str:
         *("model", "AUC", "AP", "hard AUC", "served at 2 %", "at 5 %", "half missing at 2 %"),
         *("at 5 %", "medical AUC", "Banking77 hard AUC"),
     )
-    return "\n\n".join([markdown(header, rows), *map(_arms_table, results["simulation"].items())])
-
-
-def _arms_table(named: tuple[str, Results]) -> str:
-    stream, simulation = named
-    rows = [
-        (name, *(_rate(arm[rate]) for rate in ("caching_efficiency", "hit_rate", "false_hit_rate")))
-        for name, arm in simulation["arms"].items()
+    streams = [
+        markdown(
+            (stream, "rightly served", "hits", "wrong of those by meaning"),
+            [
+                (name, *(_rate(arm[rate]) for rate in RATES))
+                for name, arm in simulation["arms"].items()
+            ],
+        )
+        for stream, simulation in results["simulation"].items()
     ]
-    return markdown((stream, "rightly served", "hits", "wrong of those by meaning"), rows)
+    return "\n\n".join([markdown(header, rows), *streams])
 
 
 def _rate(rate: Results) -> str:

@@ -11,43 +11,38 @@ one intent has one answer. Fixed thresholds and a learner per stored question se
 of the untuned base, the artefact its own. The learner promises a share of all requests, the
 artefact one of those served by meaning; both shares are given for every policy.
 
-Static: questions against a store that does not grow, a stream for each seed; all can be answered
-from it, or half of the answers are missing.
-
-Split: as static, but thresholds are set on half of the questions of every set and judged on the
-other half, which no part of the calibration has seen; other halves for each seed.
+Split: questions against a store that does not grow; all can be answered from it, or half of the
+answers are missing. Thresholds are set on half of the questions of every set and judged on the
+other half, which no part of the calibration has seen; other halves for each seed. What the
+artefact's own thresholds do on such streams is in its card.
 """
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from intents import read_intents, stream_of
 from per_prompt import PerPrompt
 from runner import (
-    BASE,
     Results,
-    artefact_named,
-    at_least_one,
     limited,
     markdown,
-    name_of,
     open_base,
     parser,
     plain,
     run_study,
+    say,
     shown_spread,
     spread,
 )
-from semcache_core.cli.progress import Steps
 from semcache_core.decision.calibration import Calibration, load_calibration
+from semcache_core.decision.scoring import Weights
 from semcache_core.embedding.batching import embed_texts
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
-from semcache_core.evaluation.policies import Arm, FixedThreshold, InHindsight, artefact_arm
+from semcache_core.evaluation.policies import Arm, FixedThreshold, InHindsight, MaxErrorRate
 from semcache_core.evaluation.replay import Arrival, in_order
 from semcache_core.evaluation.simulation import ArmResult, simulate
 from semcache_core.training.calibration.calibrate import MISSING
@@ -81,65 +76,34 @@ SPLIT_STREAMS = range(1000, 1004)
 """Seeds of the half that sets the thresholds; the other half is asked with others."""
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What every part measures with: the untuned base, and an artefact with its arm per bound.
-
-    Both embedders remember, so that a text is embedded once however many seeds there are.
-    """
-
-    arguments: argparse.Namespace
-    untuned: Embedder
-    embedder: Embedder
-    calibration: Calibration
-    served: dict[float, Arm]
-    steps: Steps
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    made = parser(__doc__, "trust", data="the four files", seed=False, limit=True)
+    made = parser(__doc__, "trust", data="the four files", seed=False)
     add = made.add_argument
-    add("--seeds", type=at_least_one, default=20, help="static streams of each kind")
-    add("--orders", type=at_least_one, default=5, help="in which the questions arrive")
+    add("--seeds", type=int, default=20, help="draws of the halves")
+    add("--orders", type=int, default=5, help="in which the questions arrive")
     add("--artefact", type=Path, default=DEFAULT_ARTEFACT, help="what makes the promise")
     add("--base", help="a sentence-transformers name or directory; all-MiniLM-L6-v2 if none")
-    arguments = made.parse_args(argv)
-    run_study(study, table, arguments)
+    run_study(study, table, made.parse_args(argv))
 
 
 def study(arguments: argparse.Namespace) -> Results:
-    with Steps() as steps:
-        trial = trial_of(arguments, steps)
-        parts = {name: plain(measure(trial)) for name, (measure, _) in PARTS.items()}
+    embedder = Remembering(OnnxEmbedder.load(arguments.artefact))
+    calibration = load_calibration(arguments.artefact)
+    untuned = Remembering(untuned_of(arguments.base))
     return {
         "study": "what a bound is worth",
-        "artefact": artefact_named(arguments.artefact, trial.calibration),
-        "base": {
-            "name": name_of(arguments.base or BASE),
-            "fingerprint": trial.untuned.fingerprint,
+        "artefact": {
+            "name": arguments.artefact.name,
+            "fingerprint": calibration.fingerprint,
+            "calibrated_on": calibration.calibrated_on,
         },
-        **parts,
+        "base": {
+            "name": Path(arguments.base or "all-MiniLM-L6-v2").name,
+            "fingerprint": untuned.fingerprint,
+        },
+        "arrivals": plain(arrivals(arguments, untuned, embedder, calibration)),
+        "split": plain(by_halves(arguments, embedder, calibration.judged_by)),
     }
-
-
-def table(results: Results) -> str:
-    return "\n\n".join(shown(results[name]) for name, (_, shown) in PARTS.items())
-
-
-def trial_of(arguments: argparse.Namespace, steps: Steps) -> Trial:
-    served = {
-        bound: artefact_arm(arguments.artefact, bound, f"max_error_rate {bound:g}")
-        for bound in BOUNDS
-    }
-    embedder = Remembering(OnnxEmbedder.load(arguments.artefact))
-    return Trial(
-        arguments=arguments,
-        untuned=Remembering(untuned_of(arguments.base)),
-        embedder=embedder,
-        calibration=load_calibration(arguments.artefact),
-        served={bound: Arm(arm.policy, embedder) for bound, arm in served.items()},
-        steps=steps,
-    )
 
 
 def untuned_of(base: str | None) -> Embedder:
@@ -163,39 +127,43 @@ class Contender:
     promised: str = "wrong_of_served"
 
 
-def arrivals(trial: Trial) -> Results:
-    arguments = trial.arguments
+def arrivals(
+    arguments: argparse.Namespace, untuned: Embedder, embedder: Embedder, calibration: Calibration
+) -> Results:
     asked = [
         Arrival(question.text, str(question.answer_id))
         for question in limited(read_intents(arguments.data / ARRIVING), arguments.limit, 0)
     ]
-    seen: list[list[ArmResult]] = []
+    seen: list[Sequence[ArmResult]] = []
     for order in range(arguments.orders):
-        simulation = simulate(
-            in_order(asked, order),
-            [one.arm for one in contenders(trial, order)],
-            progress=partial(trial.steps.show, f"arrivals, order {order}"),
-        )
-        seen.append(list(simulation.arms))
-    arms = zip(contenders(trial, 0), zip(*seen, strict=True), strict=True)
+        say(f"arrivals, order {order}")
+        tried = contenders(untuned, embedder, calibration, order)
+        seen.append(simulate(in_order(asked, order), [one.arm for one in tried]).arms)
     return {
         "data": {"file": ARRIVING, "split": "train", "requests": len(asked)},
         "orders": arguments.orders,
-        "arms": {one.arm.policy.name: arm_figures(one, results) for one, results in arms},
+        "arms": {
+            one.arm.policy.name: arm_figures(one, results)
+            for one, results in zip(tried, zip(*seen, strict=True), strict=True)
+        },
     }
 
 
-def contenders(trial: Trial, seed: int) -> list[Contender]:
+def contenders(
+    untuned: Embedder, embedder: Embedder, calibration: Calibration, seed: int
+) -> list[Contender]:
     """Those that look at the untuned base, then the artefact; `seed` is the learner's."""
-    untuned = trial.untuned
     fixed = [FixedThreshold(f"threshold {one:.2f}", one) for one in FIXED]
     best = [(InHindsight(f"best threshold, {one:g}", one, TRIED), one) for one in RIVAL_BOUNDS]
     learners = [(PerPrompt(f"per-prompt learner, {one:g}", one, seed), one) for one in RIVAL_BOUNDS]
+    ours = [
+        (MaxErrorRate(f"max_error_rate {one:g}", calibration, embedder, one), one) for one in BOUNDS
+    ]
     return [
         *(Contender(Arm(policy, untuned)) for policy in fixed),
         *(Contender(Arm(policy, untuned), bound) for policy, bound in best),
         *(Contender(Arm(policy, untuned), bound, "wrong_of_all") for policy, bound in learners),
-        *(Contender(arm, bound) for bound, arm in trial.served.items()),
+        *(Contender(Arm(policy, embedder), bound) for policy, bound in ours),
     ]
 
 
@@ -205,124 +173,14 @@ def arm_figures(contender: Contender, results: Sequence[ArmResult]) -> Results:
         name: [getattr(result, figure).value for result in results]
         for name, figure in SHARES.items()
     }
-    kept = None
-    if contender.bound is not None:
-        kept = within(shares[contender.promised], contender.bound)
+    promised = None if contender.bound is None else contender.promised
     return {
         "settings": list(dict.fromkeys(result.setting for result in results)),
         "bound": contender.bound,
-        "promised": None if contender.bound is None else contender.promised,
-        "within": kept,
+        "promised": promised,
+        "within": promised and within(shares[promised], contender.bound or 0),
         **{name: spread(share) for name, share in shares.items()},
     }
-
-
-def arrivals_table(results: Results) -> str:
-    header = (
-        f"Banking77 arriving, {results['orders']} orders of {results['data']['requests']:,}",
-        *("served", "wrong of all requests", "wrong of those by meaning", "within its bound"),
-    )
-    rows = [
-        (
-            name,
-            *(shown_spread(arm[share]) for share in SHARES),
-            "-" if arm["within"] is None else f"{arm['within']} of {results['orders']}",
-        )
-        for name, arm in results["arms"].items()
-    ]
-    return markdown(header, rows)
-
-
-def static(trial: Trial) -> Results:
-    found: Results = {}
-    for domain, vectors in domains(trial):
-        file = {**PAIRS, **INTENTS}[domain.name]
-        asked = int(domain.asked.sum())
-        found[domain.name] = {"data": {"file": file, "split": "as given", "asked": asked}}
-        for form, missing in FORMS.items():
-            drawn = missing > 0 or domain.store_size is not None  # by the seed; else one stream
-            streams = [
-                decided(trial, domain, vectors, missing, [seed])
-                for seed in range(trial.arguments.seeds if drawn else 1)
-            ]
-            thresholds = {bound: trial.calibration.threshold(bound) for bound in BOUNDS}
-            found[domain.name][form] = {
-                f"{bound:g}": promise_kept(streams, [threshold] * len(streams), bound)
-                for bound, threshold in thresholds.items()
-            }
-    return found
-
-
-def domains(trial: Trial) -> list[tuple[Domain, Matrix]]:
-    """Each set of questions, with the vectors of its texts."""
-    directory, limit = trial.arguments.data, trial.arguments.limit
-    pairs = [
-        domain_from_pairs(name, limited(read_pairs(directory / file), limit, 0))
-        for name, file in PAIRS.items()
-    ]
-    intents = [
-        stream_of(name, limited(read_intents(directory / file), limit, 0))
-        for name, file in INTENTS.items()
-    ]
-    return [(one, embed_texts(trial.embedder, one.texts)) for one in (*pairs, *intents)]
-
-
-def decided(
-    trial: Trial, domain: Domain, vectors: Matrix, missing: float, seeds: Iterable[int]
-) -> Decided:
-    trials = run_trials(domain, vectors, missing=missing, seeds=seeds)
-    return decide(domain.name, trials, trial.calibration.judged_by)
-
-
-def promise_kept(
-    seeds: Sequence[Decided], thresholds: Sequence[float | None], bound: float
-) -> Results:
-    """What is served of the stream of each seed at its threshold, and in how many streams the error
-    is within the bound. None serves nothing.
-    """
-    rightly: list[float | None] = []
-    errors: list[float | None] = []
-    counts = []
-    for outcomes, threshold in zip(seeds, thresholds, strict=True):
-        served = outcomes.probability >= (np.inf if threshold is None else threshold)
-        right, count = int((served & outcomes.right).sum()), int(served.sum())
-        answerable = int(outcomes.answerable.sum())
-        rightly.append(right / answerable if answerable else None)
-        errors.append((count - right) / count if count else None)
-        counts.append(count)
-    return {
-        "streams": len(seeds),
-        "within": within(errors, bound),
-        "served": counts,
-        "rightly_served": spread(rightly),
-        "error": spread(errors),
-    }
-
-
-def static_table(results: Results) -> str:
-    return promises_table(
-        "questions",
-        [
-            (name, form, bound, kept)
-            for name, domain in results.items()
-            for form in FORMS
-            for bound, kept in domain[form].items()
-        ],
-    )
-
-
-def promises_table(of: str, kept: Sequence[tuple[str, str, str, Results]]) -> str:
-    """(name, form, bound, figures of `promise_kept`) a line."""
-    header = (of, "stream", "bound", "rightly served", "error", "within the bound")
-    rows = [
-        (
-            *(name, form, f"{float(bound):.0%}"),
-            *(shown_spread(found[figure]) for figure in ("rightly_served", "error")),
-            f"{found['within']} of {found['streams']}",
-        )
-        for name, form, bound, found in kept
-    ]
-    return markdown(header, rows)
 
 
 @dataclass(frozen=True)
@@ -333,59 +191,103 @@ class Split:
     judged: dict[str, list[Decided]]
 
 
-def by_halves(trial: Trial) -> Results:
-    chosen = domains(trial)
+def by_halves(arguments: argparse.Namespace, embedder: Embedder, weights: Weights) -> Results:
+    domains = read_domains(arguments.data, arguments.limit)
+    chosen = [(one, embed_texts(embedder, one.texts)) for one in domains]
     splits = []
-    for seed in range(trial.arguments.seeds):
-        splits.append(split(chosen, trial, seed))
-        trial.steps.show("split", seed + 1, trial.arguments.seeds)
-    names = [*(domain.name for domain, _ in chosen), "all"]
+    for seed in range(arguments.seeds):
+        say(f"split {seed}")
+        splits.append(split(chosen, weights, seed))
     return {
         form: {
             name: {f"{bound:g}": kept(splits, form, at, bound) for bound in BOUNDS}
-            for at, name in enumerate(names)
+            for at, name in enumerate([*(domain.name for domain in domains), "all"])
         }
         for form in FORMS
     }
 
 
-def split(chosen: Sequence[tuple[Domain, Matrix]], trial: Trial, seed: int) -> Split:
+def read_domains(directory: Path, limit: int | None) -> list[Domain]:
+    return [
+        *(
+            domain_from_pairs(name, limited(read_pairs(directory / file), limit, 0))
+            for name, file in PAIRS.items()
+        ),
+        *(
+            stream_of(name, limited(read_intents(directory / file), limit, 0))
+            for name, file in INTENTS.items()
+        ),
+    ]
+
+
+def split(chosen: Sequence[tuple[Domain, Matrix]], weights: Weights, seed: int) -> Split:
     """Set thresholds on half of the questions of every domain, with half of the answers missing."""
+
+    def decided(domain: Domain, own: Matrix, missing: float, seeds: Iterable[int]) -> Decided:
+        return decide(domain.name, run_trials(domain, own, missing=missing, seeds=seeds), weights)
+
     halves = [(*split_asked(domain, 0.5, seed), vectors) for domain, vectors in chosen]
     table = threshold_table(
-        [decided(trial, first, own, MISSING, SPLIT_STREAMS) for first, _, own in halves], BOUNDS
+        [decided(first, own, MISSING, SPLIT_STREAMS) for first, _, own in halves], BOUNDS
     )
     judged = {}
     for form, missing in FORMS.items():
-        others = [decided(trial, second, own, missing, [seed]) for _, second, own in halves]
+        others = [decided(second, own, missing, [seed]) for _, second, own in halves]
         judged[form] = [*others, pooled(others)]
     return Split({row.max_error_rate: row.probability for row in table}, judged)
 
 
 def kept(splits: Sequence[Split], form: str, at: int, bound: float) -> Results:
-    return promise_kept(
-        [one.judged[form][at] for one in splits], [one.thresholds[bound] for one in splits], bound
+    """What is served of the questions of each split at its threshold, and in how many splits the
+    error is within the bound. A threshold of None serves nothing.
+    """
+    rightly: list[float | None] = []
+    errors: list[float | None] = []
+    counts = []
+    for one in splits:
+        outcomes, threshold = one.judged[form][at], one.thresholds[bound]
+        served = outcomes.probability >= (np.inf if threshold is None else threshold)
+        right, count = int((served & outcomes.right).sum()), int(served.sum())
+        answerable = int(outcomes.answerable.sum())
+        rightly.append(right / answerable if answerable else None)
+        errors.append((count - right) / count if count else None)
+        counts.append(count)
+    return {
+        "streams": len(splits),
+        "within": within(errors, bound),
+        "served": counts,
+        "rightly_served": spread(rightly),
+        "error": spread(errors),
+    }
+
+
+def table(results: Results) -> str:
+    arriving = results["arrivals"]
+    header = (
+        f"Banking77 arriving, {arriving['orders']} orders of {arriving['data']['requests']:,}",
+        *("served", "wrong of all requests", "wrong of those by meaning", "within its bound"),
     )
+    rows = [
+        (
+            name,
+            *(shown_spread(arm[share]) for share in SHARES),
+            "-" if arm["within"] is None else f"{arm['within']} of {arriving['orders']}",
+        )
+        for name, arm in arriving["arms"].items()
+    ]
+    halves = ("other half of", "stream", "bound", "rightly served", "error", "within the bound")
+    judged = [
+        (
+            *(name, form, f"{float(bound):.0%}"),
+            *(shown_spread(found[figure]) for figure in ("rightly_served", "error")),
+            f"{found['within']} of {found['streams']}",
+        )
+        for form, by_name in results["split"].items()
+        for name, by_bound in by_name.items()
+        for bound, found in by_bound.items()
+    ]
+    return markdown(header, rows) + "\n\n" + markdown(halves, judged)
 
-
-def halves_table(results: Results) -> str:
-    return promises_table(
-        "other half of",
-        [
-            (name, form, bound, found)
-            for form, by_name in results.items()
-            for name, by_bound in by_name.items()
-            for bound, found in by_bound.items()
-        ],
-    )
-
-
-PARTS: dict[str, tuple[Callable[[Trial], Results], Callable[[Results], str]]] = {
-    "arrivals": (arrivals, arrivals_table),
-    "static": (static, static_table),
-    "split": (by_halves, halves_table),
-}
-"""What is measured on each kind of data, and its table; in the order measured and printed."""
 
 if __name__ == "__main__":
     main()

@@ -50,9 +50,10 @@ def measure(options: argparse.Namespace) -> Results:
         for ledger in (sqlite, postgres):
             store(ledger, new[:count])
         sizes = bytes_of(postgres)
+        server = postgres.read(sa.select(sa.func.current_setting("server_version")), {})[0][0]
         rows = measured({"sqlite": sqlite, "postgres": postgres}, new, options)
         together = at_once(options.url, new[count + more :])
-    found = {"psycopg": version("psycopg"), "postgres": server_version(options.url)}
+    found = {"psycopg": version("psycopg"), "postgres": server.split()[0]}
     return {
         "dimension": DIMENSION,
         "response_bytes": RESPONSE_BYTES,
@@ -137,14 +138,6 @@ def bytes_of(ledger: Ledger) -> dict[str, int]:
         rows, indexes = ledger.read(both, {})[0]
         sizes |= {f"{name} rows": int(rows), f"{name} indexes": int(indexes)}
     return {**sizes, "all": ledger.bytes_on_disk()}
-
-
-def server_version(url: str) -> str:
-    engine = sa.create_engine(url)
-    with engine.connect() as connection:
-        found = str(connection.exec_driver_sql("SHOW server_version").scalar_one())
-    engine.dispose()
-    return found.split()[0]
 
 
 def table(results: Results) -> str:

@@ -7,7 +7,6 @@ use public names alone, so that they run with any version of the project.
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 from collections import defaultdict
@@ -21,7 +20,7 @@ import semcache_core
 from harness.corpus import questions
 from harness.pipe import Piped, serve
 from harness.results import Results, columns, say, shortened
-from harness.timing import IMPORT, summary, timed
+from harness.timing import import_seconds, summary, timed
 from semcache_core import Request, SemanticCache
 
 BENCHMARKS = Path(__file__).parents[1]
@@ -54,7 +53,8 @@ def measure(options: argparse.Namespace) -> Results:
     for number in range(options.imports + 1):
         for side in rng.permutation(sorted(sides)).tolist():
             for module in IMPORTS:
-                taken = import_seconds(sides[side], module)
+                # not in the project's root, which would come first on the path
+                taken = import_seconds(module, env=environment(sides[side]), cwd=BENCHMARKS)
                 if number:  # the first one may compile
                     seconds[f"import {module}", side].append([taken])
     with tempfile.TemporaryDirectory(prefix="semcache-bench-") as directory:
@@ -64,15 +64,6 @@ def measure(options: argparse.Namespace) -> Results:
         for (operation, side), every in seconds.items()
     ]
     return {"rows": rows, "ratios": ratios(seconds, rng) if options.against else []}
-
-
-def import_seconds(checkout: Path, module: str) -> float:
-    command = [sys.executable, "-c", IMPORT, module]
-    # not in the project's root, which would come first on the path
-    done = subprocess.run(
-        command, env=environment(checkout), cwd=BENCHMARKS, capture_output=True, check=True
-    )
-    return float(done.stdout)
 
 
 def environment(checkout: Path) -> dict[str, str]:

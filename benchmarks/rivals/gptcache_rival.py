@@ -1,4 +1,4 @@
-"""GPTCache as a rival of `field.py`; run by an environment that has it.
+"""GPTCache as a rival of the case `field`; run by an environment that has it.
 
 Set up as its README does: SQLite, a flat faiss index, SearchDistanceEvaluation, reports written at
 every hit. Settings are its `similarity_threshold`, .8 by default.
@@ -38,15 +38,13 @@ class Embedding:
 class Gptcache(Rival):
     packages = ("gptcache", "faiss-cpu", "sqlalchemy", "torch", "sentence-transformers")
     _cache: Any = None
-    _embedding: Any = None
 
     def load(self) -> None:
-        if self._embedding is None:
-            os.environ["PIP_NO_INDEX"] = "1"  # it runs pip when it misses a package
-            logging.disable(logging.WARNING)
-            self._embedding = Embedding()
+        os.environ["PIP_NO_INDEX"] = "1"  # it runs pip when it misses a package
+        logging.disable(logging.WARNING)
+        self._embedding = Embedding()
 
-    def fill(self, directory: Path, size: int, seed: int, answer: str) -> None:
+    def fill(self, directory: str, size: int, seed: int, answer: str) -> None:
         self.load()
         self.open(directory, None, 10 * size)
         from gptcache.manager.scalar_data.base import Answer, DataType
@@ -59,22 +57,22 @@ class Gptcache(Rival):
             self._cache.data_manager.import_data(some, answers, vectors, [None] * len(some))
         self.close()
 
-    def open(self, directory: Path, setting: float | None, max_size: int = 1_000_000) -> None:
+    def open(self, directory: str, setting: float | None, max_size: int = 1_000_000) -> None:
         from gptcache import Cache, Config
         from gptcache.adapter.api import get, put
         from gptcache.manager import CacheBase, VectorBase, get_data_manager
         from gptcache.processor.pre import get_prompt
         from gptcache.similarity_evaluation import SearchDistanceEvaluation
 
-        directory.mkdir(exist_ok=True)
+        path = Path(directory)
         self._get, self._put = get, put
         self._cache = Cache()
         self._cache.init(
             pre_embedding_func=get_prompt,
             embedding_func=self._embedding,
             data_manager=get_data_manager(
-                CacheBase("sqlite", sql_url=f"sqlite:///{directory / 'scalar.db'}"),
-                VectorBase("faiss", dimension=384, index_path=str(directory / "faiss.index")),
+                CacheBase("sqlite", sql_url=f"sqlite:///{path / 'scalar.db'}"),
+                VectorBase("faiss", dimension=384, index_path=str(path / "faiss.index")),
                 max_size=max_size,
             ),
             similarity_evaluation=SearchDistanceEvaluation(),
@@ -82,6 +80,7 @@ class Gptcache(Rival):
         )
 
     def know(self, texts: list[str]) -> None:
+        super().know(texts)
         self._embedding.known = dict(zip(texts, self._embedding.many(texts), strict=True))
 
     def get(self, text: str) -> str | None:

@@ -1,13 +1,12 @@
-"""The orders that `field.py` gives to a cache, ours or another, in a process of its own.
+"""The orders that the case `field` gives to a cache, ours or another, in a process of its own.
 
-Standard library alone: a subject imports what it needs in `load`, which is part of its cold start.
+Standard library alone: a rival imports what it needs in `load`, which is part of its cold start.
 """
 
 import asyncio
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -22,17 +21,20 @@ class Rival(ABC):
     `setting` is its threshold in its own unit, None for its default. `packages` are those whose
     versions are reported. `prepare` starts the servers that an app finds running. `know` embeds
     questions beforehand, for `replay`, which is not timed. `asked` and `answered` make a question
-    and an answer as the app has them when it calls the cache.
+    and an answer as the app has them when it calls the cache. All times are in seconds.
     """
 
     packages: tuple[str, ...] = ()
 
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()  # a client may be bound to the loop it was made in
+
     @abstractmethod
     def load(self) -> None: ...
     @abstractmethod
-    def fill(self, directory: Path, size: int, seed: int, answer: str) -> None: ...
+    def fill(self, directory: str, size: int, seed: int, answer: str) -> None: ...
     @abstractmethod
-    def open(self, directory: Path, setting: float | None) -> None: ...
+    def open(self, directory: str, setting: float | None) -> None: ...
     @abstractmethod
     def get(self, asked: Any) -> str | None: ...
     @abstractmethod
@@ -40,11 +42,11 @@ class Rival(ABC):
     @abstractmethod
     def put(self, asked: Any, answered: Any) -> None: ...
 
-    def prepare(self, directory: Path) -> None:  # noqa: B027 - most caches need no server
+    def prepare(self, directory: str) -> None:  # noqa: B027 - most caches need no server
         pass
 
-    def know(self, texts: list[str]) -> None:  # noqa: B027
-        pass
+    def know(self, texts: list[str]) -> None:
+        self.load()
 
     def asked(self, text: str) -> Any:
         return text
@@ -52,32 +54,14 @@ class Rival(ABC):
     def answered(self, answer: str) -> Any:
         return answer
 
-    def memory(self) -> dict[str, float]:
-        return {}
-
     def close(self) -> None:  # noqa: B027
         pass
 
-    def end(self) -> None:  # noqa: B027
-        pass
-
-
-class Orders:
-    """The orders of `field.py`; all times are in seconds."""
-
-    def __init__(self, subject: Rival) -> None:
-        self._subject = subject
-        self._loop = asyncio.new_event_loop()  # a client may be bound to the loop it was made in
+    def end(self) -> None:
+        self.close()
 
     def versions(self) -> dict[str, Any]:
-        return {package: version(package) for package in self._subject.packages}
-
-    def prepare(self, directory: str) -> None:
-        self._subject.prepare(Path(directory))
-
-    def fill(self, directory: str, size: int, seed: int, answer: str) -> None:
-        Path(directory).mkdir(exist_ok=True)
-        self._subject.fill(Path(directory), size, seed, answer)
+        return {package: version(package) for package in self.packages}
 
     def first(
         self, directory: str, setting: float | None, text: str, patience: float = 0.0
@@ -87,12 +71,12 @@ class Orders:
         A miss is asked again for `patience` seconds: an index may still be opening.
         """
         started = time.perf_counter()
-        self._subject.load()
+        self.load()
         loaded = time.perf_counter()
-        self._subject.open(Path(directory), setting)
+        self.open(directory, setting)
         opened = time.perf_counter()
-        asked = self._subject.asked(text)
-        while not (found := self._subject.get(asked) is not None):
+        asked = self.asked(text)
+        while not (found := self.get(asked) is not None):
             if time.perf_counter() - opened >= patience:
                 break
             time.sleep(0.05)
@@ -102,9 +86,9 @@ class Orders:
 
     def lookups(self, texts: list[str]) -> dict[str, Any]:
         seconds, served = [], 0
-        for asked in map(self._subject.asked, texts):
+        for asked in map(self.asked, texts):
             started = time.perf_counter()
-            found = self._subject.get(asked)
+            found = self.get(asked)
             seconds.append(time.perf_counter() - started)
             served += found is not None
         return {"seconds": seconds, "served": served}
@@ -112,20 +96,26 @@ class Orders:
     def puts(self, texts: list[str], answer: str) -> dict[str, Any]:
         seconds = []
         for text in texts:
-            asked, answered = self._subject.asked(text), self._subject.answered(answer)
+            asked, answered = self.asked(text), self.answered(answer)
             started = time.perf_counter()
-            self._subject.put(asked, answered)
+            self.put(asked, answered)
             seconds.append(time.perf_counter() - started)
         return {"seconds": seconds}
 
     def threads(self, texts: list[str], n: int) -> dict[str, Any]:
         """All of `texts` by `n` threads; one that raises counts as failed, not as answered."""
+
+        def outcome(asked: Any) -> str:
+            try:
+                return "missed" if self.get(asked) is None else "served"
+            except Exception as error:  # noqa: BLE001 - theirs may raise anything
+                return f"failed: {type(error).__name__}"
+
         with ThreadPoolExecutor(n) as pool:
-            for _ in pool.map(lambda _: time.sleep(0), range(n)):
-                pass
-            every = [self._subject.asked(text) for text in texts]
+            list(pool.map(lambda _: time.sleep(0), range(n)))  # the threads are there now
+            every = [self.asked(text) for text in texts]
             started = time.perf_counter()
-            ended = list(pool.map(lambda asked: _outcome(self._subject.get, asked), every))
+            ended = list(pool.map(outcome, every))
             return {**_counted(ended), "seconds": time.perf_counter() - started}
 
     def tasks(self, texts: list[str], n: int) -> dict[str, Any]:
@@ -133,12 +123,12 @@ class Orders:
         return self._loop.run_until_complete(self._tasks(texts, n))
 
     async def _tasks(self, texts: list[str], n: int) -> dict[str, Any]:
-        left, ended = iter([self._subject.asked(text) for text in texts]), list[str]()
+        left, ended = iter([self.asked(text) for text in texts]), list[str]()
 
         async def work() -> None:
             for asked in left:
                 try:
-                    ended.append("missed" if await self._subject.aget(asked) is None else "served")
+                    ended.append("missed" if await self.aget(asked) is None else "served")
                 except Exception as error:  # noqa: BLE001 - theirs may raise anything
                     ended.append(f"failed: {type(error).__name__}")
 
@@ -148,51 +138,35 @@ class Orders:
             taken = time.perf_counter() - started
         return {**_counted(ended), "seconds": taken, "late": max(late)}
 
-    def memory(self) -> dict[str, Any]:
-        return {"rss_mib": rss_mib(), **self._subject.memory()}
+    def memory(self) -> dict[str, float]:
+        return {"rss_mib": rss_mib()}
 
     def replay(
         self, directory: str, setting: float | None, items: list[tuple[str, str]]
     ) -> dict[str, Any]:
         """Each question in turn to a cache that begins empty: its answer, else it is stored."""
-        self._subject.load()
-        Path(directory).mkdir(exist_ok=True)
-        self._subject.open(Path(directory), setting)
+        Path(directory).mkdir()
+        self.open(directory, setting)
         served = []
         for question, answer in items:
-            asked = self._subject.asked(question)
-            served.append(self._subject.get(asked))
+            asked = self.asked(question)
+            served.append(self.get(asked))
             if served[-1] is None:
-                self._subject.put(asked, self._subject.answered(answer))
-        self._subject.close()
+                self.put(asked, self.answered(answer))
+        self.close()
         return {"served": served}
-
-    def know(self, texts: list[str]) -> None:
-        self._subject.load()
-        self._subject.know(texts)
-
-
-def _outcome(get: Callable[[Any], str | None], asked: Any) -> str:
-    try:
-        return "missed" if get(asked) is None else "served"
-    except Exception as error:  # noqa: BLE001 - theirs may raise anything
-        return f"failed: {type(error).__name__}"
 
 
 def _counted(ended: list[str]) -> dict[str, Any]:
     failed = sorted({each for each in ended if each.startswith("failed")})
-    return {
-        "served": ended.count("served"),
-        "missed": ended.count("missed"),
-        "failed_with": failed,
-        "n": len(ended),
-    }
+    counts = {outcome: ended.count(outcome) for outcome in ("served", "missed")}
+    return {**counts, "failed_with": failed, "n": len(ended)}
 
 
-def run(subject: Rival) -> None:
+def run(rival: Rival) -> None:
     """Serve until the orders end. What a library does at a normal exit is not waited for."""
     try:
-        serve(Orders(subject))
+        serve(rival)
     finally:
-        subject.end()
+        rival.end()
         os._exit(0)

@@ -1,4 +1,4 @@
-"""semcache and langchain_core's InMemoryCache as rivals of `field.py`.
+"""semcache and langchain_core's InMemoryCache as rivals of the case `field`.
 
 python -m rivals.ours SUBJECT ARTEFACT      # settings are max_error_rate; InMemoryCache has none
 
@@ -8,12 +8,9 @@ Everything is imported in the methods: a cold start includes the imports.
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rivals.orders import Rival, run
-
-if TYPE_CHECKING:
-    from harness.fill import Stock
 
 
 class Semcache(Rival):
@@ -23,6 +20,7 @@ class Semcache(Rival):
     _cache: Any = None
 
     def __init__(self, artefact: Path) -> None:
+        super().__init__()
         self._artefact = artefact
 
     def load(self) -> None:
@@ -30,31 +28,18 @@ class Semcache(Rival):
 
         self._make, self._request = SemanticCache, Request
 
-    def fill(self, directory: Path, size: int, seed: int, answer: str) -> None:
-        from harness.fill import Layout, fill, opened
+    def fill(self, directory: str, size: int, seed: int, answer: str) -> None:
+        from harness.fill import Layout, fill, opened, stock
 
-        things = self._stock(directory.with_name("stock.npz"), seed)
-        fill(directory, things, Layout(size, (self._scope(),)), seed)
-        with opened(directory, self._artefact):
+        path = Path(directory)
+        fill(path, stock(seed, self._artefact), Layout(size, (self._scope(),)), seed)
+        with opened(path, self._artefact):
             """Its index, where there is to be one, is level with the ledger now."""
-
-    def _stock(self, kept: Path, seed: int) -> "Stock":
-        """Embedded once for all sizes and subjects of a run."""
-        import numpy as np
-        from harness.corpus import questions
-        from harness.fill import Stock, stock
-
-        if not kept.exists():
-            made = stock(seed, self._artefact)
-            np.savez(kept, stored=made.stored, centres=made.centres, fingerprint=made.fingerprint)
-        with np.load(kept) as found:
-            fingerprint = str(found["fingerprint"])
-            return Stock(questions(seed), fingerprint, found["stored"], found["centres"])
 
     def _scope(self) -> str:
         return ""
 
-    def open(self, directory: Path, setting: float | None) -> None:
+    def open(self, directory: str, setting: float | None) -> None:
         bound = {} if setting is None else {"max_error_rate": setting}
         self._cache = self._make(path=directory, artefact=self._artefact, **bound)
 
@@ -73,9 +58,6 @@ class Semcache(Rival):
         self._cache.update(asked, answered)
 
     def close(self) -> None:
-        self._cache.close()
-
-    def end(self) -> None:
         if self._cache is not None:
             self._cache.close()
 
@@ -93,7 +75,7 @@ class Chat(Semcache):
     def _scope(self) -> str:
         return chat_scope(self._artefact)
 
-    def open(self, directory: Path, setting: float | None) -> None:
+    def open(self, directory: str, setting: float | None) -> None:
         self._prompt, self._llm = chat_prompts()
         super().open(directory, setting)
 
@@ -114,9 +96,6 @@ class Chat(Semcache):
         self._cache.update(asked, self._llm, answered)
 
     def close(self) -> None:
-        self._cache.cache.close()
-
-    def end(self) -> None:
         if self._cache is not None:
             self._cache.cache.close()
 
@@ -129,21 +108,18 @@ class InMemory(Chat):
 
         self._make = InMemoryCache
 
-    def fill(self, directory: Path, size: int, seed: int, answer: str) -> None:
+    def fill(self, directory: str, size: int, seed: int, answer: str) -> None:
         from harness.corpus import questions
 
         stored = questions(seed).stored
         for text in [*stored, *(f"filler {i}" for i in range(size - len(stored)))]:
             self.put(self.asked(text), self.answered(answer))
 
-    def open(self, directory: Path, setting: float | None) -> None:
+    def open(self, directory: str, setting: float | None) -> None:
         self._prompt, self._llm = chat_prompts()
         self._cache = self._make()
 
     def close(self) -> None:
-        """Nothing is open."""
-
-    def end(self) -> None:
         """Nothing is open."""
 
 

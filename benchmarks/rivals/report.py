@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from harness.results import Cell, Results, columns, latency_table, markdown
+from harness.results import Cell, Results, columns, latency_table, markdown, measured_on
 
 # Okabe and Ito's colours, told apart with any kind of colour vision
 COLOURS = {
@@ -16,32 +16,20 @@ COLOURS = {
 OPERATIONS = ("exact hit", "semantic hit", "miss", "put")
 
 
-def table(results: Results) -> str:
-    parts = [latency_table(results), rates(results), cold_starts(results), space(results)]
-    parts += [answers(stream) for stream in results["streams"]]
-    return "\n\n".join([*parts, measured_on(results)])
-
-
 def rates(results: Results) -> str:
     """Hits per second, and the longest that an event loop stood still."""
-    ways = list(dict.fromkeys(row["by"] for row in results["throughput"]))
-    ways.sort(key=lambda by: ("task" in by, int(by.split()[0])))
-    found = {(row["subject"], row["by"]): row for row in results["throughput"]}
+    of: dict[str, dict[str, Results]] = {}
+    for row in results["throughput"]:
+        of.setdefault(row["subject"], {})[row["by"]] = row
+    ways = sorted(next(iter(of.values())), key=lambda by: ("task" in by, int(by.split()[0])))
     rows = []
-    for name in dict.fromkeys(row["subject"] for row in results["throughput"]):
-        every = [found[name, by] for by in ways]
-        failed = sum(row["failed"] for row in every)
-        missed = sum(row["missed"] for row in every)
-        why = f" ({', '.join(sorted({e for row in every for e in row['failed_with']}))})"
-        rows.append(
-            (
-                name,
-                *(f"{row['per_second']:,.0f}" for row in every),
-                f"{max(row['late_ms'] for row in every):,.0f}",
-                str(missed or ""),
-                f"{failed}{why}" if failed else "",
-            )
-        )
+    for name, by in of.items():
+        late = max(row["late_ms"] for row in by.values())
+        missed, failed = (sum(row[how] for row in by.values()) for how in ("missed", "failed"))
+        why = ", ".join(sorted({error for row in by.values() for error in row["failed_with"]}))
+        rates = [f"{by[way]['per_second']:,.0f}" for way in ways]
+        ended = [str(missed or ""), f"{failed} ({why})" if failed else ""]
+        rows.append((name, *rates, f"{late:,.0f}", *ended))
     head = ("hits per second by", *ways, "event loop late, ms", "missed", "failed")
     return markdown(head, rows)
 
@@ -63,9 +51,9 @@ def cold_starts(results: Results) -> str:
 def space(results: Results) -> str:
     disk = {(each["subject"], each["entries"]): each["per_entry"] for each in results["disk"]}
 
-    def per_entry(row: Results) -> str:
+    def on_disk(row: Results) -> str:
         taken = disk[row["subject"], row["entries"]]
-        return f"{taken:,}" if taken else ""
+        return f"{taken:,}" if taken else "-"
 
     def server(row: Results) -> str:
         if "server_rss_mib" not in row:
@@ -75,52 +63,51 @@ def space(results: Results) -> str:
     shown: dict[str, Cell] = {
         "space": "{subject}",
         "entries": "{entries:,}",
-        "disk bytes per entry": lambda row: per_entry(row) or "-",
+        "disk bytes per entry": on_disk,
         "process MiB": "{rss_mib:,.0f}",
         "server MiB": server,
     }
     return columns(shown, results["memory"])
 
 
-def answers(stream: dict[str, Any]) -> str:
-    head = (
-        f"{stream['name']}: {stream['n']:,} questions, {stream['answers']:,} answers",
-        *("setting", "right", "wrong", "missed", "new", "served", "wrong among served"),
-    )
-    rows = [
-        (
-            arm["subject"],
-            f"{_setting(arm)}{' (default)' if arm['default'] and arm['setting'] else ''}",
-            *(f"{arm[kind]:,}" for kind in ("right", "wrong", "missed", "new")),
-            f"{arm['served']:.1%}",
-            "-" if arm["error"] is None else f"{arm['error']:.1%}",
-        )
-        for arm in sorted(stream["arms"], key=_by_setting)
-    ]
-    return markdown(head, rows)
+def answers(results: Results) -> str:
+    return "\n\n".join(map(_answers, results["streams"]))
 
 
-def _by_setting(arm: dict[str, Any]) -> tuple[str, float]:
-    return arm["subject"], arm["setting"] or 0.0
+def _answers(stream: dict[str, Any]) -> str:
+    def setting(arm: Results) -> str:
+        return f"{arm['setting']:g}{' (default)' * arm['default']}" if arm["setting"] else "-"
+
+    shown: dict[str, Cell] = {
+        f"{stream['name']}: {stream['n']:,} questions, {stream['answers']:,} answers": "{subject}",
+        "setting": setting,
+        **{kind: f"{{{kind}:,}}" for kind in ("right", "wrong", "missed", "new")},
+        "served": "{served:.1%}",
+        "wrong among served": lambda arm: "-" if arm["error"] is None else f"{arm['error']:.1%}",
+    }
+    arms = sorted(stream["arms"], key=lambda arm: (arm["subject"], arm["setting"] or 0.0))
+    return columns(shown, arms)
 
 
-def _setting(arm: dict[str, Any]) -> str:
-    return "-" if arm["setting"] is None else f"{arm['setting']:g}"
-
-
-def measured_on(results: Results) -> str:
-    on, settings = results["hardware"], results["settings"]
-    packages = [
-        f"{name} {version}" if whose == "ours" else f"({whose}'s) {name} {version}"
+def machine(results: Results) -> str:
+    named = {
+        name if whose == "ours" else f"({whose}'s) {name}": version
         for whose, those in results["versions"].items()
         for name, version in those.items()
-    ]
-    note = f" {results['note']}" if results.get("note") else ""
-    return (
-        f"Measured on {on['cpu']}, {on['cores']} cores, {on['memory_gib']} GiB; seed "
-        f"{settings['seed']}, {settings['rounds']} rounds; a response of "
-        f"{settings['response_bytes']} bytes.{note} {', '.join(packages)}."
-    )
+    }
+    seed, rounds = (results["settings"][name] for name in ("seed", "rounds"))
+    asked = f"Seed {seed}, {rounds} rounds, a response of {results['response_bytes']} bytes."
+    return f"{asked} {measured_on({**results, 'versions': named})}"
+
+
+TABLES = {
+    "latency": latency_table,
+    "rates": rates,
+    "cold start": cold_starts,
+    "space": space,
+    "answers": answers,
+    "machine": machine,
+}
 
 
 def plot(results: Results, path: Path) -> None:

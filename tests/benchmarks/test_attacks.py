@@ -4,22 +4,23 @@ import json
 import random
 import unicodedata
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import attacks
 import hubs
 import numpy as np
 import pytest
-from crafting import CARRIERS, STEPS, TRIES, VARIANTS, Attacker, hidden_texts, suffix
+from crafting import CARRIERS, STEPS, TRIES, VARIANTS, Attacker, hidden_texts
 from fakes import WordEmbedder
 
 VICTIM = "How do I not pay the two fees after 3 days?"
 WORDS = ["bank", "tree", "fees", "river"]
-MODEL = attacks.Model(WordEmbedder())
+NEAR = partial(attacks.similarities, WordEmbedder())
 
 
 def attacker(pool: int = 4) -> Attacker:
-    return Attacker(MODEL.similarities, WORDS, CARRIERS[1], random.Random(1), pool)
+    return Attacker(NEAR, WORDS, CARRIERS[1], random.Random(1), pool)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -29,15 +30,15 @@ def test_a_variant_crafts_a_few_texts_that_are_not_the_question_the_nearest_firs
     texts = VARIANTS[variant](attacker(), VICTIM)
     assert 0 < len(texts) == len(set(texts)) <= TRIES
     assert VICTIM not in texts
-    similarities = MODEL.similarities(VICTIM, texts)
+    similarities = NEAR(VICTIM, texts)
     assert similarities == sorted(similarities, reverse=True)
 
 
 def test_a_suffix_only_grows_while_it_comes_nearer() -> None:
-    best = suffix(attacker(), VICTIM)[0]
+    best = VARIANTS["an instruction, then a suffix of chosen tokens"](attacker(), VICTIM)[0]
     tokens = best.removeprefix(CARRIERS[1]).split()
     assert 0 < len(tokens) <= STEPS
-    assert MODEL.similarities(VICTIM, [best])[0] > MODEL.similarities(VICTIM, [CARRIERS[1]])[0]
+    assert NEAR(VICTIM, [best])[0] > NEAR(VICTIM, [CARRIERS[1]])[0]
 
 
 def test_a_question_without_a_deciding_word_offers_nothing() -> None:

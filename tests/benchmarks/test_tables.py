@@ -1,21 +1,28 @@
 """The pages of benchmarks and studies show what the JSON beside them says."""
 
-from types import ModuleType
+from pathlib import Path
 
 import pytest
-import readme
+import run
 import tables
-from harness.results import replace_tables
+from harness.results import with_tables
 
 
-@pytest.mark.parametrize("page", [readme, tables], ids=["benchmarks", "studies"])
-def test_every_table_of_the_page_is_that_of_its_json(page: ModuleType) -> None:
-    text = page.README.read_text(encoding="utf-8")
+@pytest.mark.parametrize(("page", "package"), [(run.README, "cases."), (tables.README, "")])
+def test_every_table_of_the_page_is_that_of_its_json(page: Path, package: str) -> None:
+    text = page.read_text(encoding="utf-8")
     assert text.count("<!-- table ") == text.count("<!-- end -->") > 5
-    assert page.with_tables(text) == text
+    assert with_tables(page, package) == text
 
 
-def test_only_what_is_between_the_marks_is_replaced() -> None:
-    text = "a\n\n<!-- table one -->\n\nold\n\n<!-- end -->\n\nb\n"
-    new = replace_tables(text, {"one": lambda: "| new |"})
-    assert new == "a\n\n<!-- table one -->\n\n| new |\n\n<!-- end -->\n\nb\n"
+def test_only_what_is_between_the_marks_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("a\n\n<!-- table one -->\n\nold\n\n<!-- end -->\n\nb\n")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "one.json").write_text('{"row": "| new |"}')
+    (tmp_path / "one.py").write_text("def table(results): return results['row']\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    new = "a\n\n<!-- table one -->\n\n| new |\n\n<!-- end -->\n\nb\n"
+    assert with_tables(page) == new

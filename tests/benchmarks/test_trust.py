@@ -4,14 +4,13 @@ import csv
 import itertools
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import runner
 import trust
-from fakes import WordEmbedder
+from fakes import WordEmbedder, calibration
 from semcache_core.training.calibration.streams import Decided
 from semcache_core.training.data.records import Pair, write_pairs
 
@@ -107,21 +106,6 @@ def test_each_promise_is_judged_by_the_share_that_it_is_about(results: dict[str,
         assert name.endswith(f"{arm['bound']:g}")
 
 
-def test_a_static_stream_is_drawn_for_each_seed_where_a_seed_draws_anything(
-    results: dict[str, Any],
-) -> None:
-    counts = {
-        name: [domain[form]["0.02"]["streams"] for form in trust.FORMS]
-        for name, domain in results["static"].items()
-    }
-    assert counts == {"medical": [1, 3], "QQP": [1, 3], "Banking77": [3, 3]}
-    for domain in results["static"].values():
-        for form in trust.FORMS:
-            assert list(domain[form]) == ["0.01", "0.02", "0.05", "0.1"]
-            for kept in domain[form].values():
-                assert len(kept["served"]) == len(kept["error"]["each"]) == kept["streams"]
-
-
 def test_thresholds_of_one_half_are_judged_on_the_other_of_every_set_and_of_all(
     results: dict[str, Any],
 ) -> None:
@@ -140,7 +124,7 @@ def test_what_the_figures_depend_on_is_written_beside_them(
     assert results["artefact"]["name"] == "default"
     assert "medical" in results["artefact"]["calibrated_on"]
     assert results["base"]["fingerprint"] == WordEmbedder.fingerprint
-    assert results["options"] == {"seeds": 3, "orders": 2, "limit": None}
+    assert results["settings"] == {"seeds": 3, "orders": 2}
     assert {"hardware", "versions", "seconds"} <= set(results)
     assert str(data) not in json.dumps(results)
 
@@ -149,7 +133,9 @@ def test_a_run_can_be_repeated_and_ends_in_its_tables(
     results: dict[str, Any], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     again = run(data, tmp_path / "again.json")
-    assert {**again, "seconds": 0} == {**results, "seconds": 0}
+    assert [again[part] for part in ("arrivals", "split")] == [
+        results[part] for part in ("arrivals", "split")
+    ]
     printed = capsys.readouterr().out
     assert "| per-prompt learner, 0.02 |" in printed
     assert "| medical | half missing | 2% |" in printed
@@ -179,22 +165,27 @@ ONE_WRONG = decided((0.95, True, True), (0.91, False, False), (0.85, True, True)
 ALL_RIGHT = decided((0.95, True, True), (0.5, False, True), (0.4, False, False))
 
 
-def test_a_promise_is_judged_stream_by_stream() -> None:
-    kept = trust.promise_kept([ONE_WRONG, ALL_RIGHT], [0.9, 0.9], 0.02)
-    assert (kept["streams"], kept["within"], kept["served"]) == (2, 1, [2, 1])
-    assert kept["error"]["each"] == [1 / 2, 0]
+def kept(asked: list[Decided], threshold: float | None, bound: float = 0.02) -> dict[str, Any]:
+    splits = [trust.Split({bound: threshold}, {"half missing": [one]}) for one in asked]
+    return trust.kept(splits, "half missing", 0, bound)
+
+
+def test_a_promise_is_judged_split_by_split() -> None:
+    strict = kept([ONE_WRONG, ALL_RIGHT], 0.9)
+    assert (strict["streams"], strict["within"], strict["served"]) == (2, 1, [2, 1])
+    assert strict["error"]["each"] == [1 / 2, 0]
     # of those answerable: 1 of 3, 1 of 2
-    assert kept["rightly_served"]["each"] == [1 / 3, 1 / 2]
-    looser = trust.promise_kept([ONE_WRONG], [0.8], 0.1)
+    assert strict["rightly_served"]["each"] == [1 / 3, 1 / 2]
+    looser = kept([ONE_WRONG], 0.8, 0.1)
     assert looser["served"] == [3]
     assert looser["rightly_served"]["each"] == [2 / 3]
 
 
 def test_where_no_threshold_keeps_the_bound_nothing_is_served_and_nothing_broken() -> None:
-    kept = trust.promise_kept([ONE_WRONG], [None], 0.001)
-    assert (kept["served"], kept["within"]) == ([0], 1)
-    assert kept["error"] == {"mean": None, "lowest": None, "highest": None, "each": [None]}
-    assert kept["rightly_served"]["mean"] == 0
+    nothing = kept([ONE_WRONG], None, 0.001)
+    assert (nothing["served"], nothing["within"]) == ([0], 1)
+    assert nothing["error"] == {"mean": None, "lowest": None, "highest": None, "each": [None]}
+    assert nothing["rightly_served"]["mean"] == 0
 
 
 def test_an_error_at_the_bound_is_within_it() -> None:
@@ -209,10 +200,8 @@ def test_a_spread_is_over_the_values_that_there_are() -> None:
 
 
 def test_the_learner_draws_anew_in_every_order() -> None:
-    bench: Any = SimpleNamespace(untuned=WordEmbedder(), served={})
-    learners = [
-        one.arm.policy for one in trust.contenders(bench, 7) if one.promised == "wrong_of_all"
-    ]
+    tried = trust.contenders(WordEmbedder(), WordEmbedder(), calibration(), 7)
+    learners = [one.arm.policy for one in tried if one.promised == "wrong_of_all"]
     assert [getattr(policy, "seed", None) for policy in learners] == [7, 7, 7]
 
 

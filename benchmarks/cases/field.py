@@ -1,7 +1,6 @@
 """semcache beside GPTCache, RedisVL and LangChain's InMemoryCache, on one machine. See README.md.
 
-python benchmarks/field.py --gptcache PYTHON --redis PYTHON --stream FILE
-python benchmarks/field.py --table                 # the tables and the plot of a run before
+A stream is JSON lines with `question` and `answer_id`, in the order of arrival.
 """
 
 import argparse
@@ -17,22 +16,20 @@ from typing import Any, TypeVar
 import numpy as np
 from harness.corpus import questions
 from harness.fill import ANSWER
-from harness.results import described, read_json, say, write_json
+from harness.results import Results, say, versions
 from harness.timing import Samples, summary
 from rivals.contenders import Asked, Contender, contenders
-from rivals.report import plot, table
-from rivals.streams import Stream, counted, read_stream
+from rivals.report import TABLES
+from semcache_core.evaluation.replay import Arrival, read_stream
+
+__all__ = ["TABLES"]
 
 T = TypeVar("T")
-OUT = Path(__file__).parent / "results" / "field.json"
 WAYS = (("threads", 1), ("threads", 8), ("threads", 32), ("tasks", 64))
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=OUT, help="the JSON; the plot goes beside it")
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sizes", default="1000,10000", help="entries, with commas")
-    parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calls", type=int, default=20)
     parser.add_argument("--slow-rounds", type=int, default=3, help="of throughput and cold start")
@@ -42,19 +39,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--gptcache", type=Path, help="python of an environment with GPTCache")
     parser.add_argument("--redis", type=Path, help="python of an environment with RedisVL")
     parser.add_argument("--redis-server", help="command of a Redis with vector search, if another")
-    parser.add_argument("--note", default="", help="what else is to be known of this run")
-    parser.add_argument("--table", action="store_true", help="only print the JSON's tables")
-    options = parser.parse_args(arguments)
-    if not options.table:
-        write_json(options.out, measure(options))
-    results = read_json(options.out)
-    plot(results, options.out.with_suffix(".svg"))
-    print(table(results))
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+def measure(options: argparse.Namespace) -> Results:
     sizes = [int(size) for size in options.sizes.split(",")]
-    streams = [read_stream(path, options.limit) for path in options.stream]
+    streams = {path.stem: read_stream(path)[: options.limit] for path in options.stream}
     with tempfile.TemporaryDirectory(prefix="semcache-bench-") as name, ExitStack() as stack:
         field = Field(Path(name), options.seed)
         others = (options.gptcache, options.redis, options.redis_server)
@@ -67,13 +56,22 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         rates = field.throughput(largest, options.slow_rounds, options.together)
         memory = [each.memory() for each in asked]
         stack.close()
-        replays = [field.replayed(subjects, stream) for stream in streams]
-    results = described(options, {"note": options.note, "disk": disk, "first_hit": cold})
-    results["settings"]["response_bytes"] = len(ANSWER.encode())
+        replays = [field.replayed(subjects, *stream) for stream in streams.items()]
     peers = {each.name: each.versions() for each in subjects if each.command[0] != sys.executable}
-    results["versions"] = {"ours": results["versions"], **peers}
-    rows = {"rows": samples.rows(), "throughput": rates}
-    return {**results, **rows, "memory": memory, "streams": replays}
+    return {
+        "response_bytes": len(ANSWER.encode()),
+        "versions": {"ours": versions(), **peers},
+        "disk": disk,
+        "first_hit": cold,
+        "rows": samples.rows(),
+        "throughput": rates,
+        "memory": memory,
+        "streams": replays,
+    }
+
+
+def table(results: Results) -> str:
+    return "\n\n".join(made(results) for made in TABLES.values())
 
 
 @dataclass(frozen=True)
@@ -167,21 +165,23 @@ class Field:
             for (name, by, n), runs in sorted(taken.items())
         ]
 
-    def replayed(self, subjects: Sequence[Contender], stream: Stream) -> dict[str, Any]:
+    def replayed(
+        self, subjects: Sequence[Contender], name: str, stream: Sequence[Arrival]
+    ) -> dict[str, Any]:
         """Every subject at each of its settings; times are not taken, so none needs a turn."""
-        texts, arms = sorted({question for question, _ in stream.items}), []
+        items, arms = [(one.question, one.answer_id) for one in stream], []
         for subject in (one for one in subjects if one.settings):
-            path = self.directory / f"{stream.name} {subject.name}"
+            path = self.directory / f"{name} {subject.name}"
             with subject.started(path, timing=False) as process:
-                process.ask("know", texts=texts)
+                process.ask("know", texts=sorted({question for question, _ in items}))
                 for i, setting in enumerate(subject.settings):
                     order = {"directory": str(path / str(i)), "setting": setting}
-                    served = process.ask("replay", items=stream.items, **order)["served"]
+                    served = process.ask("replay", items=items, **order)["served"]
                     about = {"subject": subject.name, "setting": setting, "default": i == 0}
                     arms.append({**about, **counted(stream, served)})
-                    say(f"{stream.name}: {subject.name} at {setting}")
-        ids = {answer_id for _, answer_id in stream.items}
-        return {"name": stream.name, "n": len(stream.items), "answers": len(ids), "arms": arms}
+                    say(f"{name}: {subject.name} at {setting}")
+        answers = len({one.answer_id for one in stream})
+        return {"name": name, "n": len(stream), "answers": answers, "arms": arms}
 
     def turns(self, rounds: int, each: Sequence[T]) -> Iterator[tuple[int, T]]:
         """Everything once a round, in another order each round."""
@@ -197,5 +197,23 @@ class Field:
         return {"directory": str(path), **asked}
 
 
-if __name__ == "__main__":
-    main()
+def counted(stream: Sequence[Arrival], served: Sequence[str | None]) -> dict[str, Any]:
+    """`missed` are questions whose answer was there, `new` those whose answer was not.
+
+    What is not served is stored. A wrong answer is one of another id, whether or not the right one
+    was there; shares are of all requests, the error is of those served.
+    """
+    counts = {"right": 0, "wrong": 0, "missed": 0, "new": 0}
+    stored: set[str] = set()
+    for asked, found in zip(stream, served, strict=True):
+        if found is not None:
+            counts["right" if found == asked.answer_id else "wrong"] += 1
+        else:
+            counts["missed" if asked.answer_id in stored else "new"] += 1
+            stored.add(asked.answer_id)
+    answered = counts["right"] + counts["wrong"]
+    return {
+        **counts,
+        "served": round(answered / len(stream), 4),
+        "error": round(counts["wrong"] / answered, 4) if answered else None,
+    }
