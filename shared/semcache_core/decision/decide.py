@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from semcache_core._utils.courtesy import core_of, draws_on_person
 from semcache_core.decision.scoring import (
     CandidateScores,
     Neighbour,
@@ -112,6 +113,8 @@ class HitDecider:
         entry = self.ledger.lookups.get(best.neighbour.entry_id, key.partition, now)
         if entry is None:
             return None
+        if self._written_for_another(entry, request):
+            return Decision(_FOR_ANOTHER, near=left, scores=scores)
         return Decision(reason, served=best, entry=entry, near=left, scores=scores)
 
     def _score(
@@ -162,6 +165,15 @@ class HitDecider:
         stages.append(("verify", time.perf_counter()))
         return uncertain if agrees else None
 
+    def _written_for_another(self, entry: Entry, request: Request) -> bool:
+        """Whether the answer names the person who asked first, whom the comparison left out."""
+        stored = core_of(entry.question)
+        if not stored.person:
+            return False
+        # the response may be JSON with escaped letters, and of the text only the beginning is kept
+        text = self.ledger.lookups.answer_text(entry.id) or ""
+        return draws_on_person(stored, request.question, f"{text}\n{entry.response}")
+
     def _why_not(self, scores: CandidateScores) -> str:
         """Why none of these candidates is served; there is at least one."""
         first = next(iter(scores))
@@ -209,3 +221,4 @@ def _first(same: Mapping[int, int], answer: int) -> int:
 
 
 _QUARANTINED = "what is stored nearest has answered this question wrongly before"
+_FOR_ANOTHER = "the nearest answer names the person it was written for"
