@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from semcache_core._utils.courtesy import core_of
 from semcache_core.errors import RequestError
 from semcache_core.types import Request
 
@@ -44,7 +45,7 @@ def split_question(text: str) -> Split | None:
 
     - one `Question:` or `Query:` marker: the rest of its line is the question, all else the frame
       (which must be equal, documents included);
-    - a single line without a marker: all of it is the question;
+    - a single line without a marker, the greeting and sign-off around it aside: all of the text;
     - anything else (several lines, several markers, a question that brings its own facts along,
       as in `Context: ...` or `Given that ...`) cannot be taken apart safely: None.
 
@@ -52,18 +53,21 @@ def split_question(text: str) -> Split | None:
     'Where is Basel?'
     """
     text = text.strip()
+    core = core_of(text).text
+    # not of the text: "Quick question: how do I ..." is no template
+    if not (_MARKER.search(core) or "\n" in core or "\r" in core):
+        return _split(text, core, "")
     markers = list(_MARKER.finditer(text))
-    if len(markers) == 1:
-        start = markers[0].end()
-        end = next((i for i in range(start, len(text)) if text[i] in "\r\n"), len(text))
-        return _split(text[start:end].strip(), text[:start] + _BLANK + text[end:])
-    if markers or "\n" in text or "\r" in text:
+    if len(markers) != 1:
         return None
-    return _split(text, "")
+    start = markers[0].end()
+    end = next((i for i in range(start, len(text)) if text[i] in "\r\n"), len(text))
+    question = text[start:end].strip()
+    return _split(question, core_of(question).text, text[:start] + _BLANK + text[end:])
 
 
-def _split(question: str, frame: str) -> Split | None:
-    if (frame and not question) or _DOCUMENTS.search(question):
+def _split(question: str, core: str, frame: str) -> Split | None:
+    if (frame and not question) or _DOCUMENTS.search(core):
         return None
     return Split(question, frame)
 

@@ -193,6 +193,7 @@ LookupCode: TypeAlias = Literal[
     "rival_answer",
     "reported_wrong",
     "not_confirmed",
+    "written_for_another",
     "threshold_raised",
     "withheld",
     "empty_scope",

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from semcache_core import Request, Split, digest, split_question
+from semcache_core._utils.courtesy import core_of
 from semcache_core.request import key_of
 
 # with lone surrogates and NUL, which st.text() leaves out or seldom tries
@@ -49,7 +50,8 @@ def test_split_question_takes_any_text(text: str) -> None:
     split = split_question(text)
     if split is not None:
         assert split.question in text
-        assert "\n" not in split.question and "\r" not in split.question
+        core = core_of(split.question).text
+        assert "\n" not in core and "\r" not in core
 
 
 @given(
@@ -153,6 +155,37 @@ def test_the_digest_is_sha256_of_compact_sorted_json() -> None:
 )
 def test_a_question_that_brings_its_own_facts_is_not_matched_by_meaning(text: str) -> None:
     assert split_question(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Quick question: where is Basel?",
+        "Hi, I have a question: where is Basel?",
+        "Hi there,\n\nwhere is Basel?\n\nKind regards,\nAnna",
+        "Where is Basel?\nThanks!",
+    ],
+)
+def test_courtesy_around_a_question_is_no_template_and_no_second_line(text: str) -> None:
+    assert split_question(text) == Split(text, "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Hi, given that Basel is in Switzerland, where is it?",
+        "Quick question: Context: Alice is 5. How old is Alice?",
+        "Hi,\nBasel is nice.\nWhere is it?\nThanks!",
+        "Quick question: where is Basel? Query: where is Bern?",
+    ],
+)
+def test_courtesy_around_facts_does_not_make_them_a_question(text: str) -> None:
+    assert split_question(text) is None
+
+
+def test_a_mark_within_courtesy_is_a_template_still() -> None:
+    split = split_question("Hello, use the notes.\nQuestion: where is Basel?\nThanks!")
+    assert split is not None and split.question == "where is Basel?"
 
 
 @pytest.mark.parametrize(

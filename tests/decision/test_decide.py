@@ -418,3 +418,32 @@ def test_what_went_between_finding_and_reading_it_is_looked_for_again(
     monkeypatch.setattr(ledger.lookups, "get", get)
     decision = decide(cache, "near left")
     assert (served(decision), went) == ("middle", [1])
+
+
+class TestWrittenForAnother:
+    SIGNED = "How do I reset my password? Thanks, Anna"
+    PLAIN = "How do I reset my password?"
+
+    @pytest.mark.parametrize(
+        ("asked", "hit"),
+        [(PLAIN, False), (f"{PLAIN} Thanks, Bob", False), (f"{PLAIN} Best regards, Anna", True)],
+    )
+    def test_an_answer_that_names_who_asked_is_served_to_nobody_else(
+        self, cache: SemanticCache, asked: str, hit: bool
+    ) -> None:
+        cache.update(Request(self.SIGNED), "Hi Anna, open the settings.")
+        assert (cache.lookup(asked) is not None) == hit
+        if not hit:
+            assert "names the person" in cache.explain(asked).reason
+
+    def test_an_answer_that_names_nobody_is_served_to_all(self, cache: SemanticCache) -> None:
+        cache.update(Request(self.SIGNED), "Open the settings.")
+        for asked in (self.PLAIN, f"{self.PLAIN} Thanks, Bob"):
+            hit = cache.lookup(asked)
+            assert hit is not None and hit.question == self.SIGNED
+
+    def test_the_kept_text_of_an_answer_is_searched_too(self, cache: SemanticCache) -> None:
+        cache.update(
+            Request("How do I reset my password? Thanks, José"), '"Jos\\u00e9"', answer="Hi José"
+        )
+        assert cache.lookup(self.PLAIN) is None

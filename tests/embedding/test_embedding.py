@@ -20,6 +20,7 @@ from semcache_core.embedding.onnx import (
     OnnxEmbedder,
     fingerprint_files,
 )
+from semcache_core.embedding.questions import QuestionEmbedder
 from semcache_core.embedding.wrappers import CustomEmbedder, SentenceTransformerEmbedder
 
 
@@ -195,6 +196,25 @@ class TestOnnx(EmbedderContract, ReadsOnlyWholeTexts):
         with ThreadPoolExecutor(8) as threads:
             rows = list(threads.map(lambda _: fresh.embed(["where is Basel"]), range(16)))
         assert all(np.array_equal(rows[0], row) for row in rows)
+
+
+class TestQuestions(EmbedderContract, ReadsOnlyWholeTexts):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def embedder(cls) -> QuestionEmbedder:
+        return QuestionEmbedder(OnnxEmbedder.load(DEFAULT_ARTEFACT))
+
+    def test_courtesy_around_a_question_does_not_move_its_vector(
+        self, embedder: QuestionEmbedder
+    ) -> None:
+        text = "Hi, where is my parcel? Thanks \U0001f60a"
+        plain, decorated = embedder.embed(["where is my parcel?", text])
+        np.testing.assert_array_equal(plain, decorated)
+        assert embedder.reads(text, 8)
+        assert not embedder.model.reads(text, 100)
+
+    def test_has_the_fingerprint_of_its_model(self, embedder: QuestionEmbedder) -> None:
+        assert embedder.fingerprint == embedder.model.fingerprint
 
 
 @pytest.mark.parametrize("missing", [MODEL_FILE, TOKENIZER_FILE])

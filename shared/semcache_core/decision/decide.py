@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from semcache_core._utils.courtesy import core_of, draws_on_person
 from semcache_core.decision.guard import Difference
 from semcache_core.decision.scoring import (
     CandidateScores,
@@ -121,6 +122,8 @@ class HitDecider:
         entry = self.ledger.lookups.get(best.neighbour.entry_id, key.partition, now)
         if entry is None:
             return None
+        if self._written_for_another(entry, request):
+            return Decision(_FOR_ANOTHER, near=left, scores=scores)
         return Decision(why, served=best, entry=entry, near=left, scores=scores)
 
     def _score(
@@ -170,6 +173,15 @@ class HitDecider:
         agrees = self.verification.agrees(request.question, uncertain.neighbour.question, answer)
         stages.append(("verify", time.perf_counter()))
         return uncertain if agrees else None
+
+    def _written_for_another(self, entry: Entry, request: Request) -> bool:
+        """Whether the answer names the person who asked first, whom the comparison left out."""
+        stored = core_of(entry.question)
+        if not stored.person:
+            return False
+        # the response may be JSON with escaped letters, and of the text only the beginning is kept
+        text = self.ledger.lookups.answer_text(entry.id) or ""
+        return draws_on_person(stored, request.question, f"{text}\n{entry.response}")
 
 
 @dataclass(frozen=True)
@@ -247,6 +259,7 @@ def _first(same: Mapping[int, int], answer: int) -> int:
 _QUARANTINED = Why(
     "reported_wrong", "what is stored nearest has answered this question wrongly before"
 )
+_FOR_ANOTHER = Why("written_for_another", "the nearest answer names the person it was written for")
 _VERIFIED = Why("semantic", "a stored question is nearly near enough, and the verifier agreed")
 _NOT_CONFIRMED = "the nearest entry is served only exactly, or to its own writer, so far"
 _RIVALS = "questions with different answers are stored about equally near"

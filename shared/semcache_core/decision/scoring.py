@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
+from semcache_core._utils.courtesy import core_of
 from semcache_core.decision.guard import RULES, Difference, Reading, differences, read
 
 VETO = -20.0
@@ -152,7 +153,7 @@ class CandidateScores:
 
     @cached_property
     def _reading(self) -> Reading:
-        return read(self._asked)
+        return _read_core(self._asked)
 
 
 @lru_cache(maxsize=4096)  # what is near one question is near the next one too
@@ -160,7 +161,15 @@ def _stored_reading(_entry_id: int, question: str) -> Reading:
     """Keyed by the entry as well as the text: else a question that another tenant has stored too
     would be scored faster, and so reveal that it is stored.
     """
-    return read(question)
+    return _read_core(question)
+
+
+def _read_core(question: str) -> Reading:
+    """Read the core of a question, with a comma for the greeting that was left out before it: the
+    first word behind it can be a name, and the guard takes that of a text for none.
+    """
+    core = core_of(question).text
+    return read(question if core == question else f", {core}")
 
 
 def sigmoid(log_odds: float) -> float:

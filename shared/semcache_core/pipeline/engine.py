@@ -19,6 +19,7 @@ from semcache_core.decision.verifier import Verification, Verifier
 from semcache_core.embedding.batching import VectorCache, embed_one
 from semcache_core.embedding.cpu import usable_cores
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
+from semcache_core.embedding.questions import QuestionEmbedder
 from semcache_core.embedding.wrappers import as_embedder
 from semcache_core.errors import ArtefactError, SettingsError
 from semcache_core.observability.metrics import Telemetry
@@ -191,7 +192,7 @@ def open_engine(options: EngineOptions, telemetry: Telemetry, counters: Counters
         prices=options.prices,
         telemetry=telemetry,
         counters=counters,
-        embedder=model,
+        embedder=QuestionEmbedder(model),
         vector_cache=VectorCache(),
         max_tokens=0 if calibration is None else calibration.max_tokens,
         threshold=threshold,

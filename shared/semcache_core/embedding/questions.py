@@ -1,0 +1,31 @@
+"""Embeds the core of a question in place of its full text."""
+
+from dataclasses import dataclass
+
+from semcache_core._utils.courtesy import core_of
+from semcache_core.types import Embedder, Matrix
+
+
+@dataclass(frozen=True)
+class QuestionEmbedder:
+    """An embedder that sees questions without the greeting, thanks and emoji around them.
+
+    The fingerprint stays that of the model: the vector of a full text is as valid as that of its
+    core, so vectors that were stored by earlier versions are kept.
+    """
+
+    model: Embedder
+
+    @property
+    def fingerprint(self) -> str:
+        return self.model.fingerprint
+
+    @property
+    def dimension(self) -> int:
+        return self.model.dimension
+
+    def embed(self, texts: list[str]) -> Matrix:
+        return self.model.embed([core_of(text).text for text in texts])
+
+    def reads(self, text: str, max_tokens: int) -> bool:
+        return self.model.reads(core_of(text).text, max_tokens)
