@@ -110,6 +110,8 @@ def _block(block: BaseContentBlock, ids: CallIds) -> dict[str, Any]:
         ]
     if isinstance(block, ThinkingBlock):
         shown["num_tokens"] = None
+        about = block.additional_information  # `id` names it at OpenAI, and a hit has none
+        shown["additional_information"] = {k: v for k, v in about.items() if k != "id"}
     if isinstance(block, ToolCallBlock):
         shown = ids.renumber(shown)
     for name in _MEDIA:

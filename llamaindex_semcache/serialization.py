@@ -57,6 +57,15 @@ def renew_ids(message: ChatMessage) -> None:
     message.additional_kwargs = with_call_ids(message.additional_kwargs, ids)
 
 
+def forget_provider_ids(message: ChatMessage) -> None:
+    """Remove the ids of reasoning that OpenAI keeps: the next turn of another conversation would
+    name it.
+    """
+    for block in message.blocks:
+        if isinstance(block, ThinkingBlock):
+            block.additional_information.pop("id", None)
+
+
 def calls_in(kwargs: Mapping[str, Any]) -> list[Any]:
     """Return the tool calls in `additional_kwargs`."""
     found: list[Any] = []
@@ -220,6 +229,7 @@ class ChatAnswers:
         answer = ChatResponse.model_validate_json(text)
         _check_stands_alone(answer.message)  # a row that names a file would make it be read
         renew_ids(answer.message)
+        forget_provider_ids(answer.message)
         answer.message.additional_kwargs = unbilled(answer.message.additional_kwargs)
         answer.additional_kwargs = unbilled(answer.additional_kwargs)
         answer.raw = marked(hit)

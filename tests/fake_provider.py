@@ -1,6 +1,7 @@
 """A provider of language models on loopback, as real client libraries call it.
 
-It speaks OpenAI's chat completions and responses and Anthropic's messages, whole and streamed.
+It speaks OpenAI's completions, chat completions and responses and Anthropic's messages, whole and
+streamed.
 What it says is a `Reply`, or a function from a request's body to one.
 """
 
@@ -8,6 +9,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from typing import Any, ClassVar, TypeAlias
@@ -20,10 +22,12 @@ class Reply:
     """One answer. `finish` is "stop", "length" or None; a tool call is (name, arguments).
 
     `cut` breaks off a stream: "end" leaves its last events out, "reset" drops the connection.
+    `reasoning` is the summary of an item of reasoning, in responses only.
     """
 
     text: str = ""
     tools: tuple[tuple[str, Body], ...] = ()
+    reasoning: str = ""
     finish: str | None = "stop"
     status: int = 200
     cut: str = ""
@@ -39,7 +43,9 @@ class Provider:
         handler = type("Handler", (_Handler,), {"provider": self})
         self._server = _Server(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        # it looks so often whether it is to end: the default would cost each test half a second
+        serve = partial(self._server.serve_forever, poll_interval=0.01)
+        threading.Thread(target=serve, daemon=True).start()
 
     @property
     def calls(self) -> int:
@@ -77,7 +83,8 @@ class _Handler(BaseHTTPRequestHandler):
             error = {"type": "some_error", "message": "no luck", "code": "unlucky"}
             self._send_json({"type": "error", "error": error}, reply.status)
             return
-        protocol = next(one for path, one in _PROTOCOLS.items() if self.path.endswith(path))
+        path = self.path.partition("?")[0]  # Anthropic's client asks for betas there
+        protocol = next(one for end, one in _PROTOCOLS.items() if path.endswith(end))
         number = next(self.provider.numbers)
         if body.get("stream"):
             self._send_events(protocol.events(body, reply, number), reply)
@@ -168,12 +175,44 @@ class Chat:
         ]
 
 
+class Completions:
+    """POST /completions: a text model, which answers each prompt of a batch."""
+
+    @staticmethod
+    def whole(body: Body, reply: Reply, number: int) -> Body:
+        prompts = body["prompt"] if isinstance(body["prompt"], list) else [body["prompt"]]
+        return {
+            **Chat._head(body, number, "text_completion"),
+            "choices": [Completions._choice(i, reply.text, reply) for i in range(len(prompts))],
+            "usage": Chat._USAGE,
+        }
+
+    @staticmethod
+    def events(body: Body, reply: Reply, number: int) -> Iterator[tuple[str, Any]]:
+        head = Chat._head(body, number, "text_completion")
+        unfinished = Reply(finish=None)
+        for word in _words(reply.text):
+            yield "", {**head, "choices": [Completions._choice(0, word, unfinished)]}
+        if reply.cut:
+            return
+        if reply.finish is not None:
+            yield "", {**head, "choices": [Completions._choice(0, "", reply)]}
+        yield "", "[DONE]"
+
+    @staticmethod
+    def _choice(index: int, text: str, reply: Reply) -> Body:
+        return {"index": index, "text": text, "finish_reason": reply.finish, "logprobs": None}
+
+
 class Responses:
     """POST /responses"""
 
     @staticmethod
     def whole(body: Body, reply: Reply, number: int) -> Body:
         output: list[Body] = []
+        if reply.reasoning:
+            summary = [{"type": "summary_text", "text": reply.reasoning}]
+            output.append({"type": "reasoning", "id": f"rs_{number}", "summary": summary})
         if reply.text:
             text = {"type": "output_text", "text": reply.text, "annotations": []}
             output.append({**Responses._message(number), "content": [text]})
@@ -225,6 +264,12 @@ class Responses:
                 yield event("output_item.added", **where, item={**item, "arguments": ""})
                 at = {"item_id": item["id"], **where}
                 yield event("function_call_arguments.delta", **at, delta=item["arguments"])
+                done = {"name": item["name"], "arguments": item["arguments"]}
+                yield event("function_call_arguments.done", **at, **done)
+                yield event("output_item.done", **where, item=item)
+                continue
+            if item["type"] == "reasoning":
+                yield event("output_item.added", **where, item={**item, "summary": []})
                 yield event("output_item.done", **where, item=item)
                 continue
             at = {"item_id": item["id"], **where, "content_index": 0}
@@ -306,6 +351,7 @@ class Messages:
 
 _PROTOCOLS: dict[str, Any] = {
     "/chat/completions": Chat,
+    "/completions": Completions,
     "/responses": Responses,
     "/messages": Messages,
 }

@@ -1,17 +1,18 @@
 """Models of real client libraries, set up against the fake provider."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fake_provider import Provider
+from fake_provider import Body, Provider, Reply
 from langchain_anthropic import ChatAnthropic
 from langchain_core.language_models import BaseChatModel
 from langchain_litellm import ChatLiteLLM
 from langchain_openai import ChatOpenAI
 from llama_index.core.llms.llm import LLM
 from llama_index.llms.anthropic import Anthropic
-from llama_index.llms.openai import OpenAI
+from llama_index.llms.openai import OpenAI, OpenAIResponses
 from llama_index.llms.openai_like import OpenAILike
 from semcache_core import SemanticCache
 
@@ -34,12 +35,19 @@ def chat_anthropic(provider: Provider, **more: Any) -> BaseChatModel:
 
 def chat_litellm(provider: Provider, **more: Any) -> BaseChatModel:
     at: Any = {"api_base": f"{provider.url}/v1", "api_key": KEY, "max_retries": 0}
-    return ChatLiteLLM(model="openai/gpt-4.1-mini", **at, **more)
+    # `max_retries` above is LangChain's; OpenAI's client inside has its own, with a second of pause
+    inner = {"max_retries": 0}
+    return ChatLiteLLM(model="openai/gpt-4.1-mini", model_kwargs=inner, **at, **more)
 
 
 def llama_openai(provider: Provider, **more: Any) -> LLM:
     at: Any = {"api_base": f"{provider.url}/v1", "api_key": KEY, "max_retries": 0}
     return OpenAI(model="gpt-4.1-mini", **at, **more)
+
+
+def llama_openai_responses(provider: Provider, **more: Any) -> LLM:
+    at: Any = {"api_base": f"{provider.url}/v1", "api_key": KEY, "max_retries": 0}
+    return OpenAIResponses(model="gpt-4.1-mini", **at, **more)
 
 
 def llama_openai_like(provider: Provider, **more: Any) -> LLM:
@@ -51,6 +59,26 @@ def llama_openai_like(provider: Provider, **more: Any) -> LLM:
 def llama_anthropic(provider: Provider, **more: Any) -> LLM:
     at: Any = {"base_url": provider.url, "api_key": KEY, "max_retries": 0}
     return Anthropic(model="claude-sonnet-4-5", **at, **more)
+
+
+PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADU"
+    "lEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+OTHER_PNG = PNG.replace("hgGA", "hgGB")
+
+
+def filling(*objects: dict[str, Any]) -> Callable[[Body], Reply]:
+    """Give these in turn, the last one ever after: as a call of the tool, or as JSON text."""
+    script = list(objects)
+
+    def answer(body: Body) -> Reply:
+        fields = script.pop(0) if len(script) > 1 else script[0]
+        for tool in body.get("tools") or ():
+            return Reply(tools=((str((tool.get("function") or tool)["name"]), fields),))
+        return Reply(json.dumps(fields))
+
+    return answer
 
 
 def assert_fails_alike(
@@ -84,6 +112,7 @@ LANGCHAIN: dict[str, Callable[..., BaseChatModel]] = {
 }
 LLAMAINDEX: dict[str, Callable[..., LLM]] = {
     "OpenAI": llama_openai,
+    "OpenAIResponses": llama_openai_responses,
     "OpenAILike": llama_openai_like,
     "Anthropic": llama_anthropic,
 }

@@ -13,7 +13,9 @@ from langchain_core.messages import HumanMessage
 from pydantic import BaseModel, ValidationError
 from real_clients import (
     LANGCHAIN,
+    OTHER_PNG,
     PART,
+    PNG,
     WHOLE,
     assert_fails_alike,
     assert_only_the_whole_answer_is_kept,
@@ -273,11 +275,6 @@ def test_an_unknown_mode_is_neither_served_nor_stored(
 
 # -- images, agents, and connections that break ----------------------------------------------------
 
-PNG = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADU"
-    "lEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
-
 
 @every_client
 @every_wrap
@@ -286,7 +283,7 @@ def test_a_question_about_another_image_is_another_question(
 ) -> None:
     model = wrap(LANGCHAIN[client](provider), cache)
     texts = []
-    for data in (PNG, PNG, PNG.replace("hgGA", "hgGB")):
+    for data in (PNG, PNG, OTHER_PNG):
         url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
         asked = [HumanMessage([{"type": "text", "text": QUESTION}, url])]
         texts.append(model.invoke(asked).text)

@@ -176,6 +176,16 @@ def test_calls_that_are_also_blocks_are_said_twice() -> None:
     assert key(answer(call(), tool_calls=[provided("c1"), provided("c2")])) != key(blocks)
 
 
+def test_the_id_that_reasoning_has_at_the_provider_is_not_compared() -> None:
+    def thought(**about: str) -> ChatMessage:
+        block = ThinkingBlock(content="hm", additional_information=about)
+        return ChatMessage(role="assistant", blocks=[block, TextBlock(text="Press it.")])
+
+    assert key(thought(id="rs_1", status="ok")) == key(thought(id="rs_2", status="ok"))
+    assert key(thought(id="rs_1", status="ok")) == key(thought(status="ok"))
+    assert key(thought(id="rs_1", status="ok")) != key(thought(id="rs_1"))
+
+
 def test_the_tools_that_were_called_are_known() -> None:
     react = answer("Thought: I need a tool.\nAction: clock\nAction Input: {}")
     legacy = answer("", function_call={"name": "dice", "arguments": "{}"})
