@@ -34,8 +34,9 @@ from runner import (
 from semcache_core._utils.intervals import NOTHING
 from semcache_core.cli.progress import Steps
 from semcache_core.decision.calibration import Calibration, load_calibration
+from semcache_core.decision.scoring import Neighbour
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, OnnxEmbedder
-from semcache_core.evaluation.policies import Candidate, MaxErrorRate, Policy
+from semcache_core.evaluation.policies import MaxErrorRate, Policy
 from semcache_core.evaluation.replay import Arrival, Progress, Replay, in_order, number_stream, run
 from semcache_core.quality.monitor import ErrorMonitor
 from semcache_core.training.calibration.streams import Remembering
@@ -79,12 +80,12 @@ class Audited:
     def setting(self) -> str:
         return f"{self.policy.setting}; {RATE:.0%} of the hits audited"
 
-    def pick(self, asked: str, nearest: Iterable[Candidate]) -> Candidate | None:
+    def pick(self, asked: str, nearest: Iterable[Neighbour]) -> Neighbour | None:
         self._asked += 1
-        found = self.policy.judged(asked, nearest)
+        found = self.policy.best(asked, nearest)
         if found is None:
             return None
-        candidate, probability = found
+        candidate, probability = found.neighbour, found.probability
         served = probability >= self.audit.threshold
         if served and not self.audit.sampled(RATE):
             return candidate

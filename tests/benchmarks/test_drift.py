@@ -10,7 +10,8 @@ from typing import Any
 import drift
 import pytest
 from fakes import WordEmbedder, calibration
-from semcache_core.evaluation.policies import Candidate, MaxErrorRate
+from semcache_core.decision.scoring import Neighbour
+from semcache_core.evaluation.policies import MaxErrorRate
 from semcache_core.evaluation.replay import Arrival
 from semcache_core.training.calibration.streams import Remembering
 
@@ -79,7 +80,7 @@ class Unlucky(random.Random):
 
 def test_what_the_raised_threshold_withholds_is_judged_and_what_is_served_is_not() -> None:
     policy = audited(0.02, Unlucky())
-    candidate = Candidate("my card", 0.99)
+    candidate = Neighbour(0, "my card", 0, 0.99)
     for _ in range(50):
         assert policy.pick("card my", [candidate]) == candidate
     assert policy.audit.measured().n == 0
@@ -92,7 +93,7 @@ def test_what_the_raised_threshold_withholds_is_judged_and_what_is_served_is_not
 
 def test_where_nothing_is_near_enough_nothing_is_judged() -> None:
     policy = audited(0.02, random.Random(0))
-    assert policy.pick("card my", [Candidate("my card", 0.5)]) is None
+    assert policy.pick("card my", [Neighbour(0, "my card", 0, 0.5)]) is None
     assert policy.audit.measured().n == 0
 
 
