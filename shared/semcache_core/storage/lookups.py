@@ -153,7 +153,6 @@ class Lookups:
 
 
 # Built once: SQLAlchemy then finds their compiled form in its cache by identity.
-_NOW: sa.BindParameter[float] = sa.bindparam("now", type_=sa.Float)
 _ENTRY = (
     entries.c.id,
     entries.c.question,
@@ -165,7 +164,7 @@ ANSWER = sa.func.coalesce(entries.c.answer, entries.c.id).label("answer")
 _ANSWER_TEXT = sa.select(sa.func.coalesce(entries.c.answer_text, entries.c.response)).where(
     entries.c.id == sa.bindparam("id")
 )
-_FIND = sa.select(*_ENTRY).where(entries.c.exact == sa.bindparam("exact"), is_live(_NOW))
+_FIND = sa.select(*_ENTRY).where(entries.c.exact == sa.bindparam("exact"), is_live())
 _OF_PARTITION = sa.and_(
     vectors.c.partition == sa.bindparam("partition"),
     vectors.c.fingerprint == sa.bindparam("fingerprint"),
@@ -173,7 +172,7 @@ _OF_PARTITION = sa.and_(
 _GET = sa.select(*_ENTRY).where(
     entries.c.id == sa.bindparam("id"),
     entries.c.partition == sa.bindparam("partition"),
-    is_live(_NOW),
+    is_live(),
 )
 # by namespace too, which has an index
 _ENTRIES_OF = (
@@ -181,14 +180,14 @@ _ENTRIES_OF = (
     .where(
         entries.c.namespace == sa.bindparam("namespace"),
         entries.c.partition == sa.bindparam("partition"),
-        is_live(_NOW),
+        is_live(),
     )
     .order_by(entries.c.id)
 )
 _HAS_VECTORS = (
     sa.select(sa.literal(1))
     .select_from(vectors.join(entries, entries.c.id == vectors.c.entry_id))
-    .where(_OF_PARTITION, is_live(_NOW))
+    .where(_OF_PARTITION, is_live())
     .limit(1)
 )
 _VECTORS_AFTER = (
@@ -231,7 +230,7 @@ def _live(n: int) -> "sa.Select[Any]":
         # By the partition of the entry, which has no index: by that of the vector PostgreSQL reads
         # the whole partition until it has statistics, 20 ms for 10,000.
         .where(entries.c.partition == sa.bindparam("partition"))
-        .where(vectors.c.fingerprint == sa.bindparam("fingerprint"), is_live(_NOW))
+        .where(vectors.c.fingerprint == sa.bindparam("fingerprint"), is_live())
     )
 
 
