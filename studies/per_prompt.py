@@ -11,8 +11,8 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from semcache_core.decision.scoring import Neighbour
 from semcache_core.errors import TrainingError
-from semcache_core.evaluation.policies import Candidate
 
 FEWEST = 4
 """Observations before a stored question is served at all: with the two anchors, six."""
@@ -94,20 +94,20 @@ class PerPrompt:
     def fresh(self) -> "PerPrompt":
         return replace(self)
 
-    def pick(self, asked: str, nearest: Iterable[Candidate]) -> Candidate | None:
+    def pick(self, asked: str, nearest: Iterable[Neighbour]) -> Neighbour | None:
         best = next(iter(nearest), None)
         if best is None or self._chance.random() >= self.serving_chance(best):
             return None
         return best
 
-    def serving_chance(self, candidate: Candidate) -> float:
+    def serving_chance(self, candidate: Neighbour) -> float:
         """The probability, 0 to 1, with which this candidate would be served now."""
         evidence = self._evidence.get(candidate.question)
         if evidence is None or evidence.observations < FEWEST:
             return 0.0
         return min(1.0, self.max_error_rate / (1 - evidence.surely_right(candidate.similarity)))
 
-    def observe(self, asked: str, candidate: Candidate, same_answer: bool) -> None:
+    def observe(self, asked: str, candidate: Neighbour, same_answer: bool) -> None:
         evidence = self._evidence.setdefault(candidate.question, Evidence())
         evidence.add(candidate.similarity, same_answer)
 

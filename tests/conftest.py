@@ -16,7 +16,7 @@ import pytest
 from fakes import ManualClock, WordEmbedder, calibrated
 from semcache_core import SemanticCache
 from semcache_core.pipeline.background import BackgroundWorker
-from semcache_core.search.chroma import memory_client
+from semcache_core.search.chroma import local_client
 from semcache_core.search.retriever import Retriever
 
 # no deadline: on a machine with other work any single example may take long
@@ -121,7 +121,7 @@ def own_client() -> Iterator[Any]:
     """A Chroma client in memory as an app may have one. The app closes it: as long as one is open,
     what all of them hold in memory is kept.
     """
-    client = memory_client()
+    client = local_client()
     yield client
     client.close()
 

@@ -11,8 +11,9 @@ from fakes import WordEmbedder
 from hypothesis import given
 from hypothesis import strategies as st
 from per_prompt import FEWEST, Evidence, PerPrompt
+from semcache_core.decision.scoring import Neighbour
 from semcache_core.errors import TrainingError
-from semcache_core.evaluation.policies import Candidate, LearningPolicy
+from semcache_core.evaluation.policies import LearningPolicy
 from semcache_core.evaluation.replay import Arrival
 from semcache_core.evaluation.simulation import simulate
 
@@ -32,17 +33,17 @@ def evidence_of(seen: Observations) -> Evidence:
 def taught(seen: Observations, bound: float = 0.02, seed: int = 0) -> PerPrompt:
     policy = PerPrompt("learner", bound, seed)
     for similarity, same in seen:
-        policy.observe("asked", Candidate("stored", similarity), same)
+        policy.observe("asked", Neighbour(0, "stored", 0, similarity), same)
     return policy
 
 
 def chance(policy: PerPrompt, similarity: float) -> float:
-    return policy.serving_chance(Candidate("stored", similarity))
+    return policy.serving_chance(Neighbour(0, "stored", 0, similarity))
 
 
 def decisions(policy: PerPrompt, similarity: float, count: int = 200) -> list[bool]:
     return [
-        policy.pick("asked", iter([Candidate("stored", similarity)])) is not None
+        policy.pick("asked", iter([Neighbour(0, "stored", 0, similarity)])) is not None
         for _ in range(count)
     ]
 
@@ -124,12 +125,12 @@ def test_with_room_to_spare_it_is_always_served() -> None:
 
 def test_what_is_learnt_of_one_stored_question_says_nothing_of_another() -> None:
     policy = taught(CLEAR, 0.5)
-    assert policy.serving_chance(Candidate("another", 0.99)) == 0
+    assert policy.serving_chance(Neighbour(0, "another", 0, 0.99)) == 0
 
 
 def test_only_the_nearest_is_looked_at() -> None:
     policy = taught(CLEAR, 0.5)
-    nearest = [Candidate("another", 0.995), Candidate("stored", 0.99)]
+    nearest = [Neighbour(0, "another", 0, 0.995), Neighbour(0, "stored", 0, 0.99)]
     assert policy.pick("asked", iter(nearest)) is None
     assert policy.pick("asked", iter(nearest[::-1])) == nearest[1]
     assert policy.pick("asked", iter([])) is None
@@ -155,7 +156,7 @@ def test_a_fresh_one_has_learnt_nothing_and_draws_from_the_start() -> None:
     assert fresh == policy
     assert chance(fresh, 0.95) == 0
     for similarity, same in CLEAR:
-        fresh.observe("asked", Candidate("stored", similarity), same)
+        fresh.observe("asked", Neighbour(0, "stored", 0, similarity), same)
     assert decisions(fresh, 0.95) == first
 
 
@@ -177,7 +178,7 @@ def test_wrong_answers_stay_within_the_bound_where_the_curve_is_logistic() -> No
     for bound in (0.01, 0.05):
         policy, served, wrong = PerPrompt("learner", bound), 0, 0
         for _ in range(3000):
-            candidate = Candidate("stored", drawn.uniform(0.5, 1))
+            candidate = Neighbour(0, "stored", 0, drawn.uniform(0.5, 1))
             same = drawn.random() < 1 / (1 + math.exp(-30 * (candidate.similarity - 0.8)))
             if policy.pick("asked", iter([candidate])) is None:
                 policy.observe("asked", candidate, same)

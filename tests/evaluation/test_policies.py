@@ -2,9 +2,9 @@
 
 import pytest
 from fakes import WordEmbedder, calibrated, calibration
+from semcache_core.decision.scoring import Neighbour
 from semcache_core.errors import ArtefactError, TrainingError
 from semcache_core.evaluation.policies import (
-    Candidate,
     ExactOnly,
     FixedThreshold,
     InHindsight,
@@ -12,7 +12,7 @@ from semcache_core.evaluation.policies import (
     artefact_arm,
 )
 
-NEAR, FAR = Candidate("near", 0.9), Candidate("far", 0.5)
+NEAR, FAR = Neighbour(0, "near", 0, 0.9), Neighbour(0, "far", 0, 0.5)
 
 
 class OtherEmbedder(WordEmbedder):
@@ -45,31 +45,31 @@ def test_a_threshold_that_is_no_cosine_is_refused(threshold):
 
 def test_a_bound_serves_from_its_calibrated_threshold_on():
     # the double serves at a cosine of .90 for 2 %, and at .80 for 10 %
-    assert bounded(0.02).pick("q", iter([Candidate("near", 0.901)])) is not None
-    assert bounded(0.02).pick("q", iter([Candidate("near", 0.899)])) is None
-    assert bounded(0.10).pick("q", iter([Candidate("near", 0.801)])) is not None
-    assert bounded(0.10).pick("q", iter([Candidate("near", 0.799)])) is None
+    assert bounded(0.02).pick("q", iter([Neighbour(0, "near", 0, 0.901)])) is not None
+    assert bounded(0.02).pick("q", iter([Neighbour(0, "near", 0, 0.899)])) is None
+    assert bounded(0.10).pick("q", iter([Neighbour(0, "near", 0, 0.801)])) is not None
+    assert bounded(0.10).pick("q", iter([Neighbour(0, "near", 0, 0.799)])) is None
 
 
 def test_a_bound_that_no_threshold_keeps_serves_exact_repeats_only():
     policy = bounded(0.001)
-    assert policy.pick("q", iter([Candidate("near", 1.0)])) is None
+    assert policy.pick("q", iter([Neighbour(0, "near", 0, 1.0)])) is None
     assert "exact repeats only" in policy.setting
 
 
 def test_a_stored_question_with_other_numbers_is_passed_over_for_the_next():
-    nearest = [Candidate("order 1235", 0.99), Candidate("order 1234 please", 0.95)]
+    nearest = [Neighbour(0, "order 1235", 0, 0.99), Neighbour(0, "order 1234 please", 0, 0.95)]
     assert bounded().pick("order 1234", iter(nearest)) == nearest[1]
     assert bounded().pick("order 1234", iter(nearest[:1])) is None
 
 
 def test_the_next_one_too_must_reach_the_threshold():
-    nearest = [Candidate("order 1235", 0.99), Candidate("order 1234 please", 0.85)]
+    nearest = [Neighbour(0, "order 1235", 0, 0.99), Neighbour(0, "order 1234 please", 0, 0.85)]
     assert bounded().pick("order 1234", iter(nearest)) is None
 
 
 def test_a_question_that_the_embedder_does_not_read_whole_is_never_served_by_meaning():
-    long, short = Candidate("one two three four", 1.0), Candidate("one two", 1.0)
+    long, short = Neighbour(0, "one two three four", 0, 1.0), Neighbour(0, "one two", 0, 1.0)
     assert bounded(max_tokens=3).pick("one two three", iter([short])) == short
     assert bounded(max_tokens=3).pick("one two three", iter([long])) is None
     assert bounded(max_tokens=3).pick("one two three four", iter([short])) is None

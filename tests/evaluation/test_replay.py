@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from semcache_core.decision.scoring import Neighbour
 from semcache_core.evaluation import replay
-from semcache_core.evaluation.policies import Candidate, FixedThreshold
+from semcache_core.evaluation.policies import FixedThreshold
 from semcache_core.evaluation.replay import Arrival, Replay, Store, number_stream, run
 
 # no two distances between these are equal, so which stored one is nearest is never a toss-up
@@ -173,7 +174,7 @@ class Listening:
     def pick(self, asked, nearest):
         return FixedThreshold("f", math.cos(math.radians(self.degrees))).pick(asked, nearest)
 
-    def observe(self, asked: str, candidate: Candidate, same_answer: bool) -> None:
+    def observe(self, asked: str, candidate: Neighbour, same_answer: bool) -> None:
         apart = abs(DEGREES[asked] - DEGREES[candidate.question])
         assert candidate.similarity == pytest.approx(math.cos(math.radians(apart)), abs=1e-6)
         self.observed.append((asked, candidate.question, same_answer))

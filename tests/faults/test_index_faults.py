@@ -329,7 +329,7 @@ class _Limited:
 
 class LimitingClient:
     def __init__(self) -> None:
-        self._client = chroma.memory_client()
+        self._client = chroma.local_client()
         self._lock = threading.Lock()
         self._now = {"reads": 0, "writes": 0}
         self.most = dict(self._now)

@@ -14,7 +14,7 @@ from chromadb.config import Settings
 from contracts import OTHER, PARTITION, VectorIndexContract, unit
 from semcache_core import SemcacheError
 from semcache_core.errors import CollectionGoneError, IndexBusyError
-from semcache_core.search.chroma import ChromaIndex, memory_client
+from semcache_core.search.chroma import ChromaIndex, local_client
 from semcache_core.search.embedded import EmbeddedIndex, _can_be_opened
 from semcache_core.types import Generation
 
@@ -46,12 +46,12 @@ class TestEmbedded(VectorIndexContract):
 class TestInMemory(VectorIndexContract):
     @pytest.fixture
     def index(self) -> Iterator[ChromaIndex]:
-        index = ChromaIndex(memory_client(), _ledger_id(), FINGERPRINT)
+        index = ChromaIndex(local_client(), _ledger_id(), FINGERPRINT)
         yield index
         index.close()
 
     def test_closing_one_leaves_another_open(self) -> None:
-        one, other = (ChromaIndex(memory_client(), _ledger_id(), FINGERPRINT) for _ in range(2))
+        one, other = (ChromaIndex(local_client(), _ledger_id(), FINGERPRINT) for _ in range(2))
         other.add(PARTITION, [1], unit(0))
         one.close()
         assert other.count(PARTITION) == 1

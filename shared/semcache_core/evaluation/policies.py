@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from semcache_core.decision.calibration import Calibration, load_calibration
-from semcache_core.decision.scoring import CandidateScores, Neighbour
+from semcache_core.decision.scoring import CandidateScores, Neighbour, ScoredCandidate
 from semcache_core.embedding.onnx import OnnxEmbedder
 from semcache_core.errors import TrainingError
 from semcache_core.search.retriever import CANDIDATES
@@ -15,15 +15,6 @@ from semcache_core.types import Embedder
 
 THRESHOLDS = tuple(round(0.4 + 0.005 * step, 3) for step in range(121))
 """Cosines tried in hindsight: .400, .405, ... 1."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A stored question, its cosine similarity to the one asked, and the number of its answer."""
-
-    question: str
-    similarity: float
-    answer: int = 0
 
 
 class Policy(Protocol):
@@ -35,7 +26,7 @@ class Policy(Protocol):
     @property
     def setting(self) -> str: ...
 
-    def pick(self, asked: str, nearest: Iterable[Candidate]) -> Candidate | None:
+    def pick(self, asked: str, nearest: Iterable[Neighbour]) -> Neighbour | None:
         """The candidate to serve, or None to call the model. `nearest` is best first."""
         ...
 
@@ -51,7 +42,7 @@ class LearningPolicy(Policy, Protocol):
         """This policy with nothing learnt; each stream begins with one."""
         ...
 
-    def observe(self, asked: str, candidate: Candidate, same_answer: bool) -> None:
+    def observe(self, asked: str, candidate: Neighbour, same_answer: bool) -> None:
         """After a miss: whether the model gave `asked` the answer of the nearest stored one."""
         ...
 
@@ -74,7 +65,7 @@ class ExactOnly:
     name: str = "exact only"
     setting: str = "exact repeats only"
 
-    def pick(self, asked: str, nearest: Iterable[Candidate]) -> Candidate | None:
+    def pick(self, asked: str, nearest: Iterable[Neighbour]) -> Neighbour | None:
         return None
 
 
@@ -93,7 +84,7 @@ class FixedThreshold:
     def setting(self) -> str:
         return f"similarity at least {self.threshold:g}"
 
-    def pick(self, asked: str, nearest: Iterable[Candidate]) -> Candidate | None:
+    def pick(self, asked: str, nearest: Iterable[Neighbour]) -> Neighbour | None:
         best = next(iter(nearest), None)
         return best if best is not None and best.similarity >= self.threshold else None
 
@@ -168,26 +159,21 @@ class MaxErrorRate:
             return f"exact repeats only; {bound}, which no threshold reached"
         return f"probability at least {self.threshold:.3g}; {bound}"
 
-    def pick(self, asked: str, nearest: Iterable[Candidate]) -> Candidate | None:
-        found = self.judged(asked, nearest)
-        return None if found is None else found[0]
+    def pick(self, asked: str, nearest: Iterable[Neighbour]) -> Neighbour | None:
+        best = self.best(asked, nearest)
+        return None if best is None else best.neighbour
 
-    def judged(self, asked: str, nearest: Iterable[Candidate]) -> tuple[Candidate, float] | None:
-        """What `pick` picks, with the probability that its answer is right."""
+    def best(self, asked: str, nearest: Iterable[Neighbour]) -> ScoredCandidate | None:
+        """What `pick` picks, with its scores."""
         if self.threshold is None:
             return None
-        candidates = list(nearest)
-        neighbours = [
-            Neighbour(number, one.question, one.answer, one.similarity)
-            for number, one in enumerate(candidates)
-        ]
+        neighbours = list(nearest)
         complete = len(neighbours) < CANDIDATES
-        judgement = CandidateScores(asked, neighbours, self.calibration.judged_by, complete)
-        best = judgement.best(self.threshold)
-        if best is None:
+        scores = CandidateScores(asked, neighbours, self.calibration.judged_by, complete)
+        best = scores.best(self.threshold)
+        if best is None or not self._reads(asked, best.neighbour.question):
             return None
-        picked = candidates[best.neighbour.entry_id]
-        return (picked, best.probability) if self._reads(asked, picked.question) else None
+        return best
 
     def _reads(self, *questions: str) -> bool:
         limit = self.calibration.max_tokens

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from semcache_core._utils.json_lines import JsonLine, parse_model
+from semcache_core.decision.scoring import Neighbour
 from semcache_core.embedding.batching import embed_texts
 from semcache_core.errors import TrainingError
-from semcache_core.evaluation.policies import Candidate, LearningPolicy, Policy
+from semcache_core.evaluation.policies import LearningPolicy, Policy
 from semcache_core.search.retriever import CANDIDATES
 from semcache_core.training.calibration.streams import domain_from_pairs
 from semcache_core.training.data.records import Pair, Text, read_lines
@@ -117,7 +118,6 @@ class NumberedStream:
     texts: list[str]
     text: list[int]
     answer: list[int]
-    number: dict[str, int]
 
 
 def number_stream(stream: Sequence[Arrival]) -> NumberedStream:
@@ -127,7 +127,7 @@ def number_stream(stream: Sequence[Arrival]) -> NumberedStream:
     answers: dict[str, int] = {}
     text = [texts.setdefault(arrival.question, len(texts)) for arrival in stream]
     answer = [answers.setdefault(arrival.answer_id, len(answers)) for arrival in stream]
-    return NumberedStream(list(texts), text, answer, texts)
+    return NumberedStream(list(texts), text, answer)
 
 
 class Store:
@@ -201,7 +201,7 @@ class Replay:
         if similarities is None:
             return None
         picked = self.policy.pick(self._stream.texts[text], self._nearest(similarities))
-        return None if picked is None else self._stream.number[picked.question]
+        return None if picked is None else picked.entry_id
 
     def _missed(self, text: int, answer: int, similarities: NDArray[np.float32] | None) -> None:
         """The model was called: a learning policy is told, and the answer stored if it is new."""
@@ -222,15 +222,15 @@ class Replay:
         nearest = next(self._nearest(similarities), None)
         if nearest is None:
             return None
-        number = self._stream.number[nearest.question]
-        same = self._stored_answer[number] == answer
+        same = nearest.answer == answer
         policy.observe(self._stream.texts[text], nearest, same)
-        return number if same else None
+        return nearest.entry_id if same else None
 
-    def _nearest(self, similarities: NDArray[np.float32]) -> Iterator[Candidate]:
-        texts = self._stream.texts
+    def _nearest(self, similarities: NDArray[np.float32]) -> Iterator[Neighbour]:
         for stored, similarity in self.store.nearest(similarities):
-            yield Candidate(texts[stored], similarity, self._stored_answer[stored])
+            yield Neighbour(
+                stored, self._stream.texts[stored], self._stored_answer[stored], similarity
+            )
 
     @property
     def wrong_semantic(self) -> int:

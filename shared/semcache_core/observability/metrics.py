@@ -7,6 +7,7 @@ import math
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import get_args
 
 from opentelemetry import metrics, trace
@@ -23,6 +24,20 @@ BUCKETS = (
 """Bounds in seconds, from an exact hit to a slow verifier. OpenTelemetry's defaults are made for
 milliseconds: they would put every lookup into the first bucket.
 """
+
+_COUNTERS = {
+    "lookups": ("{lookup}", "Lookups by result"),
+    "updates": ("{update}", "Answers to store"),
+    "failures": ("{failure}", "Errors the app did not see"),
+    "withheld": ("{hit}", "Hits by meaning that were not served, to ask the model"),
+    "audits": ("{hit}", "Hits by meaning that were sampled for an audit"),
+    "judgements": ("{judgement}", "Answers found right or wrong, by who judged"),
+    "evictions": ("{entry}", "Entries that went by themselves, by reason"),
+    "saved.tokens": ("{token}", "Tokens that hits saved, where known"),
+    "saved.cost": ("{cost}", "What hits saved, in the unit of the prices"),
+    "saved.seconds": ("s", "Time of the model that hits saved, where known"),
+}
+"""Their units and descriptions."""
 
 
 class Telemetry:
@@ -41,43 +56,16 @@ class Telemetry:
         self._tracer: trace.Tracer | None = None
         self._look_at = -math.inf
         meter = metrics.get_meter("semcache")
-        self._lookups = meter.create_counter("semcache.lookups", "{lookup}", "Lookups by result")
-        self._duration = meter.create_histogram(
-            "semcache.lookup.duration",
-            "s",
-            "Time a lookup took",
-            explicit_bucket_boundaries_advisory=BUCKETS,
+        self._counters = {
+            name: meter.create_counter(f"semcache.{name}", unit, description)
+            for name, (unit, description) in _COUNTERS.items()
+        }
+        time_of = partial(
+            meter.create_histogram, unit="s", explicit_bucket_boundaries_advisory=BUCKETS
         )
-        self._stages = meter.create_histogram(
-            "semcache.stage.duration",
-            "s",
-            "Time a stage of a lookup took",
-            explicit_bucket_boundaries_advisory=BUCKETS,
-        )
-        self._updates = meter.create_counter("semcache.updates", "{update}", "Answers to store")
-        self._failures = meter.create_counter(
-            "semcache.failures", "{failure}", "Errors the app did not see"
-        )
-        self._withheld = meter.create_counter(
-            "semcache.withheld", "{hit}", "Hits by meaning that were not served, to ask the model"
-        )
-        self._audits = meter.create_counter(
-            "semcache.audits", "{hit}", "Hits by meaning that were sampled for an audit"
-        )
-        self._judgements = meter.create_counter(
-            "semcache.judgements", "{judgement}", "Answers found right or wrong, by who judged"
-        )
-        self._evictions = meter.create_counter(
-            "semcache.evictions", "{entry}", "Entries that went by themselves, by reason"
-        )
-        self._saved_tokens = meter.create_counter(
-            "semcache.saved.tokens", "{token}", "Tokens that hits saved, where known"
-        )
-        self._saved_cost = meter.create_counter(
-            "semcache.saved.cost", "{cost}", "What hits saved, in the unit of the prices"
-        )
-        self._saved_seconds = meter.create_counter(
-            "semcache.saved.seconds", "s", "Time of the model that hits saved, where known"
+        self._duration = time_of("semcache.lookup.duration", description="Time a lookup took")
+        self._stages = time_of(
+            "semcache.stage.duration", description="Time a stage of a lookup took"
         )
         self._gauges = Gauges(levels, meter)
 
@@ -100,7 +88,7 @@ class Telemetry:
         """`result` is exact, semantic or miss."""
         attributes = _OF_RESULT[result]
         self._duration.record(seconds, attributes)
-        self._lookups.add(
+        self._counters["lookups"].add(
             1, {**attributes, **self._named(namespace)} if self._namespaces else attributes
         )
 
@@ -114,7 +102,7 @@ class Telemetry:
 
     def updated(self, result: str, namespace: str, span: Span | None) -> None:
         """`result` is stored or refused."""
-        self._updates.add(1, {"semcache.result": result, **self._named(namespace)})
+        self._counters["updates"].add(1, {"semcache.result": result, **self._named(namespace)})
         if span is not None:
             span.updated(result)
 
@@ -135,33 +123,35 @@ class Telemetry:
 
     def failed(self, operation: str) -> None:
         """Count an error that the app did not see."""
-        self._failures.add(1, {"semcache.operation": operation})
+        self._counters["failures"].add(1, {"semcache.operation": operation})
 
     def sampled(self, source: str, withheld: bool) -> None:
         """Count a hit by meaning that was sampled, and whether it was withheld for that."""
         if withheld:
-            self._withheld.add(1, {"semcache.source": source})
+            self._counters["withheld"].add(1, {"semcache.source": source})
         if source == "audit":
-            self._audits.add(1)
+            self._counters["audits"].add(1)
 
     def judged(self, source: str, correct: bool) -> None:
         """Count a verdict on a served answer; `source` says who gave it."""
-        self._judgements.add(1, {"semcache.source": source, "semcache.correct": correct})
+        self._counters["judgements"].add(
+            1, {"semcache.source": source, "semcache.correct": correct}
+        )
 
     def evicted(self, reason: Reason, count: int) -> None:
         """Count entries that were evicted."""
-        self._evictions.add(count, {"semcache.reason": reason})
+        self._counters["evictions"].add(count, {"semcache.reason": reason})
 
     def saved(self, saved: Saved) -> None:
         """Count what hits saved, when they are written to the ledger."""
         if saved.tokens_in is not None:
-            self._saved_tokens.add(saved.tokens_in, _INPUT)
+            self._counters["saved.tokens"].add(saved.tokens_in, _INPUT)
         if saved.tokens_out is not None:
-            self._saved_tokens.add(saved.tokens_out, _OUTPUT)
+            self._counters["saved.tokens"].add(saved.tokens_out, _OUTPUT)
         if saved.cost is not None:
-            self._saved_cost.add(saved.cost)
+            self._counters["saved.cost"].add(saved.cost)
         if saved.seconds is not None:
-            self._saved_seconds.add(saved.seconds)
+            self._counters["saved.seconds"].add(saved.seconds)
 
     def close(self) -> None:
         """Stop reporting the gauges."""

@@ -2,7 +2,6 @@
 
 import time
 from contextlib import nullcontext
-from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
 from opentelemetry import context, trace
@@ -49,12 +48,7 @@ class Span:
         ago = int((time.perf_counter() - ended) * 1e9)
         self._span.add_event(stage, {"semcache.duration": seconds}, time.time_ns() - ago)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Record only the type of an error: its text may hold the question."""
         context.detach(self._token)
         if kind is not None:

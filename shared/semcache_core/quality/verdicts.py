@@ -148,7 +148,10 @@ class VerdictLog:
             if connection.execute(_STORED, entry).first() is None:
                 return
             if asked_key is not None and not judgement.correct:
-                connection.execute(_QUARANTINE, {"asked_key": asked_key, **entry})
+                pair = {"asked_key": asked_key, "entry_id": judgement.entry_id}
+                # not "or ignore", which each database says in words of its own; writers take turns
+                if connection.execute(_QUARANTINED, pair).first() is None:
+                    connection.execute(sa.insert(schema.quarantined), pair)
             evidence = connection.execute(_EVIDENCE, entry).all()
             found = entry_trust.doubt([(row.probability, row.correct) for row in evidence])
             connection.execute(_SET_DOUBT, {**entry, "found": found})
@@ -211,19 +214,9 @@ _DROP_OLDEST_OF_ENTRY = sa.delete(schema.served).where(
 _STORED = sa.select(schema.entries.c.namespace, schema.entries.c.question).where(
     schema.entries.c.id == sa.bindparam("entry")
 )
-_PAIRING = (
-    sa.bindparam("asked_key", type_=sa.LargeBinary),
-    sa.bindparam("entry", type_=schema.ID),
-)
-_QUARANTINE = sa.insert(schema.quarantined).from_select(
-    ["asked_key", "entry_id"],
-    sa.select(*_PAIRING).where(
-        # not "or ignore", which each database says in words of its own; writers take turns
-        ~sa.exists().where(
-            schema.quarantined.c.asked_key == _PAIRING[0],
-            schema.quarantined.c.entry_id == _PAIRING[1],
-        )
-    ),
+_QUARANTINED = sa.select(schema.quarantined.c.entry_id).where(
+    schema.quarantined.c.asked_key == sa.bindparam("asked_key"),
+    schema.quarantined.c.entry_id == sa.bindparam("entry_id"),
 )
 _EVIDENCE = sa.select(schema.judged.c.probability, schema.judged.c.correct).where(
     schema.judged.c.entry_id == sa.bindparam("entry")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from semcache_core._utils.deadline import Deadline
@@ -39,12 +40,7 @@ _NUMBERED = re.compile(r"-[0-9a-f]{16}-[0-9a-f]{7}$")
 # Building takes up to three times as long, in the background. `ef_search` is 100 there: at a
 # million entries that overlooks 26 of 300 paraphrases, 400 overlooks 15 and takes 1.3 ms more
 # (800: 12, and 3 ms).
-_HNSW: Any = {
-    "space": "cosine",
-    "max_neighbors": 32,
-    "ef_construction": 200,
-    "ef_search": 400,
-}
+_HNSW: Any = {"space": "cosine", "max_neighbors": 32, "ef_construction": 200, "ef_search": 400}
 
 
 class ChromaIndex:
@@ -283,10 +279,13 @@ def as_unavailable(action: str) -> Iterator[None]:
         raise kind(f"cannot {action} the vector index: {error!r}") from error
 
 
-def memory_client() -> "ClientAPI":
-    """A Chroma client without a directory, for a cache that is kept in memory."""
+def local_client(directory: Path | None = None) -> "ClientAPI":
+    """A Chroma client in this process, on a directory or in memory."""
     import chromadb
     from chromadb.config import Settings
 
+    settings = Settings(anonymized_telemetry=False)
     with as_unavailable("open"):
-        return chromadb.EphemeralClient(settings=Settings(anonymized_telemetry=False))
+        if directory is None:
+            return chromadb.EphemeralClient(settings=settings)
+        return chromadb.PersistentClient(str(directory), settings)

@@ -16,7 +16,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from semcache_core.errors import IndexBusyError, IndexUnavailableError
-from semcache_core.search.chroma import as_unavailable, log
+from semcache_core.search.chroma import as_unavailable, local_client, log
+from semcache_core.storage.sqlite import identity_of
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -62,7 +63,7 @@ class EmbeddedIndex:
         self.address_file = directory / "index.address"
         """Holds the address of the owner's socket, see `IndexServer`."""
         self._opened: tuple[int, int] | None = None
-        self._lock_probe: LockProbe | None = None
+        self._lock_probe = LockProbe(None)
         self._lock = FileLock(directory / "index.lock", timeout=0, mode=0o600, thread_local=False)
 
     def acquire(self) -> bool:
@@ -90,9 +91,9 @@ class EmbeddedIndex:
             # Chroma makes its own files as the umask says; others cannot enter the directory
             self._chroma.mkdir(mode=0o700, exist_ok=True)
             self._chroma.chmod(0o700)
-            client = _persistent_client(self._chroma)
-            self._opened = _database_file(self._chroma)
-            self._close_lock_probe()
+            client = local_client(self._chroma)
+            self._opened = identity_of(self._chroma / DATABASE)
+            self._lock_probe.close()
             self._lock_probe = LockProbe(self._chroma)
             return client
 
@@ -100,12 +101,11 @@ class EmbeddedIndex:
         """Whether the directory is still the one that was opened: writes to a deleted one are lost
         without an error.
         """
-        return self._opened is not None and _database_file(self._chroma) == self._opened
+        return self._opened is not None and identity_of(self._chroma / DATABASE) == self._opened
 
     def check_free(self, writing: bool) -> None:
         """Raise IndexBusyError while another program has the database locked."""
-        if self._lock_probe is not None:
-            self._lock_probe.check_free(writing)
+        self._lock_probe.check_free(writing)
 
     def remove_dropped(self) -> None:
         """Remove the directories of collections that were dropped: Chroma leaves them."""
@@ -132,15 +132,10 @@ class EmbeddedIndex:
 
     def release(self, clean: bool) -> None:
         """Stop being the owner; `clean` when the client was closed without an error."""
-        self._close_lock_probe()
+        self._lock_probe.close()
         if clean:
             self._open_marker.unlink(missing_ok=True)
         self._lock.release()
-
-    def _close_lock_probe(self) -> None:
-        if self._lock_probe is not None:
-            self._lock_probe.close()
-            self._lock_probe = None
 
 
 class LockProbe:
@@ -150,41 +145,36 @@ class LockProbe:
     Python's global lock meanwhile: every thread of the app stands still. So the kernel is asked
     about SQLite's lock bytes (sqlite.org/lockingv3.html). To open the database for that was
     rejected: closing it again drops the locks that Chroma has in this process. Only on Linux;
-    elsewhere no lock is seen.
+    elsewhere, and where `chroma` is None or has no database, no lock is seen.
     """
 
     _FIRST_BYTE, _BYTES = 0x40000000, 512  # pending, reserved and shared
     _FLOCK = struct.Struct("hhqqi4x")  # type, whence, start, length, pid
 
-    def __init__(self, chroma: Path) -> None:
+    def __init__(self, chroma: Path | None) -> None:
         self._file: int | None = None
-        if sys.platform == "linux":
+        if chroma is not None and sys.platform == "linux":
             with suppress(OSError):
                 self._file = os.open(chroma / DATABASE, os.O_RDONLY | os.O_CLOEXEC)
 
     def check_free(self, writing: bool) -> None:
         """Raise IndexBusyError where another process has a lock that stops a write, or a read."""
-        if self._is_held(writing):
-            raise IndexBusyError("another program has its database locked")
+        if self._file is None:
+            return
+        import fcntl
+
+        kind = fcntl.F_WRLCK if writing else fcntl.F_RDLCK
+        asked = self._FLOCK.pack(kind, os.SEEK_SET, self._FIRST_BYTE, self._BYTES, 0)
+        with suppress(OSError):
+            found = fcntl.fcntl(self._file, fcntl.F_GETLK, asked)
+            if self._FLOCK.unpack(found)[0] != fcntl.F_UNLCK:
+                raise IndexBusyError("another program has its database locked")
 
     def close(self) -> None:
         """Call it only when Chroma has closed the database, for the reason above."""
         file, self._file = self._file, None
         if file is not None:
             os.close(file)
-
-    def _is_held(self, writing: bool) -> bool:
-        if self._file is None:
-            return False
-        import fcntl
-
-        kind = fcntl.F_WRLCK if writing else fcntl.F_RDLCK
-        asked = self._FLOCK.pack(kind, os.SEEK_SET, self._FIRST_BYTE, self._BYTES, 0)
-        try:
-            found = fcntl.fcntl(self._file, fcntl.F_GETLK, asked)
-        except OSError:
-            return False
-        return bool(self._FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
 
 def remove_unreferenced(chroma: Path) -> int:
@@ -205,24 +195,6 @@ def remove_unreferenced(chroma: Path) -> int:
         with suppress(OSError):  # open on Windows: the next time
             shutil.rmtree(directory)
     return len(doomed)
-
-
-def _database_file(chroma: Path) -> tuple[int, int] | None:
-    """Device and inode of Chroma's database; None when it is not there."""
-    try:
-        found = (chroma / DATABASE).stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _persistent_client(directory: Path) -> "ClientAPI":
-    import chromadb
-    from chromadb.config import Settings
-
-    return chromadb.PersistentClient(
-        path=str(directory), settings=Settings(anonymized_telemetry=False)
-    )
 
 
 def _can_be_opened(directory: Path) -> bool:
@@ -253,7 +225,7 @@ def _can_be_opened(directory: Path) -> bool:
 
 
 def _query_all(directory: Path) -> None:
-    for collection in _persistent_client(directory).list_collections():
+    for collection in local_client(directory).list_collections():
         some = collection.get(limit=1, include=["embeddings"])["embeddings"]
         if some is not None and len(some):
             collection.query(query_embeddings=np.asarray(some), n_results=1)

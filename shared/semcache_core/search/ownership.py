@@ -4,7 +4,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from semcache_core.errors import IndexUnavailableError
-from semcache_core.search.chroma import memory_client
+from semcache_core.search.chroma import local_client
 from semcache_core.search.embedded import EmbeddedIndex, usable_here
 from semcache_core.search.remote import IndexServer, RemoteIndex, can_share, name_of
 from semcache_core.search.retriever import Retriever
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
 log = logging.getLogger("semcache")
+
+_ASKS = (
+    "this one asks the owner about large scopes, and scans those that it does not hold, which is "
+    "as right and slower"
+)
 
 
 class Ownership:
@@ -53,15 +58,19 @@ class Ownership:
     def acquire(self) -> bool:
         """Become the owner if there is no other; whether this process may write to the index."""
         if self.no_index:
-            self._warn_no_index()
+            self._warn(
+                "many hosts may share this ledger, so without chroma_client= there is no vector "
+                "index: large scopes are scanned, which is as right and slower, and those that do "
+                "not fit into scan_memory_mb are answered by exact keys alone"
+            )
             return False
         if self._client is None and not usable_here():
-            self._warn_not_owner("this process was forked from one with a vector index open;")
+            self._warn(f"this process was forked from one with a vector index open; {_ASKS}")
             return False
         if not self.writable and self._home is not None:
             self.writable = self._home.acquire()
             if not self.writable:
-                self._warn_not_owner("another process owns the vector index of this path;")
+                self._warn(f"another process owns the vector index of this path; {_ASKS}")
         return self.writable
 
     def check(self) -> None:
@@ -74,7 +83,7 @@ class Ownership:
     def client(self) -> "ClientAPI":
         if self._client is not None:
             return self._client
-        return memory_client() if self._home is None else self._home.open()
+        return local_client() if self._home is None else self._home.open()
 
     def release(self, clean: bool) -> None:
         """Let another process become the owner; `clean` if the client closed without an error."""
@@ -138,20 +147,7 @@ class Ownership:
     def _through(self) -> dict[bytes, int]:
         return {p: live.through for p, live in dict(self._retriever.indexed).items()}
 
-    def _warn_not_owner(self, why: str) -> None:
+    def _warn(self, text: str) -> None:
         if not self._warned:
             self._warned = True
-            log.warning(
-                "semcache: %s this one asks the owner about large scopes, and scans those that it "
-                "does not hold, which is as right and slower",
-                why,
-            )
-
-    def _warn_no_index(self) -> None:
-        if not self._warned:
-            self._warned = True
-            log.warning(
-                "semcache: many hosts may share this ledger, so without chroma_client= there is "
-                "no vector index: large scopes are scanned, which is as right and slower, and "
-                "those that do not fit into scan_memory_mb are answered by exact keys alone"
-            )
+            log.warning("semcache: %s", text)

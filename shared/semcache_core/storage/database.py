@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
 import sqlalchemy as sa
@@ -25,8 +24,9 @@ T = TypeVar("T")
 class Database(ABC):
     """Connections to one ledger. Every method raises LedgerError when it fails.
 
-    `name` is the database without a password, `where` the subject of an error. `shared` says
-    whether other hosts may have it open, `displaced` whether `is_displaced` ever returned true.
+    `name` is the database without a password, `file` its file, if it is one, `where` the subject of
+    an error. `shared` says whether other hosts may have it open, `displaced` whether `is_displaced`
+    ever returned true.
     """
 
     file: Path | None = None
@@ -253,12 +253,7 @@ class ForkGate:
                 self._changed.wait()
             self._inside += 1
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._changed:
             self._inside -= 1
             if not self._inside:

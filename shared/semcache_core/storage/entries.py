@@ -15,6 +15,7 @@ from semcache_core.storage.eviction import AT_ONCE, UNLIMITED, Limits, Policy
 from semcache_core.storage.index_state import reset
 from semcache_core.storage.lookups import ALL, ANSWER, ID_CHUNK
 from semcache_core.storage.schema import (
+    IN_PARTITION,
     NO_TRAFFIC,
     Traffic,
     add_traffic,
@@ -188,17 +189,9 @@ class Entries:
             for entry_id, fingerprint, vector in rows:
                 eviction.resized(connection, entry_id, vector.nbytes)
                 connection.execute(sa.delete(vectors).where(vectors.c.entry_id == entry_id))
-                connection.execute(
-                    sa.insert(vectors).from_select(
-                        ["entry_id", "partition", "fingerprint", "vector"],
-                        sa.select(
-                            entries.c.id,
-                            entries.c.partition,
-                            sa.literal(fingerprint),
-                            sa.literal(vector.tobytes()),
-                        ).where(entries.c.id == entry_id),
-                    )
-                )
+                partition = connection.execute(_PARTITION, {"entry": entry_id}).scalar()
+                if partition is not None:
+                    _insert_vector(connection, entry_id, partition, fingerprint, vector)
             ids = [entry_id for entry_id, _, _ in rows]
             for start in range(0, len(ids), ID_CHUNK):
                 reset(connection, ids[start : start + ID_CHUNK])
@@ -254,12 +247,11 @@ class Entries:
         created_before: float | None,
     ) -> int:
         """Delete the entries that meet every given condition; returns how many."""
-        conditions: list[sa.ColumnElement[bool]] = []
+        every: sa.ColumnElement[bool] = sa.true()
         if namespace is not None:
-            conditions.append(entries.c.namespace == namespace)
+            every = sa.and_(every, entries.c.namespace == namespace)
         if created_before is not None:
-            conditions.append(entries.c.created < created_before)
-        every = sa.and_(sa.true(), *conditions)
+            every = sa.and_(every, entries.c.created < created_before)
         if any_tag is None:
             return self._delete_where(every)
         return self._delete_where(
@@ -295,14 +287,12 @@ def _has_any(some: Sequence[str]) -> sa.ColumnElement[bool]:
 
 
 # Built once: SQLAlchemy then finds their compiled form in its cache by identity.
-_NOW: sa.BindParameter[float] = sa.bindparam("now", type_=sa.Float)
 USAGE = (entries.c.tokens_in, entries.c.tokens_out, entries.c.cost, entries.c.seconds)
 _COLUMNS = [field.name for field in fields(NewEntry) if field.name in entries.c]
 _IDS = sa.select(entries.c.id)
-_SAME = sa.select(entries.c.id).where(entries.c.exact == sa.bindparam("exact"))
-_CREATED = sa.select(entries.c.created).where(
-    entries.c.exact == sa.bindparam("exact"), is_live(_NOW)
-)
+_SAME = _IDS.where(entries.c.exact == sa.bindparam("exact"))
+_PARTITION = sa.select(entries.c.partition).where(entries.c.id == sa.bindparam("entry"))
+_CREATED = sa.select(entries.c.created).where(entries.c.exact == sa.bindparam("exact"), is_live())
 _WITH_ANSWER = sa.select(ANSWER).where(
     entries.c.exact == sa.bindparam("exact"),
     entries.c.partition == sa.bindparam("partition"),
@@ -357,19 +347,22 @@ def _insert(connection: sa.Connection, new: NewEntry) -> int:
     key: Any = connection.execute(sa.insert(entries), row).inserted_primary_key
     entry_id = int(key[0])
     if new.vector is not None:
-        connection.execute(
-            sa.insert(vectors),
-            {
-                "entry_id": entry_id,
-                "partition": new.partition,
-                "fingerprint": new.fingerprint,
-                "vector": new.vector.astype(np.float32).tobytes(),
-            },
-        )
+        _insert_vector(connection, entry_id, new.partition, new.fingerprint, new.vector)
     if new.tags:
         rows = [{"entry_id": entry_id, "tag": tag} for tag in dict.fromkeys(new.tags)]
         connection.execute(sa.insert(tags), rows)
     return entry_id
+
+
+def _insert_vector(
+    connection: sa.Connection,
+    entry_id: int,
+    partition: bytes,
+    fingerprint: str | None,
+    vector: Vector,
+) -> None:
+    row = {"entry_id": entry_id, "partition": partition, "fingerprint": fingerprint}
+    connection.execute(sa.insert(vectors), {**row, "vector": vector.astype(np.float32).tobytes()})
 
 
 def _is_newer(arrival: ImportedEntry, live: Sequence[Any]) -> bool:
@@ -410,14 +403,7 @@ _DOOMED: sa.BindParameter[Sequence[int]] = sa.bindparam("doomed", expanding=True
 _NOTE_REMOVED = sa.insert(removed).from_select(
     ["partition", "entry_id"],
     sa.select(vectors.c.partition, vectors.c.entry_id)
-    .join(
-        indexed,
-        sa.and_(
-            indexed.c.partition == vectors.c.partition,
-            indexed.c.fingerprint == vectors.c.fingerprint,
-            indexed.c.through >= vectors.c.entry_id,
-        ),
-    )
+    .join(indexed, sa.and_(IN_PARTITION, indexed.c.through >= vectors.c.entry_id))
     .where(vectors.c.entry_id.in_(_DOOMED)),
 )
 _DELETE_DOOMED = (

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from semcache_core.storage.database import Database
-from semcache_core.storage.schema import indexed, removed, vectors
+from semcache_core.storage.schema import IN_PARTITION, indexed, removed, vectors
 from semcache_core.types import EMPTY, Generation
 
 _COLUMNS = (indexed.c.generation, indexed.c.through, indexed.c.added, indexed.c.collection)
@@ -55,9 +55,7 @@ class IndexState:
     def worn(self, min_dead: int) -> list[bytes]:
         """Partitions whose collection holds at least `min_dead` dead entries, and fewer live."""
         live = sa.select(sa.func.count()).where(
-            indexed.c.partition == vectors.c.partition,
-            indexed.c.fingerprint == vectors.c.fingerprint,
-            vectors.c.entry_id <= indexed.c.through,
+            IN_PARTITION, vectors.c.entry_id <= indexed.c.through
         )
         dead = indexed.c.added - live.scalar_subquery()
         query = sa.select(indexed.c.partition).where(
@@ -107,13 +105,7 @@ class IndexState:
         counted = (
             sa.select(sa.func.sum(sa.case((behind, 1), else_=0)))
             .select_from(vectors)
-            .outerjoin(
-                indexed,
-                sa.and_(
-                    indexed.c.partition == vectors.c.partition,
-                    indexed.c.fingerprint == vectors.c.fingerprint,
-                ),
-            )
+            .outerjoin(indexed, IN_PARTITION)
             .where(vectors.c.fingerprint == self._fingerprint)
             .group_by(vectors.c.partition)
             .having(sa.or_(sa.func.count() > above, sa.func.max(indexed.c.through) > 0))
@@ -130,17 +122,11 @@ class IndexState:
         return EMPTY if found is None else Generation(*found)
 
     def _put(self, connection: sa.Connection, partition: bytes, now: Generation) -> None:
-        row = {
-            "partition": partition,
-            "fingerprint": self._fingerprint,
-            "generation": now.number,
-            "through": now.through,
-            "added": now.added,
-            "collection": now.collection,
-        }
         of = sa.and_(self._of_model, indexed.c.partition == partition)
         connection.execute(sa.delete(indexed).where(of))
-        connection.execute(sa.insert(indexed), row)
+        row = {"partition": partition, "fingerprint": self._fingerprint, "generation": now.number}
+        held = {"through": now.through, "added": now.added, "collection": now.collection}
+        connection.execute(sa.insert(indexed), row | held)
 
 
 def reset(connection: sa.Connection, entry_ids: Sequence[int]) -> None:

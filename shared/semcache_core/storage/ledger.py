@@ -34,12 +34,13 @@ FILE_NAME = "ledger.sqlite3"
 class Ledger:
     """The SQL store of all cache entries. Every method raises LedgerError when its database fails.
 
-    `lookups` reads entries, `entries` writes them. A read is one statement; a write is one
-    transaction, durable when the method returns.
+    `lookups` reads entries, `entries` writes them; `name`, `file` and `shared` as in `Database`. A
+    read is one statement; a write is one transaction, durable when the method returns.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.name, self.file, self.shared = database.name, database.file, database.shared
         self.lookups = Lookups(database)
         self.entries = Entries(database)
         try:
@@ -66,21 +67,6 @@ class Ledger:
         if backend != "sqlite":
             raise unsupported(parsed)
         return cls(SqliteDatabase.at_url(parsed))
-
-    @property
-    def name(self) -> str:
-        """Its file or server, without a password."""
-        return self._database.name
-
-    @property
-    def file(self) -> Path | None:
-        """None where it is not a file."""
-        return self._database.file
-
-    @property
-    def shared(self) -> bool:
-        """Whether other hosts may have it open."""
-        return self._database.shared
 
     @property
     def displaced(self) -> bool:

@@ -185,7 +185,6 @@ class Lookups:
 
 
 # Built once: SQLAlchemy then finds their compiled form in its cache by identity.
-_NOW: sa.BindParameter[float] = sa.bindparam("now", type_=sa.Float)
 _ENTRY = (
     entries.c.id,
     entries.c.question,
@@ -197,7 +196,7 @@ ANSWER = sa.func.coalesce(entries.c.answer, entries.c.id).label("answer")
 _ANSWER_TEXT = sa.select(sa.func.coalesce(entries.c.answer_text, entries.c.response)).where(
     entries.c.id == sa.bindparam("id")
 )
-_FIND = sa.select(*_ENTRY).where(entries.c.exact == sa.bindparam("exact"), is_live(_NOW))
+_FIND = sa.select(*_ENTRY).where(entries.c.exact == sa.bindparam("exact"), is_live())
 _OF_PARTITION = sa.and_(
     vectors.c.partition == sa.bindparam("partition"),
     vectors.c.fingerprint == sa.bindparam("fingerprint"),
@@ -205,7 +204,7 @@ _OF_PARTITION = sa.and_(
 _GET = sa.select(*_ENTRY).where(
     entries.c.id == sa.bindparam("id"),
     entries.c.partition == sa.bindparam("partition"),
-    is_live(_NOW),
+    is_live(),
 )
 # by namespace too, which has an index
 _ENTRIES_OF = (
@@ -213,7 +212,7 @@ _ENTRIES_OF = (
     .where(
         entries.c.namespace == sa.bindparam("namespace"),
         entries.c.partition == sa.bindparam("partition"),
-        is_live(_NOW),
+        is_live(),
     )
     .order_by(entries.c.id)
 )
@@ -235,7 +234,7 @@ _RECENT = (
             vectors.c.fingerprint == sa.bindparam("fingerprint"),
         ),
     )
-    .where(entries.c.namespace == sa.bindparam("namespace"), is_live(_NOW))
+    .where(entries.c.namespace == sa.bindparam("namespace"), is_live())
     .order_by(entries.c.id.desc())
     .limit(sa.bindparam("limit", type_=sa.BigInteger))
 )
@@ -243,7 +242,7 @@ _IS_THERE = sa.select(entries.c.id).where(entries.c.exact == sa.bindparam("exact
 _HAS_VECTORS = (
     sa.select(sa.literal(1))
     .select_from(vectors.join(entries, entries.c.id == vectors.c.entry_id))
-    .where(_OF_PARTITION, is_live(_NOW))
+    .where(_OF_PARTITION, is_live())
     .limit(1)
 )
 _VECTORS_AFTER = (
@@ -286,7 +285,7 @@ def _live(n: int) -> "sa.Select[Any]":
         # By the partition of the entry, which has no index: by that of the vector PostgreSQL reads
         # the whole partition until it has statistics, 20 ms for 10,000.
         .where(entries.c.partition == sa.bindparam("partition"))
-        .where(vectors.c.fingerprint == sa.bindparam("fingerprint"), is_live(_NOW))
+        .where(vectors.c.fingerprint == sa.bindparam("fingerprint"), is_live())
     )
 
 

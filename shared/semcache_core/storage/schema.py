@@ -216,7 +216,14 @@ quarantined = sa.Table(
 )
 
 
-def is_live(now: Any) -> sa.ColumnElement[bool]:
+NOW: sa.BindParameter[float] = sa.bindparam("now", type_=sa.Float)
+IN_PARTITION = sa.and_(
+    indexed.c.partition == vectors.c.partition, indexed.c.fingerprint == vectors.c.fingerprint
+)
+"""Joins a vector with what the index holds of its partition."""
+
+
+def is_live(now: Any = NOW) -> sa.ColumnElement[bool]:
     """Of an entry, at `now`."""
     return sa.or_(entries.c.expires.is_(None), entries.c.expires > now)
 

@@ -62,7 +62,7 @@ class SqliteDatabase(Database):
             # held open for the ledger's life: a memory database dies with its last connection
             self._anchor: sa.Connection | None = self._engine.connect()
             if file is not None:
-                self._identity = _identity(file)
+                self._identity = identity_of(file)
 
     @classmethod
     def at(cls, file: Path) -> "SqliteDatabase":
@@ -82,7 +82,7 @@ class SqliteDatabase(Database):
 
     def is_displaced(self) -> bool:
         if self.file is not None and self._identity is not None and not self.displaced:
-            self.displaced = _identity(self.file) != self._identity
+            self.displaced = identity_of(self.file) != self._identity
         return self.displaced
 
     def bytes_used(self) -> int:
@@ -220,7 +220,7 @@ def _make_private(file: Path) -> None:
             file.chmod(0o600)
 
 
-def _identity(file: Path) -> tuple[int, int] | None:
+def identity_of(file: Path) -> tuple[int, int] | None:
     """The file's device and inode; None for a missing or an empty file."""
     try:
         found = file.stat()

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from semcache_core.storage.entries import ListedEntry
 from semcache_core.storage.ledger import Ledger
-from semcache_core.storage.lookups import UNREADABLE, vector_from
+from semcache_core.storage.lookups import ANSWER, UNREADABLE, vector_from
 from semcache_core.storage.schema import (
     entries,
     is_live,
@@ -88,9 +88,7 @@ class Listing:
 
 
 _LAST_ID = (1 << 63) - 1
-_NOW = sa.bindparam("now", type_=sa.Float)
 _START = sa.bindparam("start", type_=sa.BigInteger)
-_ANSWER = sa.func.coalesce(entries.c.answer, entries.c.id)
 _same = entries.alias("same")
 _first = entries.alias("first")
 
@@ -102,7 +100,7 @@ def _lowest(condition: "sa.ColumnElement[bool]") -> "sa.ScalarSelect[Any]":
 
 # The entry whose id names the answer, else the first that refers to it. Not the lowest of both:
 # for that SQLite reads all of them, for each entry of an answer stored thousands of times.
-_FIRST_ID = sa.func.coalesce(_lowest(_same.c.id == _ANSWER), _lowest(_same.c.answer == _ANSWER))
+_FIRST_ID = sa.func.coalesce(_lowest(_same.c.id == ANSWER), _lowest(_same.c.answer == ANSWER))
 
 
 def _joined(column: "sa.Column[Any]", table: sa.Table) -> "sa.ScalarSelect[Any]":
@@ -130,7 +128,7 @@ def _query(vector: "sa.ColumnElement[Any]") -> "sa.Select[Any]":
         .select_from(entries)
         .join(_first, _first.c.id == _FIRST_ID)  # the entry itself, if no other
         .outerjoin(vectors, vectors.c.entry_id == entries.c.id)
-        .where(is_live(_NOW))
+        .where(is_live())
     )
 
 

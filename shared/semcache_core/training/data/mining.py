@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from semcache_core.embedding.batching import embed_texts
 from semcache_core.embedding.wrappers import as_embedder
 from semcache_core.errors import TrainingError
-from semcache_core.search.chroma import ChromaIndex, memory_client
+from semcache_core.search.chroma import ChromaIndex, local_client
 from semcache_core.search.retriever import MOST_CANDIDATES
 from semcache_core.training.data.labelling import label_by_answers
 from semcache_core.training.data.records import MinedPair, Pair, Progress, Question, fold_question
@@ -290,7 +290,7 @@ def _search(vectors: Matrix, scan_limit: int) -> Iterator[Callable[[Ids, int], F
         yield partial(_scan, vectors)
         return
     # with a name of its own: Chroma gives every client in memory the same collections
-    index = ChromaIndex(memory_client(), secrets.randbits(63), secrets.token_hex(8))
+    index = ChromaIndex(local_client(), secrets.randbits(63), secrets.token_hex(8))
     try:
         index.add(_PARTITION, range(1, len(vectors) + 1), vectors)
         yield partial(_ask_index, vectors, index)
