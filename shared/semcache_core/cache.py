@@ -9,7 +9,6 @@ import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, TypeVar
 
@@ -24,6 +23,7 @@ from semcache_core.embedding.batching import embed_one
 from semcache_core.errors import RequestError
 from semcache_core.hits import FAILED, last_lookup, set_last_lookup
 from semcache_core.pipeline import update as updates
+from semcache_core.pipeline.computation import Computation
 from semcache_core.pipeline.engine import Engine, EngineOptions, picklable_arguments
 from semcache_core.pipeline.explain import CacheStats, Explanation, explain, read_stats
 from semcache_core.pipeline.lookup import lookup
@@ -215,71 +215,32 @@ class SemanticCache:
         `compute` reaches every caller as itself and nothing is stored. The cache fails open: its
         own errors are counted and logged, and `compute` is called.
         """
-        decided: Lookup | None = None
-
-        def open_lookup(request: Request) -> Hit | None:
-            with self.failing_open("lookup"):
-                return self.lookup(request)
-            return None
-
-        def create() -> str:
-            nonlocal decided
-            # again: the call before this one may have ended between our lookup and now
-            if (hit := open_lookup(again)) is not None:
-                decided = last_lookup()
-                return hit.response
-            started = time.perf_counter()
-            response = compute()
-            usage = Usage(seconds=time.perf_counter() - started)
-            with self.failing_open("update"):
-                self.update(request, response, usage=usage)
-            return response
-
-        request = as_request(request)
-        # what was withheld by meaning stays withheld
-        again = replace(request, exact_only=True)
-        hit, decided = open_lookup(request), last_lookup()
-        if hit is not None:
+        computation = Computation(self, as_request(request))
+        if (hit := computation.stored()) is not None:
             return hit.response
-        key = key_of(request, self.settings.namespace)
         try:
-            return self._process.flights.run(key.exact + mode_of(request).encode(), create)
+            flight = self._flight(computation.request)
+            return self._process.flights.run(flight, lambda: computation.create(compute))
         finally:
-            set_last_lookup(decided)
+            set_last_lookup(computation.decided)
 
     async def aget_or_create(
         self, request: Request | str, compute: Callable[[], Awaitable[str]]
     ) -> str:
         """See `get_or_create`. A cancelled caller harms no other that waits for the same."""
-        decided: Lookup | None = None
-
-        async def open_lookup(request: Request) -> Hit | None:
-            with self.failing_open("lookup"):
-                return await self.alookup(request)
-            return None
-
-        async def create() -> str:
-            nonlocal decided
-            if (hit := await open_lookup(again)) is not None:
-                decided = last_lookup()
-                return hit.response
-            started = time.perf_counter()
-            response = await compute()
-            usage = Usage(seconds=time.perf_counter() - started)
-            with self.failing_open("update"):
-                await self.aupdate(request, response, usage=usage)
-            return response
-
-        request = as_request(request)
-        again = replace(request, exact_only=True)
-        hit, decided = await open_lookup(request), last_lookup()
-        if hit is not None:
+        computation = Computation(self, as_request(request))
+        if (hit := await computation.astored()) is not None:
             return hit.response
-        flight = key_of(request, self.settings.namespace).exact + mode_of(request).encode()
         try:
+            flight = self._flight(computation.request)
+            create = functools.partial(computation.acreate, compute)
             return await self._process.async_flights.run(flight, create)
         finally:
-            set_last_lookup(decided)
+            set_last_lookup(computation.decided)
+
+    def _flight(self, request: Request) -> bytes:
+        """What identical calls have in common."""
+        return key_of(request, self.settings.namespace).exact + mode_of(request).encode()
 
     def feedback(
         self, entry_id: int, correct: bool = False, *, request: Request | str | None = None

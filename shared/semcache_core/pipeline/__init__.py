@@ -2,6 +2,7 @@
 
 - `lookup`: a lookup, by the exact key and by meaning
 - `update`: storing an answer, the model's own answer beside a hit, feedback, imports
+- `computation`: one `get_or_create`, the stored answer or a computed one
 - `engine`: builds and holds the components of an open cache
 - `process`: opens and closes the engine, threads for async calls, forks
 - `counters`: counts, warnings logged once, the fail-open boundary
