@@ -145,10 +145,7 @@ class RequestReader:
             exact_only=turn.exact_only,
             writer=self._writer() if callable(self._writer) else self._writer,
             mode=_mode_of_config(),
-            parts=lambda: {
-                **self._models.parts(llm_string, model, arguments or {}),
-                **adapters.parts_of(turn.rest),
-            },
+            parts=partial(_parts, self._models, llm_string, model, arguments or {}, turn.rest),
             why_exact=turn.why_exact,
         )
 
@@ -246,6 +243,17 @@ class RequestReader:
             "change unseen; calls with it are not cached. With with_structured_output, "
             "method='function_calling' shows the schema.",
         )
+
+
+def _parts(
+    models: CallingModels,
+    llm_string: str,
+    model: BaseLanguageModel[Any] | None,
+    arguments: Mapping[str, Any],
+    rest: Any,
+) -> dict[str, Any]:
+    """Return the parts of a scope by name."""
+    return {**models.parts(llm_string, model, arguments), **adapters.parts_of(rest)}
 
 
 def _mode_of_config() -> Any:

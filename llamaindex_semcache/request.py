@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from llama_index.core.base.llms.types import ChatMessage
@@ -108,7 +109,7 @@ class RequestReader:
             exact_only=turn.exact_only,
             tags=documents.tags(question),
             writer=self._writer() if callable(self._writer) else self._writer,
-            parts=lambda: self._parts(question, turn.rest),
+            parts=partial(_parts, self._models, question, turn.rest),
             why_exact=turn.why_exact,
         )
 
@@ -126,14 +127,6 @@ class RequestReader:
         output = None if question.output is None else describe_class(question.output)
         return [self._models.identify(question.llm), describe_arguments(question.arguments), output]
 
-    def _parts(self, question: Question, rest: Any) -> dict[str, Any]:
-        output = {"output class": self._asking(question)[-1]} if question.output else {}
-        return {
-            **{"kind of call": question.how, **self._models.parts(question.llm), **output},
-            **describe_arguments(question.arguments),
-            **adapters.parts_of(rest),
-        }
-
     def _turn(
         self, question: Question, messages: list[dict[str, Any]], documents: "_Documents"
     ) -> adapters.Turn | None:
@@ -148,6 +141,16 @@ class RequestReader:
             if frame != block["text"]:  # unlike a text that holds the same signs
                 block |= {"text": frame, "framed": True}
         return adapters.read_turn(messages, documents.split)
+
+
+def _parts(models: Models, question: Question, rest: Any) -> dict[str, Any]:
+    """Return the parts of a scope by name."""
+    output = {"output class": describe_class(question.output)} if question.output else {}
+    return {
+        **{"kind of call": question.how, **models.parts(question.llm), **output},
+        **describe_arguments(question.arguments),
+        **adapters.parts_of(rest),
+    }
 
 
 class _Documents:

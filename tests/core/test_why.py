@@ -1,9 +1,12 @@
 """Why a lookup ended as it did: `last_lookup()` after a call, and `explain` of a request."""
 
 import asyncio
+import gc
 import json
 import sqlite3
+import weakref
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pytest
@@ -200,6 +203,19 @@ def test_a_text_that_is_only_matched_whole_says_why(
     assert words in why_whole(text) and bool(words) == bool(why_whole(text))
     if words:
         assert words in cache.explain(Request(text, exact_only=True)).reason
+
+
+@pytest.mark.parametrize("asked", [STORED.replace("1234", "1235"), "how warm is it", "one\ntwo"])
+def test_a_reason_that_the_app_keeps_does_not_keep_the_cache_open(asked: str) -> None:
+    cache = SemanticCache(path=None)
+    alive = weakref.ref(cache)
+    request = Request(asked, exact_only="\n" in asked, parts=partial(dict, cache=cache))
+    cache.update(STORED, "in Basel")
+    cache.lookup(request)
+    del cache, request
+    gc.collect()
+    assert alive() is None
+    assert last_lookup().reason  # type: ignore[union-attr]
 
 
 # -- the parts of a scope --------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from functools import partial
 
 from semcache_core.call_mode import mode_of
 from semcache_core.decision.decide import Decision
@@ -66,8 +67,9 @@ def decide(engine: Engine, request: Request, key: Key, now: float, stages: Stage
     stages.append(("find", time.perf_counter()))
     decider, embedder = engine.decider, engine.embedder
     if decider is None or is_only_exact(engine, request):
-        why = engine.why_exact_only  # not the engine: the app may keep the cause
-        return Decision(lambda: _why_only_exact(request, why))
+        # of the request only texts: the app may keep the cause longer than the cache
+        asked = replace(request, parts=None)
+        return Decision(partial(_why_only_exact, asked, engine.why_exact_only))
     if not engine.ledger.lookups.has_vectors(key.partition, embedder.fingerprint, now):
         return Decision(EMPTY_SCOPE)
     if not embedder.reads(request.question, engine.max_tokens):
