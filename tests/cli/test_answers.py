@@ -57,8 +57,10 @@ def test_explain_changes_nothing(used: Path) -> None:
 
 def test_explain_shows_nothing_that_a_terminal_would_obey(used: Path) -> None:
     with SemanticCache(path=used) as cache:
-        cache.update(Request(f"{KEYS} \x1b[2J"), "Click.")
-    assert "\x1b" not in run("explain", KEYS, "--path", used)
+        cache.update(Request("ring \a", scope="bells"), "Ding.")
+    printed = run("explain", "ring \a", "--path", used, "--scope", "bells")
+    assert "exact hit" in printed
+    assert "\a" not in printed and "\\x07" in printed
 
 
 def test_explain_names_the_other_model_that_embedded_the_entries(
