@@ -74,9 +74,13 @@ class Sources:
             raise SemcacheError(f"limit must be a number of nodes above 0, got {limit!r}; try 2048")
         self._limit = limit
         self._begin()
-        _watch_forks(weakref.ref(self))
+        if hasattr(os, "register_at_fork"):
+            # A forked child may inherit a held lock. A weak reference, as hooks stay for ever.
+            own = weakref.WeakMethod(self._begin)
+            os.register_at_fork(after_in_child=lambda: (begin := own()) and begin())
 
     def _begin(self) -> None:
+        """Forget everything."""
         self._lock = threading.Lock()
         self._nodes: OrderedDict[str, _Node] = OrderedDict()
         # first line -> number of lines -> last line -> how many nodes: the first line is often
@@ -246,20 +250,6 @@ class SourceNodes(BaseNodePostprocessor):
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
         return self._postprocess_nodes(nodes, query_bundle)  # too short for a thread
-
-
-def _watch_forks(reference: "weakref.ref[Sources]") -> None:
-    """Empty the sources in a forked child, which may inherit a held lock.
-
-    Fork hooks cannot be unregistered, so this one holds a weak reference.
-    """
-
-    def in_child() -> None:
-        if (sources := reference()) is not None:
-            sources._begin()
-
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=in_child)
 
 
 def _mark(nodes: list[_Node]) -> str:

@@ -406,7 +406,7 @@ def test_memory_does_not_grow_with_the_scopes_of_a_namespace(
     """Neither with those whose entries are gone."""
     cache = bench.open(scan_memory_mb=1, ttl=10.0)
     memory = engine_of(cache).retriever._scan
-    monkeypatch.setattr(memory, "_max_bytes", 2**18)
+    monkeypatch.setattr(memory, "max_bytes", 2**18)
     for number in range(400):
         cache.update(Request(QUESTION, scope=f"scope {number}"), "in Basel")
         assert cache.lookup(Request(SAME, scope=f"scope {number}")) is not None

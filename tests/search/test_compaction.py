@@ -199,7 +199,7 @@ class TestBeside:
         self, owner: SemanticCache, beside: SemanticCache, warnings_of: Any
     ) -> None:
         retrieval: Any = engine_of(beside).retriever
-        retrieval._scan._max_bytes = 0
+        retrieval._scan.max_bytes = 0
         assert_finds(beside, 0, 120)
         owner.invalidate(["last"])
         owner.rebuild()

@@ -60,7 +60,12 @@ LINE = {
     "cost": 0.1,
 }
 HEADER = {"format": "semcache entries", "version": 1, "exported": 5.0, "dimension": 2}
-HEADERS = [None, Header(5.0, "model", 2), Header(5.0, "model", 3), Header(5.0)]
+HEADERS = [
+    None,
+    Header(exported=5.0, fingerprint="model", dimension=2),
+    Header(exported=5.0, fingerprint="model", dimension=3),
+    Header(exported=5.0),
+]
 CALIBRATION = json.loads((DEFAULT_ARTEFACT / "calibration.json").read_text())
 MESSAGES = json.loads(
     dumps([SystemMessage("be brief"), HumanMessage("where is Basel?"), AIMessage("there")])

@@ -423,8 +423,8 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_spoils_the_checkpoint(
     ("pairs", "named"),
     [
         ([], "no pairs"),
-        ([Pair("a", "b", 1)] * 5, "of 5 pairs all have the same answer"),
-        ([Pair("a", "b", 0.5)] * 5, "of 5 pairs none have the same answer"),
+        ([Pair("a", "b", 1)] * 5, "5 of 5 pairs have the same answer"),
+        ([Pair("a", "b", 0.5)] * 5, "0 of 5 pairs have the same answer"),
         ([*TRAIN, Pair("a", "b", 1.5)], r"same_answer of pair 480 is 1\.5"),
         ([*TRAIN, Pair("a", "b", -0.1)], r"same_answer of pair 480 is -0\.1"),
         ([*TRAIN, Pair("a", "b", float("nan"))], "same_answer of pair 480 is nan"),

@@ -100,7 +100,9 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(st.lists(LISTED, max_size=3))
 def test_whatever_is_written_is_read_back(scratch: Path, entries: list[ListedEntry]) -> None:
     lines = [entry_line(entry, with_vector=True) for entry in entries]
-    scratch.write_bytes(header_line(Header(5.0, "model", 2)) + b"".join(lines))
+    scratch.write_bytes(
+        header_line(Header(exported=5.0, fingerprint="model", dimension=2)) + b"".join(lines)
+    )
     found = read(scratch)
     assert len(found) == len(entries)
     for one, entry in zip(found, entries, strict=True):
@@ -130,12 +132,15 @@ def test_a_line_without_a_vector_has_none_also_where_the_entry_has() -> None:
 
 def test_the_header_says_when_and_by_which_model(write: Any) -> None:
     with EntriesFile(write(HEADER, LINE)) as source:
-        assert source.header == Header(5.0, "model", 2)
+        assert source.header == Header(exported=5.0, fingerprint="model", dimension=2)
     bare = {name: HEADER[name] for name in ("format", "version", "exported")}
     with EntriesFile(write(bare)) as source:
-        assert source.header == Header(5.0)
+        assert source.header == Header(exported=5.0)
         assert source.check() == 0
-    assert header_line(Header(5.0, "model", 2)) == json.dumps(HEADER).encode() + b"\n"
+    assert (
+        header_line(Header(exported=5.0, fingerprint="model", dimension=2))
+        == json.dumps(HEADER).encode() + b"\n"
+    )
 
 
 def test_a_file_is_read_as_often_as_it_is_iterated_over(write: Any) -> None:

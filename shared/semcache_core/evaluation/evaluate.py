@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from semcache_core.decision.calibration import Calibration
 from semcache_core.decision.guard import numbers
+from semcache_core.decision.lexicon import ASKING, NEGATIONS, NUMBERS
 from semcache_core.embedding.batching import embed_texts
 from semcache_core.embedding.wrappers import as_embedder
 from semcache_core.errors import TrainingError
@@ -25,9 +26,10 @@ from semcache_core.evaluation.served import (
     stream_figures,
     streams_of,
 )
+from semcache_core.training.batches import check_labelled
 from semcache_core.training.calibration.calibrate import MISSING
 from semcache_core.training.data.mining import matched_subset
-from semcache_core.training.data.records import Pair, Progress, check_labels, texts_of
+from semcache_core.training.data.records import Pair, Progress, texts_of
 from semcache_core.types import Embedder, Vector
 
 Predicate: TypeAlias = Callable[[Pair], bool]
@@ -35,24 +37,10 @@ Predicate: TypeAlias = Callable[[Pair], bool]
 SHORT, LONG = 8, 20
 """A short pair has at most 8 words in its longer text, a long one more than 20."""
 
-# "one" is left out: "which one" and "how does one" name no number
-_NUMBER_WORDS = {
-    "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8",
-    "nine": "9", "ten": "10", "eleven": "11", "twelve": "12", "thirteen": "13", "fourteen": "14",
-    "fifteen": "15", "sixteen": "16", "seventeen": "17", "eighteen": "18", "nineteen": "19",
-    "twenty": "20", "thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70",
-    "eighty": "80", "ninety": "90", "hundred": "100", "thousand": "1000", "million": "1000000",
-    "billion": "1000000000", "dozen": "12",
-}  # fmt: skip
-_NEGATIONS = frozenset((
-    "not", "no", "never", "none", "nobody", "nothing", "nowhere", "neither", "nor", "without",
-    "cannot", "cant", "dont", "doesnt", "didnt", "wont", "wouldnt", "shouldnt", "couldnt", "isnt",
-    "arent", "wasnt", "werent", "havent", "hasnt", "hadnt", "aint",
-))  # fmt: skip
-_WH = {
-    "what": "what", "why": "why", "when": "when", "where": "where", "who": "who", "whom": "who",
-    "whose": "who", "how": "how", "which": "which",
-}  # fmt: skip
+# without "one": "which one" and "how does one" name no number
+_NUMBER_WORDS = {word: str(value) for word, value in NUMBERS.items() if value > 1} | {"dozen": "12"}
+_NEGATIONS = NEGATIONS | {"nobody", "nothing", "nowhere", "without", "aint"}
+_WH = {"what": "what", **ASKING, "which": "which"}
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 
 
@@ -248,7 +236,8 @@ def evaluate(
     another model, and base similarities that do not fit the pairs.
     """
     model, tell = as_embedder(embedder), progress or (lambda what, done, total: None)
-    label = _checked_labels(pairs)
+    check_labelled(pairs, "evaluate")
+    label = np.array([pair.same_answer for pair in pairs], np.float64)
     base = None if base_similarities is None else _checked_base(base_similarities, len(pairs))
     _check_counts(seeds=seeds, resamples=resamples)
     _check_model(model, calibration)
@@ -353,20 +342,6 @@ def _similarities(pairs: Sequence[Pair], vectors: dict[str, Vector]) -> Floats:
     right = np.stack([vectors[pair.other] for pair in pairs]).astype(np.float64)
     similarities: Floats = (left * right).sum(axis=1)
     return similarities
-
-
-def _checked_labels(pairs: Sequence[Pair]) -> Floats:
-    if not pairs:
-        raise TrainingError("there are no pairs to evaluate; give labelled ones, of both labels")
-    check_labels(pair.same_answer for pair in pairs)
-    label = np.array([pair.same_answer for pair in pairs], np.float64)
-    positives = int((label > 0.5).sum())
-    if positives in (0, len(label)):
-        raise TrainingError(
-            f"{positives} of {len(label)} pairs have the same answer (same_answer above .5); "
-            "a ranking needs pairs of both labels"
-        )
-    return label
 
 
 def _checked_base(base: Floats | Sequence[float], n: int) -> Floats:

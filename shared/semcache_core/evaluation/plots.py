@@ -4,7 +4,6 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
 from typing import Any
 
 import matplotlib
@@ -45,18 +44,12 @@ STYLE: Any = {
 _ERROR_TICKS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2)
 
 
-def _plot(draw: Callable[[Axes, Evaluation], None]) -> Callable[[Evaluation], str]:
-    """Make a function that draws on axes give the image as a data URI."""
-
-    @wraps(draw)
-    def drawn(evaluation: Evaluation) -> str:
-        svg = _svg(lambda axes: draw(axes, evaluation), STYLE, _SIZE).encode()
-        return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
-
-    return drawn
+def image(draw: Callable[[Axes, Evaluation], None], evaluation: Evaluation) -> str:
+    """What one of the following draws, as a data URI."""
+    svg = _svg(lambda axes: draw(axes, evaluation), STYLE, _SIZE).encode()
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 
 
-@_plot
 def roc(axes: Axes, evaluation: Evaluation) -> None:
     """True against false positive rate, pairs ranked by similarity."""
     false, true, _ = roc_curve(evaluation.label > 0.5, evaluation.similarity)
@@ -66,7 +59,6 @@ def roc(axes: Axes, evaluation: Evaluation) -> None:
     axes.legend(loc="lower right")
 
 
-@_plot
 def precision_recall(axes: Axes, evaluation: Evaluation) -> None:
     """Precision against recall, pairs ranked by similarity."""
     precision, recall, _ = precision_recall_curve(
@@ -79,7 +71,6 @@ def precision_recall(axes: Axes, evaluation: Evaluation) -> None:
     axes.legend(loc="lower left")
 
 
-@_plot
 def precision_hit_ratio(axes: Axes, evaluation: Evaluation) -> None:
     """Precision against cache-hit ratio; P-CHR AUC is the area below."""
     ratio, precision = hit_ratio_curve(evaluation.similarity, evaluation.label)
@@ -87,7 +78,6 @@ def precision_hit_ratio(axes: Axes, evaluation: Evaluation) -> None:
     _shares(axes, "cache-hit ratio", "precision")
 
 
-@_plot
 def reliability(axes: Axes, evaluation: Evaluation) -> None:
     """Observed share with the same answer against the probability that was given."""
     curve = reliability_curve(evaluation.probability, evaluation.label)
@@ -100,7 +90,6 @@ def reliability(axes: Axes, evaluation: Evaluation) -> None:
     axes.legend(loc="upper left")
 
 
-@_plot
 def served_at_error(axes: Axes, evaluation: Evaluation) -> None:
     """Share rightly served, of the answerable, against the error allowed; means of streams."""
     errors = np.linspace(0, _ERROR_TICKS[-1], 201)
@@ -128,7 +117,6 @@ def _mean_served(streams: Streams, errors: Floats) -> Floats:
     return np.array([np.mean([curve.at(error) for curve in curves]) for error in errors])
 
 
-@_plot
 def similarities(axes: Axes, evaluation: Evaluation) -> None:
     """How the similarities of either label are spread."""
     positive = evaluation.label > 0.5
@@ -203,11 +191,10 @@ def over_stream(
                 (0, ceiling), (4, 3), textcoords="offset points", va="bottom", color="#595959",
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
             )  # fmt: skip
-        axes.set_xlim(0, simulation.requests)
+        axes.set(xlabel="requests so far", xlim=(0, simulation.requests))
         axes.set_ylim(bottom=0)
         if ceiling is not None:
             axes.set_ylim(top=max(axes.get_ylim()[1], 1.1 * ceiling))  # room for the words above it
-        axes.set_xlabel("requests so far")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         axes.grid(axis="y", color="#e5e5e5")

@@ -205,26 +205,17 @@ class Replay:
 
     def _missed(self, text: int, answer: int, similarities: NDArray[np.float32] | None) -> None:
         """The model was called: a learning policy is told, and the answer stored if it is new."""
-        if self._learning is not None and similarities is not None:
-            credited = self._observed(self._learning, text, answer, similarities)
-            if credited is not None:
-                self.store.used(credited)
+        nearest = None if similarities is None else next(self._nearest(similarities), None)
+        if self._learning is not None and nearest is not None:
+            same = nearest.answer == answer
+            self._learning.observe(self._stream.texts[text], nearest, same)
+            if same:
+                self.store.used(nearest.entry_id)
                 return
         self.store.add(text)
         self._stored_answer[text] = answer
         if self._learning is not None:
             self._learning.stored(self._stream.texts[text])
-
-    def _observed(
-        self, policy: LearningPolicy, text: int, answer: int, similarities: NDArray[np.float32]
-    ) -> int | None:
-        """The nearest stored text if its answer is this one, None if not or if there is none."""
-        nearest = next(self._nearest(similarities), None)
-        if nearest is None:
-            return None
-        same = nearest.answer == answer
-        policy.observe(self._stream.texts[text], nearest, same)
-        return nearest.entry_id if same else None
 
     def _nearest(self, similarities: NDArray[np.float32]) -> Iterator[Neighbour]:
         for stored, similarity in self.store.nearest(similarities):

@@ -89,7 +89,7 @@ def render(evaluation: Evaluation) -> str:
         at_bounds=[f"at {bound:.0%}" for bound in BOUNDS.values()],
         bins=BINS,
         level=LEVEL,
-        plots=[(draw(evaluation), title, meaning) for draw, title, meaning in _PLOTS],
+        plots=[(plots.image(draw, evaluation), title, meaning) for draw, title, meaning in _PLOTS],
         false_hits=worst_false_hits(evaluation),
         false_misses=worst_false_misses(evaluation),
     )  # fmt: skip

@@ -139,7 +139,6 @@ class Telemetry:
         )
 
     def evicted(self, reason: Reason, count: int) -> None:
-        """Count entries that were evicted."""
         self._counters["evictions"].add(count, {"semcache.reason": reason})
 
     def saved(self, saved: Saved) -> None:
@@ -154,7 +153,6 @@ class Telemetry:
             self._counters["saved.seconds"].add(saved.seconds)
 
     def close(self) -> None:
-        """Stop reporting the gauges."""
         self._gauges.close()
 
 

@@ -46,6 +46,7 @@ class _Pending:
     """Results so far, by entry and answer: a comparison may be a call of a model."""
 
 
+@dataclass(eq=False)
 class AnswerComparer:
     """Compares fresh model answers with cached ones, and so learns whether these were right.
 
@@ -54,19 +55,13 @@ class AnswerComparer:
     `rate` is the share of the hits by meaning that are audited.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        verdicts: VerdictLog,
-        monitor: ErrorMonitor,
-        same_answer: SameAnswer,
-        rate: float,
-    ) -> None:
-        self._ledger = ledger
-        self._verdicts = verdicts
-        self._monitor = monitor
-        self._same_answer = same_answer
-        self._rate = rate
+    ledger: Ledger
+    verdicts: VerdictLog
+    monitor: ErrorMonitor
+    same_answer: SameAnswer
+    rate: float
+
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._pending: OrderedDict[bytes, _Pending] = OrderedDict()
         self._warned: set[type[Exception]] = set()
@@ -88,7 +83,7 @@ class AnswerComparer:
     def log_hit(self, key: Key, asked: str, judged: ScoredCandidate, now: float) -> None:
         """Log a hit by meaning, in memory."""
         entry_id, similarity = judged.neighbour.entry_id, judged.neighbour.similarity
-        self._verdicts.served(
+        self.verdicts.served(
             ServedHit(entry_id, asked, key.exact, similarity, _calibrated(judged), now)
         )
 
@@ -133,8 +128,8 @@ class AnswerComparer:
             source=pending.source,
             at=now,
         )
-        self._verdicts.judge(verdict, key.exact)
-        self._monitor.add(judged.probability, correct, weight_of(pending.source, self._rate))
+        self.verdicts.judge(verdict, key.exact)
+        self.monitor.add(judged.probability, correct, weight_of(pending.source, self.rate))
         return verdict
 
     def _same(self, pending: _Pending, entry_id: int, answer: str) -> bool | None:
@@ -145,13 +140,13 @@ class AnswerComparer:
         return pending.verdicts[pair]
 
     def _compared(self, entry_id: int, answer: str) -> bool | None:
-        stored = self._ledger.lookups.answer_text(entry_id)
+        stored = self.ledger.lookups.answer_text(entry_id)
         if stored is None:
             return None
         if answer_digest(stored) == answer_digest(answer):
             return True  # nobody need be asked
         try:
-            same = self._same_answer(stored, answer)
+            same = self.same_answer(stored, answer)
             if isinstance(same, bool | np.bool_):  # and no coroutine, which would count as True
                 return bool(same)
             raise TypeError(f"same_answer must return a bool, got a {type(same).__name__}")

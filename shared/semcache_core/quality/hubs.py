@@ -54,13 +54,10 @@ def is_hub(vectors: Matrix, served_at: float) -> bool:
     questions, or where `served_at` is not within (0, 1), the answer is False.
 
     An entry draws questions from a cap around it, and what lies in a narrow cap is alike anyway.
-    So `spread` measures how unlike the questions are by how unlike that cap lets them be.
-    Questions that mean the same also lie together within the cap; those of a hub fill it.
-
-    MAX_SPREAD was chosen on 3,000 training questions of Banking77 with the shipped model: for
-    bounds from 2 to 20 % it flags some 1 % of ordinary entries or fewer. benchmarks/hubs.py
-    measures it on the test questions. A bound on the mean cosine itself, the plainer statistic,
-    would have to be found anew for every model and every `max_error_rate`.
+    So `spread` is relative to that cap: questions that mean the same lie together within it, those
+    of a hub fill it. A bound on the mean cosine itself would have to be found anew for every model
+    and every `max_error_rate`. MAX_SPREAD was chosen on 3,000 training questions of Banking77 with
+    the shipped model: for bounds from 2 to 20 % it flags some 1 % of ordinary entries or fewer.
     """
     if len(vectors) < MIN_ASKED or not 0 < served_at < 1:
         return False

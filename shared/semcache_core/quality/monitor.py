@@ -13,7 +13,7 @@ from statistics import NormalDist
 from semcache_core._utils.intervals import NOTHING, Measured, wilson
 from semcache_core.errors import SettingsError
 
-# All chosen by simulation, see Audit.
+# All chosen by simulation, see ErrorMonitor.
 _BROKEN = NormalDist().inv_cdf(0.99)  # 90 % raised the threshold by luck in a tenth of the runs
 _LEAST, _LEAST_WRONG = 20, 3  # most of that luck was in the first few judgements
 _LATEST = 100  # by themselves too: in the whole window a drift takes three times as long to show
@@ -53,13 +53,10 @@ class ErrorMonitor:
       the error within the bound, at 95 %.
     - **Calibrated** again, by itself, when all of them together keep it, at 90 %.
 
-    Simulated at a bound of .02 with 5 % of the hits audited, as in
-    tests/quality/test_monitor.py. Error
-    .01: raised in 0 of 100 runs of 10,000 lookups; .015 in 4; .02, at the very bound, in 18, which
-    took 2.6 % of all hits. When 30 % of the hits became wrong, most at low probabilities (20 runs):
-    noticed after 290 hits in the median, 590 at most, then nothing was served for 470 lookups, at
-    most 1,050; from 2,000 lookups on the error was 1.2 %, and above the bound in 1 run. When such a
-    drift ended, the threshold was the calibrated one again after 7,600 lookups in the median.
+    Simulated at a bound of .02 with 5 % of the hits audited (tests/quality/test_monitor.py): an
+    error of .015 raised it in 4 of 100 runs of 10,000 lookups. That 30 % of the hits had become
+    wrong was noticed after 290 hits in the median, 590 at most; then nothing was served for 470
+    lookups, and it was the calibrated one again 7,600 lookups after the drift.
 
     `chance` draws the samples. `tell` gets a line for the operator at an alarm, when serving begins
     again and when the threshold is as calibrated; unless given, it is logged as a warning.

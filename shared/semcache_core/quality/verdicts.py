@@ -46,8 +46,7 @@ class ServedHit:
 class Verdict:
     """Whether an entry's answer was right for the question `asked`; `stored` is the entry's own.
 
-    `similarity` is a cosine; `probability` what the calibration says of it, before any doubt;
-    `at` is in seconds since the epoch. `source` is who judged.
+    `source` is who judged, the others are as in `ServedHit`.
     """
 
     namespace: str

@@ -197,17 +197,13 @@ class ChromaIndex:
             raise
 
 
-def _limit(
-    at_once: int, seconds: float, late: type[IndexUnavailableError] = IndexStalledError
-) -> Deadline:
-    return Deadline(
-        at_once,
-        seconds,
-        busy=IndexBusyError,
-        late=late,
-        service="Chroma",
-        abandon_after=ABANDON_SECONDS,
-    )
+_limit = partial(
+    Deadline,
+    busy=IndexBusyError,
+    late=IndexStalledError,
+    service="Chroma",
+    abandon_after=ABANDON_SECONDS,
+)
 
 
 @dataclass(frozen=True)

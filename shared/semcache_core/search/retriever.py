@@ -36,26 +36,24 @@ class Retrieved:
     similarity: float
 
 
+@dataclass(eq=False)
 class Retriever:
     """Finds the nearest live entries of one partition, indexed or not, of whatever process.
 
-    Lookups of many threads read `index` and `indexed`; the background worker sets them.
+    Lookups of many threads read `index` and `indexed`; the background worker sets them. `dimension`
+    is how many numbers a vector has, None where nothing is matched by meaning.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        fingerprint: str,
-        scan_limit: int,
-        scan_memory_bytes: int,
-        dimension: int | None = None,
-    ) -> None:
-        self._ledger = ledger
-        self.fingerprint = fingerprint
-        self.dimension = dimension
-        """Numbers in a vector; None where nothing is matched by meaning."""
-        self._scan_limit = scan_limit
-        self._scan = ScanMemory(ledger, fingerprint, scan_memory_bytes, dimension, scan_limit)
+    ledger: Ledger
+    fingerprint: str
+    scan_limit: int
+    scan_memory_bytes: int
+    dimension: int | None = None
+
+    def __post_init__(self) -> None:
+        self._scan = ScanMemory(
+            self.ledger, self.fingerprint, self.scan_memory_bytes, self.dimension, self.scan_limit
+        )
         self.index: NearestIndex | None = None
         self.indexed: dict[bytes, Generation] = {}
         """Partition -> the collection of `index` to query, and which entries it holds."""
@@ -91,7 +89,7 @@ class Retriever:
             proposed = [entry_id for source in sources for entry_id in source]
             live = [
                 entry
-                for entry in self._ledger.lookups.live(
+                for entry in self.ledger.lookups.live(
                     proposed, partition, self.fingerprint, now, asked
                 )
                 if len(entry.vector) == len(vector)  # else it was planted
@@ -155,7 +153,7 @@ class Retriever:
 
     def _scan_all(self, partition: bytes, vector: Vector, k: int) -> list[int]:
         ids, compared = self._scan_above(partition, 0, vector, k)
-        if compared > self._scan_limit:
+        if compared > self.scan_limit:
             self.count_requested.set()
         return ids
 

@@ -71,6 +71,7 @@ class PartitionRows:
         return int(buffer.nbytes)
 
 
+@dataclass(eq=False)
 class ScanMemory:
     """Vectors of the partitions in use, in up to `max_bytes`, kept current by reading new ones.
 
@@ -79,19 +80,13 @@ class ScanMemory:
     up to `scan_limit` entries is scanned whatever memory it takes.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        fingerprint: str,
-        max_bytes: int,
-        dimension: int | None = None,
-        scan_limit: int = 0,
-    ) -> None:
-        self._ledger = ledger
-        self._dimension = dimension
-        self._fingerprint = fingerprint
-        self._max_bytes = max_bytes
-        self._scan_limit = scan_limit
+    ledger: Ledger
+    fingerprint: str
+    max_bytes: int
+    dimension: int | None = None
+    scan_limit: int = 0
+
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._partitions: OrderedDict[bytes, PartitionRows] = OrderedDict()
         self._held = 0
@@ -113,8 +108,8 @@ class ScanMemory:
             held = self._partitions.get(partition)
         if held is not None and held.start <= start:
             return True
-        most = max(self._scan_limit, self._max_bytes // row_bytes)
-        return not self._ledger.lookups.has_more_vectors(partition, self._fingerprint, most, start)
+        most = max(self.scan_limit, self.max_bytes // row_bytes)
+        return not self.ledger.lookups.has_more_vectors(partition, self.fingerprint, most, start)
 
     def rows(self, partition: bytes, start: int) -> PartitionRows:
         """All vectors of this partition with ids above `start`, the newest included."""
@@ -124,11 +119,11 @@ class ScanMemory:
             known = _EMPTY if held is None or held.start > start else held
             if known.start < start:
                 known = known.above(start)
-            ids, vectors = self._ledger.lookups.vectors_after(
+            ids, vectors = self.ledger.lookups.vectors_after(
                 partition,
-                self._fingerprint,
+                self.fingerprint,
                 max(known.last, start),
-                dimension=self._dimension,
+                dimension=self.dimension,
             )
             with self._lock:
                 if self._partitions.get(partition) is not held:
@@ -155,7 +150,7 @@ class ScanMemory:
         self._partitions.move_to_end(partition)
         # a running total: summing over thousands of scopes at every lookup took longer than a scan
         self._held += _bytes(rows) - _bytes(before)
-        while self._held > self._max_bytes and len(self._partitions) > 1:
+        while self._held > self.max_bytes and len(self._partitions) > 1:
             self._held -= _bytes(self._partitions.popitem(last=False)[1])
 
 

@@ -271,6 +271,9 @@ class ForkGate:
             self._changed.notify_all()
 
 
+_URLS = "write sqlite:////absolute/file.sqlite3 or postgresql+psycopg://user@host/database"
+
+
 def parsed_url(url: str) -> sa.URL:
     """`ledger_url` as a URL; LedgerError, without a password in it, for an invalid one."""
     try:
@@ -280,14 +283,12 @@ def parsed_url(url: str) -> sa.URL:
     except (sa.exc.ArgumentError, ValueError):
         _, at, after = url.rpartition("@")  # before it there may be a password
         raise LedgerError(
-            f"ledger_url {'***@' if at else ''}{after[:60]!a} is not an SQLAlchemy URL; write "
-            "sqlite:////absolute/file.sqlite3 or postgresql+psycopg://user@host/database"
+            f"ledger_url {'***@' if at else ''}{after[:60]!a} is not an SQLAlchemy URL; {_URLS}"
         ) from None
 
 
 def unsupported(url: sa.URL) -> LedgerError:
     """The error for a database that a ledger cannot be in."""
     return LedgerError(
-        f"ledger_url begins with {url.drivername}://, which is not supported; write "
-        "sqlite:////absolute/file.sqlite3 or postgresql+psycopg://user@host/database"
+        f"ledger_url begins with {url.drivername}://, which is not supported; {_URLS}"
     )

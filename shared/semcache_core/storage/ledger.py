@@ -34,13 +34,16 @@ FILE_NAME = "ledger.sqlite3"
 class Ledger:
     """The SQL store of all cache entries. Every method raises LedgerError when its database fails.
 
-    `lookups` reads entries, `entries` writes them; `name`, `file` and `shared` as in `Database`. A
-    read is one statement; a write is one transaction, durable when the method returns.
+    `lookups` reads entries, `entries` writes them. A read is one statement; a write is one
+    transaction, durable when the method returns. For what its database does alone, see `Database`.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self.name, self.file, self.shared = database.name, database.file, database.shared
+        self.is_displaced, self.shrink = database.is_displaced, database.shrink
+        self.bytes_on_disk = database.bytes_used
+        self.before_fork, self.after_fork = database.before_fork, database.after_fork
         self.lookups = Lookups(database)
         self.entries = Entries(database)
         try:
@@ -73,10 +76,6 @@ class Ledger:
         """Whether `is_displaced` ever returned true: then it has to be opened again."""
         return self._database.displaced
 
-    def is_displaced(self) -> bool:
-        """Whether another file, or none, is now where this ledger was opened."""
-        return self._database.is_displaced()
-
     def count(self, namespace: str | None = None, now: float | None = None) -> int:
         """Entries, of one namespace or all; only the live ones when `now` is given."""
         query = sa.select(sa.func.count()).select_from(entries)
@@ -108,14 +107,6 @@ class Ledger:
         query = sa.select(sa.func.count(sa.distinct(entries.c.namespace)))
         return int(self.read(query, {})[0][0])
 
-    def bytes_on_disk(self) -> int:
-        """Bytes of the ledger and the index beside it; 0 in memory."""
-        return self._database.bytes_used()
-
-    def shrink(self) -> bool:
-        """Return some unused space to the disk; returns whether there is more."""
-        return self._database.shrink()
-
     def index_state(self, fingerprint: str) -> IndexState:
         return IndexState(self._database, fingerprint)
 
@@ -133,13 +124,6 @@ class Ledger:
 
     def close(self) -> None:
         self._database.close()
-
-    def before_fork(self) -> None:
-        """Leave nothing open in a child, until `after_fork` in the parent."""
-        self._database.before_fork()
-
-    def after_fork(self) -> None:
-        self._database.after_fork()
 
     def _is_current(self) -> bool:
         try:

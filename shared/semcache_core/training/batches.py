@@ -150,15 +150,19 @@ def check_data(pairs: Sequence[Pair], questions: Sequence[str]) -> None:
     """Raise TrainingError for labels outside [0, 1], pairs of one class, and empty questions."""
     if isinstance(questions, str) or not all(isinstance(q, str) and q.strip() for q in questions):
         raise TrainingError("questions must be texts, none of them empty")
+    check_labelled(pairs, "train on")
+
+
+def check_labelled(pairs: Sequence[Pair], use: str) -> None:
+    """Raise TrainingError for no pairs, labels outside [0, 1] and pairs of one class."""
     if not pairs:
-        raise TrainingError("there are no pairs to train on; give some of either kind")
+        raise TrainingError(f"there are no pairs to {use}; give labelled ones, of both labels")
     check_labels(pair.same_answer for pair in pairs)
     positives = sum(pair.positive for pair in pairs)
     if positives in (0, len(pairs)):
-        kind = "none" if not positives else "all"
         raise TrainingError(
-            f"of {len(pairs)} pairs {kind} have the same answer; add pairs with the same answer "
-            "(1) and look-alikes with another (0)"
+            f"{positives} of {len(pairs)} pairs have the same answer (same_answer above .5); give "
+            "both, pairs with the same answer (1) and look-alikes with another (0)"
         )
 
 

@@ -4,9 +4,7 @@ import base64
 import codecs
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Any, BinaryIO, TypeAlias
 
 import numpy as np
@@ -99,8 +97,14 @@ class ExportLine(LogLine):
     )
 
 
-class _HeaderLine(JsonLine):
-    version: int = Field(ge=1, le=VERSION, description=f"a whole number from 1 to {VERSION}")
+class Header(JsonLine):
+    """The first line of an export: its time, in seconds since the epoch, and the model of its
+    vectors with their length, both None where it has none.
+    """
+
+    version: int = Field(
+        default=VERSION, ge=1, le=VERSION, description=f"a whole number from 1 to {VERSION}"
+    )
     exported: float = Field(description="a finite number")
     fingerprint: Name | None = Field(None, description="a text that is not empty")
     dimension: int | None = Field(
@@ -108,19 +112,8 @@ class _HeaderLine(JsonLine):
     )
 
 
-@dataclass(frozen=True)
-class Header:
-    """The first line of an export: its time, in seconds since the epoch, and the model of its
-    vectors with their length, both None where it has none.
-    """
-
-    exported: float
-    fingerprint: str | None = None
-    dimension: int | None = None
-
-
 def header_line(header: Header) -> bytes:
-    return _line({"format": FORMAT, "version": VERSION, **vars(header)})
+    return _line({"format": FORMAT, **dict(header)})
 
 
 def entry_line(entry: ListedEntry, with_vector: bool) -> bytes:
@@ -217,12 +210,7 @@ class EntriesFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -238,10 +226,10 @@ def _header(where: str, line: bytes) -> Header | None:
         )
     if version is None or data.get("exported") is None:
         raise SemcacheError(f"{where}: version or exported is missing; export anew")
-    header = parse_model(_HeaderLine, data, where, _EXAMPLE)
+    header = parse_model(Header, data, where, _EXAMPLE)
     if (header.fingerprint is None) != (header.dimension is None):
         raise SemcacheError(f"{where}: give both fingerprint and dimension, or neither of them")
-    return Header(header.exported, header.fingerprint, header.dimension)
+    return header
 
 
 def _entry(data: dict[str, Any], where: str, header: Header | None) -> LogLine:

@@ -56,7 +56,11 @@ def write_entries(
     """
     listing = Listing(ledger)
     model = next((one for one in listing.models() if one.fingerprint == fingerprint), None)
-    header = Header(now) if model is None else Header(now, model.fingerprint, model.dimension)
+    header = Header(
+        exported=now,
+        fingerprint=None if model is None else model.fingerprint,
+        dimension=None if model is None else model.dimension,
+    )
     entries = vectors = left_out = 0
 
     def lines() -> Iterator[bytes]:
