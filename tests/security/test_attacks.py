@@ -1,6 +1,6 @@
 """Questions crafted so that their answer is served to somebody else's question.
 
-The texts were found by benchmarks/attacks.py (CacheAttack, arXiv 2601.23088) against the shipped
+The texts were found by studies/attacks.py (CacheAttack, arXiv 2601.23088) against the shipped
 model: each is nearer to its victim's question than most paraphrases are, or was meant to be.
 """
 
