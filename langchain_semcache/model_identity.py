@@ -24,6 +24,7 @@ _IRRELEVANT = {
     *("max_retries", "metadata", "name", "rate_limiter", "request_timeout", "stream_usage"),
     *("streaming", "tags", "timeout", "verbose"),
 }
+_EMPTY: tuple[object, ...] = (None, "", [], {})
 _MODEL_NAMES = ("model", "model_name", "model_id", "deployment_name", "azure_deployment")
 # Whole numbers and lists that change the answer; any other may be a counter or log of the model.
 _PARAMETERS = {
@@ -103,6 +104,10 @@ class CallingModels:
 
     def identify(self, model: BaseLanguageModel[Any]) -> str:
         """Return a digest that is equal for models with the same visible parameters."""
+        return self.described(model)[0]
+
+    def described(self, model: BaseLanguageModel[Any]) -> tuple[str, dict[str, Any]]:
+        """Return the digest of `identify`, and the fields of the model."""
         present = self._fields(model)
         with self._lock:
             known = self._seen.get(id(model))
@@ -110,8 +115,8 @@ class CallingModels:
                 place = id(model)
                 ref = weakref.ref(model, lambda _: self._seen.pop(place, None))
                 known = self._seen[place] = (ref, *_first_sight(model, present))
-        _, first, frozen = known
-        return digest([first, {k: v for k, v in present.items() if k not in frozen}])
+            _, first, frozen = known
+        return digest([first, {k: v for k, v in present.items() if k not in frozen}]), present
 
     def changed(self, model: BaseLanguageModel[Any], known: Model) -> dict[str, Any]:
         """Return the parameters of `model` that differ from those in LangChain's text.
@@ -127,29 +132,6 @@ class CallingModels:
             name: value for name, value in plain.items() if value != known.parameters.get(name)
         }
         return differs | {name: None for name in known.parameters if name not in now}
-
-    def parts(
-        self, llm_string: str, model: BaseLanguageModel[Any] | None, arguments: Mapping[str, Any]
-    ) -> dict[str, str]:
-        """Return the model, its parameters and the arguments of the call by name."""
-        known = read_llm_string(llm_string)
-        shown = dict(known.parameters)
-        if model is not None and known.whole:
-            shown |= self.changed(model, known)
-        elif model is not None:
-            fields = type(model).model_fields
-            present = self._fields(model)
-            counters = _may_count(present)
-            shown |= {
-                name: value
-                for name, value in present.items()
-                if name not in counters and value != fields[name].default
-            }
-        shown |= _arguments_in(llm_string) | with_schemas(dict(arguments))
-        names = {"_type": known.kind or (model and _kind(model))}
-        names |= {name: shown.pop(name) for name in ("_type", *_MODEL_NAMES) if name in shown}
-        stated = {k: repr(v) for k, v in shown.items() if v not in (None, [], {}, "")}
-        return {"model": repr(sorted(names.items())), **stated}
 
     def _fields(self, model: BaseModel) -> dict[str, Any]:
         names = set(type(model).model_fields) - _IRRELEVANT
@@ -179,6 +161,36 @@ class CallingModels:
         if type(value).__module__ in _SHOWN and not _OBJECT.search(shown := repr(value)):
             return shown
         return _kind(value)
+
+
+def call_parts(
+    llm_string: str,
+    model: BaseLanguageModel[Any] | None,
+    fields: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the model, its parameters and the arguments of the call by name.
+
+    `fields` are those of the model that `llm_string` does not show.
+    """
+    known = read_llm_string(llm_string)
+    counters = set() if known.whole else _may_count(fields)
+    defaults = {} if known.whole or model is None else type(model).model_fields
+    own = {
+        name: value
+        for name, value in fields.items()
+        if name not in counters and (name not in defaults or value != defaults[name].default)
+    }
+    shown = {
+        **known.parameters,
+        **own,
+        **_arguments_in(llm_string),
+        **with_schemas(dict(arguments)),
+    }
+    kind = known.kind or (None if model is None else _kind(model))
+    names = {name: shown.pop(name) for name in ("_type", *_MODEL_NAMES) if name in shown}
+    stated = {name: repr(value) for name, value in shown.items() if value not in _EMPTY}
+    return {"model": repr([kind, sorted(names.items())]), **stated}
 
 
 def with_schemas(value: Any) -> Any:
@@ -243,7 +255,8 @@ def _arguments(arguments: str) -> set[str]:
     return {str(name) for name, value in pairs if value is not None}
 
 
-def _arguments_in(llm_string: str) -> dict[str, Any]:
+@lru_cache(maxsize=128)
+def _arguments_in(llm_string: str) -> Mapping[str, Any]:
     """Return the call's arguments by name; together where one of them is an object."""
     try:
         _, end = json.JSONDecoder().raw_decode(llm_string)
@@ -269,7 +282,7 @@ def _first_sight(model: BaseLanguageModel[Any], seen: dict[str, Any]) -> tuple[s
     return digest([_kind(model), first if is_identified else uuid.uuid4().hex]), frozen
 
 
-def _may_count(fields: dict[str, Any]) -> set[str]:
+def _may_count(fields: Mapping[str, Any]) -> set[str]:
     """Return the names of the fields that may be counters or logs of the model."""
     return {
         name

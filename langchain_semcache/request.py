@@ -32,6 +32,7 @@ from semcache_core.adapters import CallIds, Turn
 from langchain_semcache.call_stack import Caller
 from langchain_semcache.model_identity import (
     CallingModels,
+    call_parts,
     hidden_objects,
     read_llm_string,
     with_schemas,
@@ -92,6 +93,14 @@ class Question:
     run: RunManager | None = None
 
 
+@dataclass(frozen=True)
+class _Asking:
+    """A digest of a model and its parameters, and of its fields those that no text shows."""
+
+    digest: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
 class RequestReader:
     """Reads calls for one cache, so that the same call is the same request in every adapter.
 
@@ -140,12 +149,12 @@ class RequestReader:
             return None
         return Request(
             question=turn.question,
-            scope=digest([asking, turn.rest]),
+            scope=digest([asking.digest, turn.rest]),
             namespace=self.namespace,
             exact_only=turn.exact_only,
             writer=self._writer() if callable(self._writer) else self._writer,
             mode=_mode_of_config(),
-            parts=partial(_parts, self._models, llm_string, model, arguments or {}, turn.rest),
+            parts=partial(_parts, llm_string, model, asking.fields, arguments or {}, turn.rest),
             why_exact=turn.why_exact,
         )
 
@@ -209,32 +218,35 @@ class RequestReader:
             adapters.normalise_systems(turn.rest, self._normalise_system)
         return turn
 
-    def _asking_model(self, llm_string: str, model: BaseLanguageModel[Any] | None) -> str | None:
-        """Return a digest of the model and its parameters, None where these are not known."""
+    def _asking_model(
+        self, llm_string: str, model: BaseLanguageModel[Any] | None
+    ) -> _Asking | None:
+        """Return who asks, None where the model and its parameters are not known."""
         known = read_llm_string(llm_string)
         if not known.stable:
             self._warn_unstable("call argument")
             return None
         if model is None:
-            return known.digest if known.named else None
+            return _Asking(known.digest) if known.named else None
         if known.whole:
             changed = self._models.changed(model, known)
-            return digest([known.digest, changed]) if changed else known.digest
+            return _Asking(digest([known.digest, changed]) if changed else known.digest, changed)
         if not known.named:
             self._cache.warn_once(
                 "unnamed " + type(model).__name__,
                 f"{type(model).__name__} does not tell LangChain's cache which model it is; "
                 "its fields are compared instead, so that two models never share an answer",
             )
-        return digest([known.digest, self._models.identify(model)])
+        identity, fields = self._models.described(model)
+        return _Asking(digest([known.digest, identity]), fields)
 
-    def _asking_with(self, asking: str, arguments: Mapping[str, Any]) -> str | None:
+    def _asking_with(self, asking: _Asking, arguments: Mapping[str, Any]) -> _Asking | None:
         """Return `asking` with the call arguments of a text model, None where these are unclear."""
         shown = read_llm_string(str(sorted(with_schemas(dict(arguments)).items())))
         if not shown.stable:
             self._warn_unstable("call argument")
             return None
-        return digest([asking, shown.digest])
+        return _Asking(digest([asking.digest, shown.digest]), asking.fields)
 
     def _warn_unstable(self, what: str) -> None:
         self._cache.warn_once(
@@ -246,14 +258,14 @@ class RequestReader:
 
 
 def _parts(
-    models: CallingModels,
     llm_string: str,
     model: BaseLanguageModel[Any] | None,
+    fields: Mapping[str, Any],
     arguments: Mapping[str, Any],
     rest: Any,
 ) -> dict[str, Any]:
     """Return the parts of a scope by name."""
-    return {**models.parts(llm_string, model, arguments), **adapters.parts_of(rest)}
+    return {**call_parts(llm_string, model, fields, arguments), **adapters.parts_of(rest)}
 
 
 def _mode_of_config() -> Any:

@@ -50,6 +50,19 @@ Other: TypeAlias = Callable[[Any], Any]
 """Returns JSON for an object that hides its fields, or raises SemcacheError."""
 
 
+def model_parts(llm: LLM, described: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the model and its parameters by name, from what `Models.described` returned."""
+    who, parameters = described
+    fields = type(llm).model_fields
+    names = {name: parameters[name] for name in _MODEL_NAMES if name in parameters}
+    stated = {
+        name: value
+        for name, value in parameters.items()
+        if name not in names and (name not in fields or value != fields[name].default)
+    }
+    return {"model": [names or who, _name(type(llm))], **stated}
+
+
 def describe_arguments(arguments: Mapping[str, Any]) -> Any:
     """Return the keyword arguments of a call as JSON, with tools and classes as their schemas.
 
@@ -145,21 +158,10 @@ class Models:
 
     def identify(self, llm: LLM) -> str:
         """Return a digest that is equal for models with the same visible parameters."""
-        return digest(list(self._described(llm)))
+        return digest(list(self.described(llm)))
 
-    def parts(self, llm: LLM) -> dict[str, Any]:
-        """Return the model and its parameters by name."""
-        who, present = self._described(llm)
-        fields = type(llm).model_fields
-        names = {name: present.pop(name) for name in _MODEL_NAMES if name in present}
-        stated = {
-            name: value
-            for name, value in present.items()
-            if name not in fields or value != fields[name].default
-        }
-        return {"model": [names or who, _name(type(llm))], **stated}
-
-    def _described(self, llm: LLM) -> tuple[str, dict[str, Any]]:
+    def described(self, llm: LLM) -> tuple[str, dict[str, Any]]:
+        """Return who the model is, and its parameters by name."""
         names = sorted(name for name in type(llm).model_fields if _matters(name))
         other = partial(self._other, llm)
         present = {name: as_json(getattr(llm, name, None), other) for name in names}

@@ -20,7 +20,12 @@ from semcache_core import (
 
 from llamaindex_semcache.documents import Found, Sources, holds_nodes, without_nodes
 from llamaindex_semcache.messages import canonical, texts, tool_names
-from llamaindex_semcache.model_identity import Models, describe_arguments, describe_class
+from llamaindex_semcache.model_identity import (
+    Models,
+    describe_arguments,
+    describe_class,
+    model_parts,
+)
 from llamaindex_semcache.templates import Templates
 
 How: TypeAlias = Literal["chat", "completion", "structured"]
@@ -90,7 +95,9 @@ class RequestReader:
         """Return the request; None where the call must not be cached or cannot be identified."""
         try:
             messages = canonical(question.messages)
-            asking = [question.how, *self._asking(question)]
+            model = self._models.described(question.llm)
+            arguments = describe_arguments(question.arguments)
+            output = None if question.output is None else describe_class(question.output)
         except SemcacheError as error:
             self._cache.warn_once(f"unclear {error}", str(error))
             return None
@@ -104,12 +111,12 @@ class RequestReader:
             return None
         return Request(
             question=turn.question,
-            scope=digest([*asking, turn.rest]),
+            scope=digest([question.how, digest(list(model)), arguments, output, turn.rest]),
             namespace=self.namespace,
             exact_only=turn.exact_only,
             tags=documents.tags(question),
             writer=self._writer() if callable(self._writer) else self._writer,
-            parts=partial(_parts, self._models, question, turn.rest),
+            parts=partial(_parts, question, model, arguments, output, turn.rest),
             why_exact=turn.why_exact,
         )
 
@@ -122,10 +129,6 @@ class RequestReader:
             return explanation
         system_texts = [block["text"] for block in adapters.system_blocks(messages)]
         return adapters.hinted(explanation, system_texts)
-
-    def _asking(self, question: Question) -> list[Any]:
-        output = None if question.output is None else describe_class(question.output)
-        return [self._models.identify(question.llm), describe_arguments(question.arguments), output]
 
     def _turn(
         self, question: Question, messages: list[dict[str, Any]], documents: "_Documents"
@@ -143,12 +146,19 @@ class RequestReader:
         return adapters.read_turn(messages, documents.split)
 
 
-def _parts(models: Models, question: Question, rest: Any) -> dict[str, Any]:
+def _parts(
+    question: Question,
+    model: tuple[str, dict[str, Any]],
+    arguments: dict[str, Any],
+    output: Any,
+    rest: Any,
+) -> dict[str, Any]:
     """Return the parts of a scope by name."""
-    output = {"output class": describe_class(question.output)} if question.output else {}
     return {
-        **{"kind of call": question.how, **models.parts(question.llm), **output},
-        **describe_arguments(question.arguments),
+        "kind of call": question.how,
+        "output class": output,
+        **model_parts(question.llm, model),
+        **arguments,
         **adapters.parts_of(rest),
     }
 

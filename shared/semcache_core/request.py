@@ -102,8 +102,12 @@ DOCUMENTS, ANY_ORDER = "documents", "documents in any order"
 
 
 def part_digests(parts: Mapping[str, object]) -> dict[str, str]:
-    """Return short digests by which the parts of two scopes are compared."""
-    return {name: digest(value)[:PART_DIGITS] for name, value in parts.items()}
+    """Return short digests by which the parts of two scopes are compared, without empty parts."""
+    return {
+        name: digest(value)[:PART_DIGITS]
+        for name, value in parts.items()
+        if value not in (None, "", [], {})
+    }
 
 
 def digest(value: Any) -> str:

@@ -241,7 +241,11 @@ def test_the_parts_that_differ_are_named(cache: SemanticCache) -> None:
 def test_the_nearest_request_is_the_one_that_differs_in_the_fewest_parts(
     cache: SemanticCache,
 ) -> None:
-    for change in ({"model": "tiny", "temperature": 1}, {"model": "small"}, {"tools": [], "n": 2}):
+    for change in (
+        {"model": "tiny", "temperature": 1},
+        {"model": "small"},
+        {"tools": ["a"], "n": 2},
+    ):
         cache.update(asked_with(**change), "in Basel")
     elsewhere = cache.explain(asked_with()).elsewhere
     assert elsewhere is not None and elsewhere.differs == ("model",)

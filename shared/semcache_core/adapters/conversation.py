@@ -119,7 +119,7 @@ def parts_of(rest: Any) -> dict[str, Any]:
 
 def _documents(texts: list[str]) -> dict[str, Any]:
     """The frames of the question, in their order and in any."""
-    return {DOCUMENTS: texts, ANY_ORDER: sorted(" ".join(texts).split())}
+    return {DOCUMENTS: [text for text in texts if text], ANY_ORDER: sorted(" ".join(texts).split())}
 
 
 @dataclass
