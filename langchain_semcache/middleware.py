@@ -25,6 +25,7 @@ from semcache_core import (
 )
 from typing_extensions import Unpack
 
+from langchain_semcache.cache import SemanticLLMCache
 from langchain_semcache.request import RequestReader, namespace_of_config
 from langchain_semcache.serialization import EVENT
 
@@ -64,8 +65,10 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
     Identical calls at the same time are one call of the model. A hit that is audited is served at
     once, and the model is asked in the background (`audit_rate`).
 
-    Middleware after this one could change the request unseen, so then nothing is cached. An error
-    of the cache is a miss, counted in `stats().failures`. An error of the model is passed on.
+    Middleware after this one could change the request unseen. Then the model is given the cache as
+    its own, and asks it with the request that reaches it: a model with a `cache` already, and any
+    with `uncached_tools`, is not cached. An error of the cache is a miss, counted in
+    `stats().failures`. An error of the model is passed on.
     """
 
     def __init__(
@@ -88,12 +91,19 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
         self.cache = adapters.open_cache(cache, embedder, chroma_client, options)
         self._tenant_by_config = namespace is namespace_of_config
         self._reader = RequestReader(self.cache, split, namespace, normalise_system, writer)
+        self._of_model = SemanticLLMCache(
+            cache=self.cache,
+            split=split,
+            namespace=namespace,
+            normalise_system=normalise_system,
+            writer=writer,
+        )
         self._call = adapters.ModelCall(
             agent_answers.ask, agent_answers.aask, copy=lambda response: response, whole=self._whole
         )
         self._calls: adapters.CachedCalls[Step, Answer] = adapters.CachedCalls(
             self.cache,
-            lambda step: None if self._is_blind(step.handler) else self._read(step.request),
+            lambda step: self._read(step.request),
             lambda step: AnswerCodec(step.request.response_format),
             agent_answers.unobserved_step,
             lambda _, answer: answer.usage,
@@ -101,6 +111,9 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Call) -> Response:
         """Return the stored answer to this step of the agent, else the model's."""
+        if _is_blind(handler):
+            adapters.set_last_hit(None)
+            return handler(self._cached_by_model(request))
         pending = self._calls.ask(Step(request, handler))
         given = list(self._calls.items(pending, self._call))
         if pending.hit is not None:
@@ -112,6 +125,9 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
         if self._lacks_config():
             adapters.set_last_lookup(adapters.NOT_CACHED)
             return await handler(request)
+        if _is_blind(handler):
+            adapters.set_last_hit(None)
+            return await handler(self._cached_by_model(request))
         pending = await self._calls.aask(Step(request, handler))
         given = [response async for response in self._calls.aitems(pending, self._call)]
         if pending.hit is not None:
@@ -180,18 +196,24 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
             parts=lambda: {**(inner() if inner else {}), **parts},
         )
 
-    def _is_blind(self, handler: Call | AsyncCall) -> bool:
-        """Whether other middleware follows, which could change the request unseen."""
-        by_langchain = getattr(handler, "__module__", None) == "langchain.agents.factory"
-        if not by_langchain or handler.__name__.startswith("_execute_model"):
-            return False
+    def _cached_by_model(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
+        """Return `request` with a copy of its model that asks this cache itself.
+
+        A copy keeps the class of the model, for which middleware such as that of Anthropic's prompt
+        caching asks. A `CachedChatModel` in its place would not.
+        """
+        model = request.model
+        own = getattr(model, "cache", None)  # False says that nothing is to be cached
+        if isinstance(model, BaseChatModel) and own is None and not self._uncached_tools:
+            return request.override(model=model.model_copy(update={"cache": self._of_model}))
         self.cache.warn_once(
             "not last",
-            "nothing is cached: other middleware that wraps model calls follows "
-            "SemanticCacheMiddleware and could change the request unseen; put "
-            "SemanticCacheMiddleware last in middleware=[...]",
+            "nothing is cached by SemanticCacheMiddleware: other middleware that wraps model calls "
+            "follows and could change the request unseen, and the model cannot be given the cache, "
+            "as it has one of its own or there are uncached_tools; put SemanticCacheMiddleware "
+            "last in middleware=[...]",
         )
-        return True
+        return request
 
     def _lacks_config(self) -> bool:
         """Whether the config with the tenant is hidden: in async code before Python 3.11."""
@@ -205,6 +227,12 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
             'the tenant, cannot be seen; pass namespace="..." or a callable',
         )
         return True
+
+
+def _is_blind(handler: Call | AsyncCall) -> bool:
+    """Whether other middleware follows, which could change the request unseen."""
+    by_langchain = getattr(handler, "__module__", None) == "langchain.agents.factory"
+    return by_langchain and not handler.__name__.startswith("_execute_model")
 
 
 def _prompt(request: ModelRequest[Any]) -> str:

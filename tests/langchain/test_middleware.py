@@ -527,15 +527,65 @@ async def test_what_middleware_before_it_changes_is_seen(
     assert model.asked == 2
 
 
-async def test_with_middleware_behind_it_nothing_is_cached(
-    cached: SemanticCacheMiddleware, ask: Asker, warnings_of: Any
+async def test_with_middleware_behind_it_the_model_asks_with_what_reaches_it(
+    cached: SemanticCacheMiddleware, ask: Asker
 ) -> None:
     """It sees one request for Ada and Bob, the model sees two."""
-    model, greets = Chat().answering("hi Ada", "hi Bob", "hi Ada"), Greets()
+    model, greets = Chat().answering("hi Ada", "hi Bob"), Greets()
     agent = create_agent(model, [], middleware=[cached, greets])
     for greets.who in ("Ada", "Bob", "Ada"):
         assert (await ask(agent))[-1].text == f"hi {greets.who}"
-    assert cached.stats().entries == 0
+    answer = (await ask(agent, PARAPHRASE))[-1]
+    assert answer.text == "hi Ada" and answer.response_metadata["semcache"]["kind"] == "semantic"
+    assert model.asked == 2 and model.cache is None
+
+
+class Rewrites(AgentMiddleware[Any, Any, Any]):
+    """Shows the model a file and other tools, and asks for the model's class, as the tail of
+    middleware of a deep agent does.
+    """
+
+    file = "ten degrees"
+    tools_shown = True
+
+    def _changed(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
+        assert type(request.model) is Chat
+        system = SystemMessage(f"The file says: {self.file}")
+        shown = request.tools if self.tools_shown else []
+        return request.override(system_message=system, tools=shown)
+
+    def wrap_model_call(self, request: ModelRequest[Any], handler: Any) -> Any:
+        return handler(self._changed(request))
+
+    async def awrap_model_call(self, request: ModelRequest[Any], handler: Any) -> Any:
+        return await handler(self._changed(request))
+
+
+async def test_middleware_behind_it_may_change_files_and_tools(
+    cached: SemanticCacheMiddleware, ask: Asker
+) -> None:
+    rewrites = Rewrites()
+    agent = create_agent(model := Chat(), [Thermometer().tool()], middleware=[cached, rewrites])
+    first = (await ask(agent))[-1].text
+    assert (await ask(agent))[-1].text == first and model.asked == 1
+    rewrites.file = "forty degrees"
+    assert (await ask(agent))[-1].text != first and model.asked == 2
+    rewrites.tools_shown = False
+    assert (await ask(agent))[-1].text != first and model.asked == 3
+    rewrites.file, rewrites.tools_shown = "ten degrees", True
+    assert (await ask(agent))[-1].text == first and model.asked == 3
+
+
+@pytest.mark.parametrize("own", ["uncached_tools", "no cache wanted"])
+async def test_with_middleware_behind_it_some_models_are_not_cached(
+    opened: Opened, ask: Asker, warnings_of: Any, own: str
+) -> None:
+    cached = opened(uncached_tools=["clock"] if own == "uncached_tools" else [])
+    model, greets = Chat(cache=None if own == "uncached_tools" else False), Greets()
+    agent = create_agent(model, [], middleware=[cached, greets])
+    for _ in range(2):
+        await ask(agent)
+    assert model.asked == 2 and cached.stats().entries == 0
     assert len(warnings_of("put SemanticCacheMiddleware last")) == 1
 
 
