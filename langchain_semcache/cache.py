@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.caches import BaseCache
 from langchain_core.language_models import (
+    BaseChatModel,
     BaseLanguageModel,
     LanguageModelInput,
     LanguageModelLike,
 )
-from langchain_core.outputs import Generation
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation
 from langchain_core.runnables import RunnableConfig
 from semcache_core import (
     CacheStats,
@@ -25,6 +27,7 @@ from semcache_core import (
 from typing_extensions import Unpack
 
 from langchain_semcache.call_stack import Caller, caller, shown_to_cache
+from langchain_semcache.calls import chunks_of
 from langchain_semcache.model_identity import read_llm_string
 from langchain_semcache.request import RequestReader, namespace_of_config
 from langchain_semcache.serialization import (
@@ -75,7 +78,12 @@ class SemanticLLMCache(BaseCache):
 
     def lookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """Return the stored generations, as new objects with fresh ids, or None."""
-        return _served(self._lookup(prompt, llm_string, caller()))
+        asking = caller()
+        generations = _served(self._lookup(prompt, llm_string, asking))
+        with self.cache.failing_open("announce"):
+            for chunk in _streamed(asking, generations, is_async=False):
+                asking.run.on_llm_new_token(chunk.message.content, chunk=chunk)
+        return generations
 
     def update(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
         """Store generations, unless they must not be repeated."""
@@ -91,7 +99,11 @@ class SemanticLLMCache(BaseCache):
         found: tuple[Lookup, list[Generation] | None] = (adapters.FAILED, None)
         with self.cache.failing_open("lookup"):
             found = await self.cache.in_thread(self._lookup, prompt, llm_string, asking)
-        return _served(found)
+        generations = _served(found)
+        with self.cache.failing_open("announce"):
+            for chunk in _streamed(asking, generations, is_async=True):
+                await asking.run.on_llm_new_token(chunk.message.content, chunk=chunk)
+        return generations
 
     async def aupdate(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
         asking = caller()
@@ -178,3 +190,24 @@ def _served(found: tuple[Lookup, list[Generation] | None]) -> list[Generation] |
     """Set `last_lookup()` in the caller's context, as a thread has another one."""
     adapters.call_answered(found[0])
     return found[1]
+
+
+def _streamed(
+    asking: Caller, generations: list[Generation] | None, *, is_async: bool
+) -> list[ChatGenerationChunk]:
+    """Return the chunks that a run expects which streams the model's answer to its handlers.
+
+    LangChain sends them itself for a model's answer, as for `astream_events`, but for a hit only in
+    its newer protocol.
+    """
+    model, arguments = asking.model, {**asking.arguments, "run_manager": asking.run}
+    arguments.pop("stop", None)
+    if not generations or asking.run is None or not isinstance(model, BaseChatModel):
+        return []
+    newer = getattr(model, "_should_use_protocol_streaming", None)  # older releases lack it
+    if newer is not None and newer(async_api=is_async, **arguments):
+        return []
+    generation = generations[0]
+    if not isinstance(generation, ChatGeneration) or not isinstance(generation.message, AIMessage):
+        return []
+    return chunks_of(generation) if model._should_stream(async_api=is_async, **arguments) else []

@@ -40,13 +40,14 @@ class Caller:
 
     `configs` holds the config of the call, one for each prompt of a text model's batch; it is empty
     for a call without one, such as `generate`. `known` is False where the config may have been
-    missed.
+    missed. `run` is the run manager of a chat model's call.
     """
 
     model: BaseLanguageModel[Any] | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     configs: tuple[RunnableConfig, ...] = ()
     known: bool = True
+    run: Any = None
 
 
 def shown_to_cache(
@@ -90,6 +91,7 @@ def caller() -> Caller:
     """Return who called the function that calls this one."""
     model: BaseLanguageModel[Any] | None = None
     arguments: dict[str, Any] = {}
+    run: Any = None
     last = ""
     for frame in _frames(sys._getframe(2)):
         last = frame.f_code.co_name
@@ -103,13 +105,14 @@ def caller() -> Caller:
             arguments = {**(frame.f_locals.get("kwargs") or {})}
             if not isinstance(owner, BaseLLM):
                 arguments["stop"] = frame.f_locals.get("stop")
+                run = frame.f_locals.get("run_manager")
         elif last in _ENTRIES:
             config = frame.f_locals.get("config")
             if not isinstance(config, list):
                 config = [RunnableConfig() if config is None else config]
-            return Caller(model, arguments, tuple(config))
+            return Caller(model, arguments, tuple(config), run=run)
     # the outermost frame is inside LangChain's own task: whatever awaits it was not found
-    return Caller(model, arguments, known=not last.startswith("_agenerate"))
+    return Caller(model, arguments, known=not last.startswith("_agenerate"), run=run)
 
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:
