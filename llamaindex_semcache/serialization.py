@@ -5,6 +5,7 @@ import re
 import secrets
 import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from io import IOBase
@@ -20,6 +21,7 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 from llama_index.core.bridge.pydantic import BaseModel
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 from semcache_core import Hit, SemcacheError, Usage
 from semcache_core.adapters import (
     CALL_IDS,
@@ -203,7 +205,7 @@ _NO_ANSWER = (TextBlock, ThinkingBlock, CachePoint)
 
 @dataclass(frozen=True)
 class ChatAnswers:
-    """The codec of a chat's answers: the whole message, and the other fields if they are JSON.
+    """The codec of a chat's answers: a message, and other fields as far as JSON has a form for them.
 
     The provider's `raw` is not stored; a served answer has `raw["semcache"]`. `demands` reads those
     of the call; a hit does not need them.
@@ -213,8 +215,10 @@ class ChatAnswers:
 
     def dump(self, answer: ChatResponse) -> str:
         """Return JSON text; raises SemcacheError for a message that is not equal when read back."""
+        message = said_once(answer.message)
+        kwargs = _with_calls_as_json(message.additional_kwargs)
         stored = ChatResponse(
-            message=said_once(answer.message),
+            message=message.model_copy(update={"additional_kwargs": kwargs}),
             logprobs=answer.logprobs,
             additional_kwargs=_as_json(answer.additional_kwargs),
         )
@@ -268,9 +272,7 @@ class CompletionAnswers:
     demands: Callable[[], Demands] = Demands
 
     def dump(self, answer: CompletionResponse) -> str:
-        kwargs = _as_json(answer.additional_kwargs)
-        if calls_in(answer.additional_kwargs) != calls_in(kwargs):
-            raise SemcacheError(f"tool calls of a completion are no JSON: {_UNWRITABLE}")
+        kwargs = _with_calls_as_json(answer.additional_kwargs)
         return _written(
             CompletionResponse(text=answer.text, logprobs=answer.logprobs, additional_kwargs=kwargs)
         )
@@ -322,9 +324,25 @@ def _written(answer: ChatResponse | CompletionResponse) -> str:
     return text
 
 
+def _with_calls_as_json(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `_as_json(kwargs)`; raises SemcacheError where a tool call would be lost."""
+    known = _as_json(kwargs)
+    if calls_in(kwargs) != calls_in(known):
+        raise SemcacheError(f"tool calls of an answer are no JSON: {_UNWRITABLE}")
+    return known
+
+
 def _as_json(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the items of `kwargs` that are JSON."""
-    return {name: value for name, value in kwargs.items() if _is_json(value)}
+    """Return `kwargs` as JSON, without what has no form in it. Tool calls are kept as they are, or
+    not at all: an agent would read them in another form.
+    """
+    known: dict[str, Any] = {}
+    for name, value in kwargs.items():
+        if name in CALLS and not _is_json(value):
+            continue
+        with suppress(PydanticSerializationError, ValueError, RecursionError):
+            known[name] = to_jsonable_python(value, bytes_mode="base64", inf_nan_mode="constants")
+    return {name: value for name, value in known.items() if _is_json(value)}
 
 
 def _is_json(value: Any) -> bool:

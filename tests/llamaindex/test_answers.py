@@ -2,8 +2,12 @@
 
 import io
 import json
+from datetime import datetime, timezone
+from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from fakes import named
@@ -98,22 +102,54 @@ def test_a_lone_surrogate_is_not_stored() -> None:
         CHATS.dump(answer)
 
 
+class Colour(Enum):
+    RED = "red"
+
+
+class Details(BaseModel):
+    made: datetime
+
+
+MADE = datetime(2026, 1, 2, tzinfo=timezone.utc)
+
+
 @pytest.mark.parametrize(
-    "held", [Thing(), (1, 2), {1: "a"}, float("nan"), b"bytes", object()], ids=named
+    ("held", "stored"),
+    [
+        (MADE, "2026-01-02T00:00:00Z"),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (Decimal("1.50"), "1.50"),
+        (Colour.RED, "red"),
+        (b"bytes", "Ynl0ZXM="),
+        ({"a"}, ["a"]),
+        ((1, 2), [1, 2]),
+        (Details(made=MADE), {"made": "2026-01-02T00:00:00Z"}),
+        (Thing(), {"id": "call_1"}),
+        (object(), None),
+        (float("nan"), None),
+    ],
+    ids=named,
 )
-def test_a_message_with_what_is_no_json_is_not_stored(held: Any) -> None:
-    with pytest.raises(Exception, match=r"no JSON|JSON compliant|serialize|not JSON"):
-        CHATS.dump(_answer(TextBlock(text="hello"), held=held))
+def test_metadata_is_stored_as_far_as_it_has_a_form_in_json(held: Any, stored: Any) -> None:
+    """In the message too: an answer that is never stored would be a cache that never hits."""
+    kwargs = {"held": held, "note": "x"}
+    expected = {"note": "x"} if stored is None else {"held": stored, "note": "x"}
+    chat = _answer(TextBlock(text="hello"), **kwargs)
+    chat.additional_kwargs = dict(kwargs)
+    loaded = CHATS.load(CHATS.dump(chat), None)
+    assert loaded.message.additional_kwargs == loaded.additional_kwargs == expected
+    completion = CompletionResponse(text="hello", additional_kwargs=dict(kwargs))
+    assert COMPLETIONS.load(COMPLETIONS.dump(completion), None).additional_kwargs == expected
+    assert chat.message.additional_kwargs == kwargs  # the app's own is left as it is
 
 
-def test_what_is_told_besides_the_message_is_kept_as_far_as_it_is_json() -> None:
-    kwargs = {"note": "x", "thing": Thing(), "usage": {"total_tokens": 7}, "max_score": 2}
+def test_token_counts_in_metadata_are_zero_when_served() -> None:
+    kwargs = {"note": "x", "usage": {"total_tokens": 7}, "max_score": 2}
     expected = {"note": "x", "usage": {"total_tokens": 0}, "max_score": 2}
     chat = CHATS.dump(said("hello", raw=Thing(), additional_kwargs=kwargs))
     assert CHATS.load(chat, None).additional_kwargs == expected
     completion = CompletionResponse(text="hello", raw=Thing(), additional_kwargs=kwargs)
     assert COMPLETIONS.load(COMPLETIONS.dump(completion), None).additional_kwargs == expected
-    assert kwargs["thing"] == Thing()  # the app's own is left as it is
 
 
 def test_tool_calls_that_blocks_repeat_need_no_json() -> None:
