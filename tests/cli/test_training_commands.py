@@ -3,7 +3,9 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import pytest
 from commands import refused, run
 from langchain_core.messages import AIMessage
@@ -15,9 +17,10 @@ from semcache_core.decision.calibration import FILE_NAME, load_calibration
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, MODEL_FILE, TOKENIZER_FILE
 from semcache_core.errors import TrainingError
 from semcache_core.training.calibration import calibrate as calibration
+from semcache_core.training.calibration.model_card import Ranking
 from semcache_core.training.data.records import read_mined, read_pairs
 from semcache_core.training.data.teacher import Teacher
-from semcache_core.training.trainer import FitOptions
+from semcache_core.training.trainer import FitOptions, FitResult
 from typer.testing import CliRunner
 
 
@@ -257,6 +260,42 @@ def test_calibrate_refits_an_artefact_in_place(
     refitted, shipped = load_calibration(tmp_path), load_calibration(DEFAULT_ARTEFACT)
     assert refitted.fingerprint == shipped.fingerprint
     assert refitted.lam != shipped.lam
+
+
+def test_calibrate_uses_the_calibration_split_and_the_train_split_as_look_alikes_only(
+    labelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, set[str]] = {}
+
+    def calibrate(embedder, pairs, *, trained_on):  # type: ignore[no-untyped-def]
+        seen["own"] = {pair.split for pair in pairs}
+        seen["trained on"] = {pair.split for pair in trained_on}
+        raise TrainingError("enough")
+
+    monkeypatch.setattr(calibration, "calibrate", calibrate)
+    with pytest.raises(TrainingError, match="enough"):
+        run("calibrate", labelled, "--artefact", DEFAULT_ARTEFACT)
+    assert seen == {"own": {"calibration"}, "trained on": {"train"}}
+
+
+@pytest.mark.parametrize(("after", "code"), [(0.7, 1), (0.9, 0)])
+def test_train_says_what_is_wrong_and_fails_only_where_it_is_worse_than_its_base(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: float, code: int
+) -> None:
+    from semcache_core.training import pipeline
+
+    shipped = load_calibration(DEFAULT_ARTEFACT)
+    rows = tuple(replace(row, probability=None) for row in shipped.thresholds)
+    base, tuned = (Ranking(80, auc, np.arange(20), 0.5) for auc in (0.8, after))
+    made = pipeline.TrainedArtefact(
+        tmp_path, replace(shipped, thresholds=rows), cast(FitResult, None), base, tuned
+    )
+    monkeypatch.setattr(pipeline, "train", lambda *_, **__: made)
+    monkeypatch.setattr(training, "open_sentence_transformer", lambda name: f"model {name}")
+    result = CliRunner().invoke(cli.app, ["train", str(labelled), "--out", str(tmp_path / "a")])
+    assert result.exit_code == code
+    assert ("worse than its base" in result.stderr) == (code == 1)
+    assert "none of the bounds up to 0.2 has one" in result.stderr
 
 
 def test_train_hands_on_what_it_is_told_and_reports_what_it_made(

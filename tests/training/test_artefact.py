@@ -1,15 +1,20 @@
 """From pairs to an artefact: what comes out loads and is described, and nothing is half done."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import pytest
 from semcache_core import Request, SemanticCache
+from semcache_core.decision.calibration import Calibration, Threshold
 from semcache_core.errors import TrainingError
 from semcache_core.training import pipeline
+from semcache_core.training.calibration.model_card import Ranking
 from semcache_core.training.data.records import Pair
-from semcache_core.training.pipeline import FILES, train
-from semcache_core.training.trainer import FitOptions
+from semcache_core.training.pipeline import FILES, TrainedArtefact, train
+from semcache_core.training.trainer import FitOptions, FitResult
 from sentence_transformers import SentenceTransformer
 from tiny_models import FILLERS, OTHERS, word_model
 
@@ -62,11 +67,11 @@ def test_the_card_names_base_data_split_seed_options_and_bounds(made: Path) -> N
     assert "$" not in card
 
 
-def test_without_other_pairs_a_tenth_is_calibrated_on_and_no_question_trained_on_too(
+def test_without_other_pairs_a_part_is_calibrated_on_and_no_question_trained_on_too(
     base: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, set[str]] = {}
-    monkeypatch.setattr(pipeline, "MIN_POSITIVES", 1)
+    monkeypatch.setattr(pipeline, "check_pairs", lambda *_: None)
 
     def texts(pairs: list[Pair]) -> set[str]:
         return {text for pair in pairs for text in (pair.prompt, pair.other)}
@@ -98,11 +103,54 @@ def test_too_few_calibration_pairs_are_refused_before_any_training(
     base: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "fit", lambda *_, **__: pytest.fail("trained"))
-    with pytest.raises(TrainingError, match=r"a tenth of those given; at least 200"):
+    with pytest.raises(TrainingError, match=r"the part .* has \d+ pairs .* at least 200"):
         train(PAIRS, base, tmp_path / "out", OPTIONS)
-    with pytest.raises(TrainingError, match=r"there are 50 pairs .* at least 200"):
+    with pytest.raises(TrainingError, match=r"has 50 pairs .* at least 200"):
         train(PAIRS, base, tmp_path / "out", OPTIONS, calibrate_on=CALIBRATION[:100])
     assert list(tmp_path.iterdir()) == []
+
+
+def artefact(
+    before: float, after: float, *thresholds: tuple[float, float | None]
+) -> TrainedArtefact:
+    """With these AUCs and these (bound, probability)."""
+    rows = tuple(
+        Threshold(bound, p, 0.1 if p else 0.0, 10 if p else 0, 0) for bound, p in thresholds
+    )
+    calibration = Calibration("f", 2, 0.1, 5.0, 64, rows, "pairs")
+    rankings = [Ranking(80, auc, np.arange(20), 0.5) for auc in (before, after)]
+    result = cast(FitResult, None)
+    return TrainedArtefact(Path("out"), calibration, result, rankings[0], rankings[1])
+
+
+def test_an_artefact_that_is_better_and_keeps_the_default_bound_has_no_problems() -> None:
+    made = artefact(0.8, 0.9, (0.02, 0.99))
+    assert not made.worse and made.problems() == []
+    # what int8 costs is no harm
+    assert not artefact(0.9, 0.898, (0.02, 0.99)).worse
+
+
+def test_an_artefact_that_is_worse_than_its_base_says_so_and_what_to_do() -> None:
+    made = artefact(0.9, 0.85, (0.02, 0.99))
+    assert made.worse
+    (said,) = made.problems()
+    assert "worse than its base: AUC 0.850 on 80 held-out pairs, 0.900 before" in said
+    assert "more labelled pairs" in said
+
+
+def test_an_artefact_without_a_threshold_at_the_default_bound_names_the_smallest_with_one() -> None:
+    (said,) = artefact(0.8, 0.9, (0.02, None), (0.05, 0.9), (0.1, 0.8)).problems()
+    assert "default bound, max_error_rate=0.02" in said
+    assert "the smallest bound with a threshold is max_error_rate=0.05" in said
+    (said,) = artefact(0.8, 0.9, (0.02, None), (0.2, None)).problems()
+    assert "none of the bounds up to 0.2 has one" in said
+    assert "more answers" in said
+
+
+def test_an_artefact_that_could_not_be_compared_says_so() -> None:
+    made = replace(artefact(0.8, 0.9, (0.02, 0.99)), before=None, after=None)
+    assert not made.worse
+    assert "could not be compared" in made.problems()[0]
 
 
 def test_a_failure_after_training_leaves_the_artefact_before_and_is_gone_on_from(

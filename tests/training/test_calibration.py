@@ -9,7 +9,12 @@ from semcache_core.decision.calibration import load_calibration
 from semcache_core.decision.guard import differences, read
 from semcache_core.decision.scoring import sigmoid
 from semcache_core.errors import TrainingError
-from semcache_core.training.calibration.calibrate import calibrate, covered_tokens, fit_probability
+from semcache_core.training.calibration.calibrate import (
+    calibrate,
+    check_pairs,
+    covered_tokens,
+    fit_probability,
+)
 from semcache_core.training.data.records import Pair
 
 
@@ -67,6 +72,33 @@ def pairs() -> list[Pair]:
     positive = [Pair(f"{t} a{t} b{t}", f"{t} a{t} c{t}", 1) for t in TOPICS]
     negative = [Pair(f"{t} a{t} b{t}", f"d{t} a{t} e{t}", 0) for t in TOPICS]
     return positive + negative
+
+
+def of_few_answers(answers: int, each: int) -> list[Pair]:
+    """Questions of a few answers, and look-alikes of each with another answer."""
+    return [
+        Pair(f"q{answer} a{i}", f"{'q' if same else 'd'}{answer} b{i}", same)
+        for answer in range(answers)
+        for i in range(each)
+        for same in (1, 0)
+    ] + [
+        Pair(f"q{answer} a0", f"q{answer} a{i}", 1)
+        for answer in range(answers)
+        for i in range(each)
+    ]
+
+
+def test_too_few_answers_are_refused_however_many_questions_they_have() -> None:
+    with pytest.raises(TrainingError, match="the log has questions of 7 different answers"):
+        check_pairs(of_few_answers(7, 300), "the log")
+    check_pairs(of_few_answers(25, 20), "the log")
+
+
+def test_answers_without_a_look_alike_support_no_bound() -> None:
+    few = [pair for pair in of_few_answers(25, 20) if pair.positive]
+    few += [Pair("q1 a0", f"d b{i}", 0) for i in range(18)]
+    with pytest.raises(TrainingError, match="25 different answers to ask, and look-alikes of 19"):
+        check_pairs(few, "the log")
 
 
 def pairs_file(tmp_path, lines=None):

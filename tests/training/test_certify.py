@@ -499,3 +499,73 @@ def test_the_promise_would_be_broken_if_every_stream_were_a_trial() -> None:
         for _ in range(FEWER)
     ]
     assert sum(FLAT_STREAMS.breaks(p) for p in found) / FEWER > STREAMS_ALLOWED
+
+
+# -- the promise, where answers have several questions -------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answers:
+    """`count` answers with `each` questions; how often those of one are wrong varies by answer.
+
+    The share of an answer is drawn from a beta distribution with the mean `error` and this
+    intraclass correlation.
+    """
+
+    count: int
+    each: int
+    correlation: float
+    error: float
+
+    def drawn(self, chance: np.random.Generator) -> Decided:
+        n = self.count * self.each
+        weight = 1 / self.correlation - 1
+        shares = chance.beta(self.error * weight, (1 - self.error) * weight, self.count)
+        answer = np.repeat(np.arange(self.count), self.each)
+        right = chance.random(n) >= shares[answer]
+        # all have the same probability: they are served together, or not at all
+        alike = np.full(n, 0.9)
+        return Decided("d", alike, right, np.ones(n, np.bool_), np.arange(n), answer=answer)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [Answers(20, 60, 0.2, 0.105), Answers(30, 20, 0.9, 0.105)],
+    ids=str,
+)
+def test_the_promise_is_kept_where_questions_of_an_answer_are_wrong_together(
+    answers: Answers,
+) -> None:
+    chance = np.random.default_rng(0)
+    draws = [answers.drawn(chance) for _ in range(100)]
+    kept = sum(row(draw, bound=BOUND).probability is None for draw in draws)
+    assert kept >= 91  # 95 %, and two standard errors of a share of 100
+    # as questions on their own they would break it: the test above shows something
+    alone = sum(row(replace(d, answer=None), bound=BOUND).probability is not None for d in draws)
+    assert alone > 10
+
+
+def test_enough_answers_that_are_right_still_show_a_bound() -> None:
+    chance = np.random.default_rng(0)
+    found = row(Answers(80, 20, 0.1, 0.02).drawn(chance), bound=BOUND)
+    assert found.share_served > 0.9
+    assert found.upper is not None and found.upper <= BOUND
+
+
+def test_a_few_answers_show_less_than_as_many_questions_of_many() -> None:
+    one = decided(ranked(600))
+    few, many = (replace(one, answer=np.arange(600) % count) for count in (10, 600))
+    assert row(many, bound=0.02).probability is not None
+    assert row(many, bound=0.02) == row(one, bound=0.02)
+    assert row(few, bound=0.02).probability is None
+    assert row(few, bound=0.2).probability is not None
+    assert row(replace(one, answer=np.zeros(600, np.int64)), bound=0.2).probability is None
+
+
+def test_equal_answer_numbers_of_two_domains_are_different_answers() -> None:
+    one, other = (replace(decided(ranked(300), d), answer=np.arange(300) // 10) for d in "ab")
+    apart = row(one, other, bound=0.05)
+    assert apart == row(one, replace(other, answer=other.answers + 1000), bound=0.05)
+    assert apart.upper is not None
+    together = row(pooled([one, replace(other, question=other.question + 1000)]), bound=0.05)
+    assert together.upper is not None and together.upper > apart.upper

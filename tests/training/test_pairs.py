@@ -97,6 +97,8 @@ MINED = MinedPair(
     "",
     {"n": []},
 )
+KEYS = ("", "id id")
+"""Of two answers none is the one."""
 
 
 def labelled(label: float) -> MinedPair:
@@ -106,7 +108,7 @@ def labelled(label: float) -> MinedPair:
 def test_an_unlabelled_pair_is_refused_with_what_to_do():
     with pytest.raises(TrainingError, match=r"'a\?' with 'b\?' has no same_answer; label"):
         MINED.labelled()
-    assert labelled(0.0).labelled() == Pair("a?", "b?", 0.0, "d", "train")
+    assert labelled(0.0).labelled() == Pair("a?", "b?", 0.0, "d", "train", KEYS)
 
 
 def test_a_file_of_unlabelled_pairs_is_refused_with_what_to_do(tmp_path):
@@ -123,7 +125,7 @@ def test_mined_pairs_are_read_back_as_they_were_written(tmp_path):
 
 def test_once_labelled_the_same_file_is_one_of_pairs(tmp_path):
     write_pairs(tmp_path / "p.jsonl", [labelled(1.0)])
-    assert read_pairs(tmp_path / "p.jsonl") == [Pair("a?", "b?", 1.0, "d", "train")]
+    assert read_pairs(tmp_path / "p.jsonl") == [Pair("a?", "b?", 1.0, "d", "train", KEYS)]
 
 
 def test_pairs_are_read_back_as_they_were_written(tmp_path):

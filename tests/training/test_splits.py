@@ -77,7 +77,7 @@ def test_chance_and_not_their_size_decides_where_small_components_go():
 
 
 def test_a_very_large_component_goes_to_the_largest_share():
-    dealt = split_by_component([*alone(40), *star(60)])
+    dealt = split_by_component([*alone(40), *star(60)], (0.8, 0.1, 0.1))
     assert {pair.prompt for pair in dealt["train"]} >= {"centre"}
     assert [len(dealt[name]) for name in SPLITS] == [80, 10, 10]
 

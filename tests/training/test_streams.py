@@ -53,6 +53,42 @@ def test_prompts_of_positive_pairs_are_asked_and_all_others_stored():
     assert set(texts[domain.storable]) == {"b", "x", "y"}
 
 
+def known(prompt: str, other: str, same: float, *answers: str) -> Pair:
+    return Pair(prompt, other, same, answers=(answers[0], answers[-1]))
+
+
+def test_questions_with_the_same_known_answer_have_the_same_answer() -> None:
+    pairs = [known("a", "b", 1, "x"), known("c", "d", 1, "x"), known("a", "e", 0, "x", "y")]
+    answer = dict(zip((d := domain_from_pairs("d", pairs)).texts, d.answers, strict=True))
+    assert answer["a"] == answer["b"] == answer["c"] == answer["d"] != answer["e"]
+
+
+def test_questions_that_were_trained_on_are_look_alikes_but_never_the_right_answer() -> None:
+    pairs = [known("a", "b", 1, "x"), known("c", "d", 1, "y")]
+    seen = [known("near a", "next to a", 1, "x"), known("far", "farther", 1, "z")]
+    domain = domain_from_pairs("d", pairs, seen)
+    assert len(domain.texts) == 8
+    assert {text for text, asked in zip(domain.texts, domain.asked, strict=True) if asked} == {
+        "a",
+        "c",
+    }
+    vectors = np.eye(8, dtype=np.float32) + 0.1
+    for trial in run_trials(domain, vectors, missing=0, seeds=(0,)):
+        met = {neighbour.question for neighbour in trial.neighbours}
+        other = {"near a", "next to a"} if trial.asked == "c" else set()
+        assert met == {"b", "d", "far", "farther"} | other
+        assert trial.answerable
+
+
+def test_where_answers_are_not_known_nothing_else_is_stored() -> None:
+    seen = [known("e", "f", 1, "x")]
+    assert domain_from_pairs("d", [Pair("a", "b", 1)], seen).texts == ("a", "b")
+    assert domain_from_pairs("d", [known("a", "b", 1, "x")], [Pair("e", "f", 1)]).texts == (
+        "a",
+        "b",
+    )
+
+
 def test_the_nearest_stored_question_is_served_and_judged_by_its_answer():
     # a is nearest to its own b (10 degrees), c nearer to the look-alike x (5) than to its d (40)
     pairs = [Pair("a", "b", 1), Pair("c", "d", 1), Pair("c", "x", 0)]

@@ -156,7 +156,7 @@ def train(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the pairs.")] = 1,
     seed: SeedOption = 0,
     calibrate_on: Annotated[
-        Path | None, typer.Option(help="Calibrate on these pairs, not on a tenth of PAIRS.")
+        Path | None, typer.Option(help="Calibrate on these pairs, not on a part of PAIRS.")
     ] = None,
     questions: Annotated[
         Path | None, typer.Option(help="Unlabelled questions, as for `mine`, for synthetic pairs.")
@@ -231,6 +231,10 @@ def train(
             f"{made.before.hard_auc:.3f} and {made.after.hard_auc:.3f}"
         )
     typer.echo(f"artefact in {out}; its card.md says more")
+    for problem in made.problems():
+        typer.echo(problem, err=True)
+    if made.worse:
+        raise typer.Exit(1)
 
 
 def calibrate(
@@ -245,11 +249,14 @@ def calibrate(
     Where the pairs name a split, only those of "calibration" are used.
     """
     from semcache_core.training.calibration.calibrate import calibrate as calibrate_model
+    from semcache_core.training.calibration.calibrate import no_threshold
     from semcache_core.training.data.records import read_pairs
     from semcache_core.training.data.splits import part_of
 
-    read = part_of(read_pairs(pairs), "calibration")
-    made = calibrate_model(OnnxEmbedder.load(artefact), read)
+    read = read_pairs(pairs)
+    trained_on = [pair for pair in read if pair.split == "train"]
+    own = part_of(read, "calibration")
+    made = calibrate_model(OnnxEmbedder.load(artefact), own, trained_on=trained_on)
     kept = _keep_old(artefact / FILE_NAME)
     made.save(artefact)
     if kept is not None:
@@ -257,6 +264,8 @@ def calibrate(
     served = [f"{row.max_error_rate:.0%}: {row.share_served:.1%}" for row in made.thresholds]
     typer.echo(f"lambda {made.lam:.5f}, c {made.c:.3f}; share served at each bound:")
     typer.echo(", ".join(served))
+    if without := no_threshold(made):
+        typer.echo(without, err=True)
 
 
 def _keep_old(file: Path) -> Path | None:

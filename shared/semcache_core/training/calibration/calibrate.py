@@ -16,6 +16,7 @@ from semcache_core.decision.scoring import Weights
 from semcache_core.embedding.batching import embed_texts
 from semcache_core.embedding.wrappers import as_embedder
 from semcache_core.errors import TrainingError
+from semcache_core.settings import CacheSettings
 from semcache_core.training.calibration.risk_control import CONFIDENCE, threshold_table
 from semcache_core.training.calibration.streams import (
     SEEDS,
@@ -30,9 +31,13 @@ from semcache_core.training.calibration.streams import (
     split_asked,
 )
 from semcache_core.training.data.records import Pair, check_labels, read_pairs
+from semcache_core.training.data.splits import answers_by_text
 from semcache_core.types import Embedder
 
 MIN_POSITIVES = 200
+MIN_ANSWERS = 20
+"""Different answers asked for, and among the look-alikes. Errors differ more between answers than
+between questions, and fewer do not show by how much (Cameron and Miller 2015)."""
 MISSING = 0.5
 FITTED = 0.15
 """Share of the questions that the weights are fitted to; the others set the thresholds."""
@@ -49,6 +54,7 @@ def calibrate(
     pairs: str | Path | Sequence[Pair],
     streams: Sequence[Domain] | None = None,
     *,
+    trained_on: Sequence[Pair] = (),
     out: str | Path | None = None,
     seeds: Sequence[int] = SEEDS,
     calibrated_on: str | None = None,
@@ -63,19 +69,19 @@ def calibrate(
     `streams`, or on those built from the pairs of each domain: the weights of the evidence on a
     part of the questions and on edits made by rule; the thresholds on the other questions, with
     half of the answers missing, so that each keeps its bound with `confidence` (see
-    `threshold_table`).
+    `threshold_table`). `trained_on`, the pairs that the embedder was trained on, adds look-alikes
+    to the streams where all answers are known (see `domain_from_pairs`).
 
-    Raises TrainingError for fewer than 200 positive pairs, for pairs of one class, for labels
-    outside [0, 1], for a `confidence` out of range, and when a higher similarity does not mean a
-    likelier same answer.
+    Raises TrainingError as `check_pairs` does, for a `confidence` out of range, and when a higher
+    similarity does not mean a likelier same answer.
     """
     if not 0.5 <= confidence < 1:
         raise TrainingError(f"confidence is {confidence}; give a share from .5 to below 1, as .95")
     model = as_embedder(embedder)
     source = str(pairs) if isinstance(pairs, str | Path) else "the pairs"
     read = read_pairs(pairs) if isinstance(pairs, str | Path) else list(pairs)
-    _check_pairs(read, source)
-    domains = list(streams) if streams is not None else _domains(read)
+    check_pairs(read, source)
+    domains = list(streams) if streams is not None else _domains(read, trained_on)
     lam, c = fit_probability(
         similarities_of(model, read), [pair.same_answer for pair in read], _balanced_weights(read)
     )
@@ -115,13 +121,34 @@ def calibrate(
     return calibration
 
 
+def no_threshold(
+    calibration: Calibration, bound: float = CacheSettings.model_fields["max_error_rate"].default
+) -> str | None:
+    """What to do where no threshold keeps `bound`, the cache's default; None where one does."""
+    if calibration.threshold(bound) is not None:
+        return None
+    larger = [row.max_error_rate for row in calibration.thresholds if row.probability is not None]
+    wider = (
+        f"the smallest bound with a threshold is max_error_rate={min(larger):g}"
+        if larger
+        else f"none of the bounds up to {calibration.thresholds[-1].max_error_rate:g} has one"
+    )
+    return (
+        f"no threshold was shown to keep the default bound, max_error_rate={bound:g}: a cache with "
+        f"it serves exact repeats only; {wider}. Calibrate on more questions of more answers "
+        "(more labelled traffic)" + (", or allow that bound" if larger else "")
+    )
+
+
 def _edited(model: Embedder, domains: Sequence[Domain]) -> list[Trial]:
     """Trials of edits and rewrites; the store holds the questions, as many of each domain."""
     each = EDITED // len(domains)
     texts = dict.fromkeys(
         text
         for domain in domains
-        for text in np.random.default_rng(0).permutation(np.array(domain.texts, object))[:each]
+        for text in np.random.default_rng(0).permutation(
+            np.array(domain.texts, object)[~domain.rivals]
+        )[:each]
     )
     edited = domain_from_edits("edited", list(texts))
     return run_trials(edited, embed_texts(model, edited.texts), missing=0, seeds=(0,))
@@ -176,13 +203,36 @@ def covered_tokens(embedder: Embedder, texts: Sequence[str]) -> int:
     )
 
 
-def _check_pairs(pairs: Sequence[Pair], source: str) -> None:
+def check_pairs(pairs: Sequence[Pair], source: str) -> None:
+    """TrainingError, which calls the pairs `source`, when they are too few to calibrate on.
+
+    That is for fewer than MIN_POSITIVES positive pairs, for fewer than MIN_ANSWERS different
+    answers that are asked for or are in a pair with another answer, for pairs of one class, and for
+    labels outside [0, 1].
+    """
     _check_labels(np.array([pair.same_answer for pair in pairs], np.float64))
     positives = sum(pair.positive for pair in pairs)
     if positives < MIN_POSITIVES:
         raise TrainingError(
             f"{source} has {positives} pairs with the same answer; calibration needs at least "
-            f"{MIN_POSITIVES}, and as many with other answers"
+            f"{MIN_POSITIVES}: label more pairs"
+        )
+    asked: set[tuple[str, int]] = set()
+    alike: set[tuple[str, int]] = set()
+    for domain in {pair.domain for pair in pairs}:
+        own = [pair for pair in pairs if pair.domain == domain]
+        answer = answers_by_text(own)
+        for pair in own:
+            one, other = (domain, answer[pair.prompt]), (domain, answer[pair.other])
+            if pair.positive:
+                asked.add(one)
+            elif one != other:
+                alike |= {one, other}
+    if min(len(asked), len(alike)) < MIN_ANSWERS:
+        raise TrainingError(
+            f"{source} has questions of {len(asked)} different answers to ask, and look-alikes of "
+            f"{len(alike)} (in pairs with same_answer 0); a bound needs at least {MIN_ANSWERS} of "
+            "both: add questions of other answers, and label near ones (`semcache mine` finds them)"
         )
 
 
@@ -196,9 +246,13 @@ def _check_labels(labels: NDArray[np.float64]) -> None:
         )
 
 
-def _domains(pairs: Sequence[Pair]) -> list[Domain]:
+def _domains(pairs: Sequence[Pair], trained_on: Sequence[Pair]) -> list[Domain]:
     return [
-        domain_from_pairs(name or "the pairs", [pair for pair in pairs if pair.domain == name])
+        domain_from_pairs(
+            name or "the pairs",
+            [pair for pair in pairs if pair.domain == name],
+            [pair for pair in trained_on if pair.domain == name],
+        )
         for name in sorted({pair.domain for pair in pairs if pair.positive})
     ]
 

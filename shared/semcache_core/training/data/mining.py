@@ -47,6 +47,9 @@ def matched_subset(
 NEAR_DUPLICATE = 0.95
 """Questions at least this similar go to the same split: one would give the other away."""
 
+EACH = 2
+"""An answer is common when the smallest split gets so many of its questions on average."""
+
 SCAN_LIMIT = 50_000
 """Up to so many questions are compared with all, which is exact and faster than an index."""
 _CELLS_AT_ONCE = 1 << 24  # similarities of one block of the scan: 64 MiB
@@ -193,14 +196,40 @@ def deal_questions(
     *,
     scan_limit: int = SCAN_LIMIT,
 ) -> list[str]:
-    """The split of each question; questions that give each other away go to the same one.
+    """The split of each question.
 
-    These have a known answer in common or a similarity (of the unit rows `vectors`) of at least
-    `near_duplicate`, directly or through others.
+    The questions of a common answer are dealt out, so that each split meets this answer and its
+    look-alikes. Those of a rare one, with too few for that, go to one split as a whole, together
+    with the nearest other rare answer: dealt each by itself, the look-alikes that a cache meets
+    would be in other splits. A question without a known answer counts as a rare one. Questions of
+    a similarity (of the unit rows `vectors`) of at least `near_duplicate` are never parted.
     """
-    links = list(_answer_links(questions))
-    links += _near_duplicates(vectors, near_duplicate, progress or _silent, scan_limit)
+    report = progress or _silent
+    links = list(_near_duplicates(vectors, near_duplicate, report, scan_limit))
+    links += _rare_links(questions, vectors, shares, scan_limit)
     return deal(components(len(questions), links), shares, seed, "questions")
+
+
+def _rare_links(
+    questions: Sequence[Question], vectors: Matrix, shares: Sequence[float], scan_limit: int
+) -> Iterator[tuple[int, int]]:
+    """Each question of a rare answer with the first of it, and that with the nearest rare answer's.
+
+    The distance of two answers is that of the means of their questions.
+    """
+    answer = np.array(components(len(questions), _answer_links(questions)), np.int64)
+    _, first, own, size = np.unique(
+        answer, return_index=True, return_inverse=True, return_counts=True
+    )
+    rare = np.flatnonzero(size * min(share for share in shares if share) < EACH)
+    for question in np.flatnonzero(np.isin(own, rare)):
+        yield int(first[own[question]]), int(question)
+    means = np.zeros((len(size), vectors.shape[1]), np.float32)
+    np.add.at(means, own, vectors)
+    means = means[rare] / np.maximum(np.linalg.norm(means[rare], axis=1, keepdims=True), 1e-12)
+    with _search(means, scan_limit) as search:
+        for row, ids, _ in search(np.arange(len(means)), 1):
+            yield from ((int(first[rare[row]]), int(first[rare[other]])) for other in ids)
 
 
 def _check(neighbours: int, per_question: int | None, near_duplicate: float) -> None:

@@ -79,6 +79,14 @@ class Question:
             keys.add(("id", self.answer_id))
         return frozenset(keys)
 
+    @property
+    def answer_key(self) -> str:
+        """Equal for two questions with the same known answer; empty without exactly one."""
+        if self.answer_id is not None:
+            return f"id {self.answer_id}"
+        known = {normalise_answer(answer) for answer in self.answers}
+        return f"answer {known.pop()}" if len(known) == 1 else ""
+
 
 def same_known_answer(one: Question, other: Question) -> bool | None:
     """Whether the known answers say that one answer serves both; None when they say nothing.
@@ -187,7 +195,8 @@ class Pair:
 
     `same_answer` is 1 or 0, or between them when judges disagreed. `domain` names the field of the
     questions; calibration weighs domains equally. `split` is "train", "calibration" or "test" where
-    the pair was dealt to one when it was mined.
+    the pair was dealt to one when it was mined. `answers` are the `Question.answer_key` of both,
+    empty where unknown.
     """
 
     prompt: str
@@ -195,6 +204,7 @@ class Pair:
     same_answer: float
     domain: str = ""
     split: str = ""
+    answers: tuple[str, str] = ("", "")
 
     @property
     def positive(self) -> bool:
@@ -241,7 +251,10 @@ class MinedPair:
             raise TrainingError(
                 f"{self.prompt!r} with {self.other!r} has no same_answer; label the pairs first"
             )
-        return Pair(self.prompt, self.other, self.same_answer, self.domain, self.split)
+        one, other = (question.answer_key for question in self.questions)
+        return Pair(
+            self.prompt, self.other, self.same_answer, self.domain, self.split, (one, other)
+        )
 
 
 def texts_of(pairs: Iterable[Pair | MinedPair]) -> list[str]:
@@ -255,6 +268,17 @@ class _PairLine(JsonLine):
     same_answer: float | None = Field(None, ge=0, le=1, description="a number from 0 to 1")
     domain: String = Field("", description="a text")
     split: String = Field("", description="a text")
+    prompt_answers: Texts = Field((), description="a list of texts, none blank")
+    other_answers: Texts = Field((), description="a list of texts, none blank")
+    prompt_answer_id: Id | None = Field(None, description="the intent or group as text")
+    other_answer_id: Id | None = Field(None, description="the intent or group as text")
+
+    @property
+    def questions(self) -> tuple[Question, Question]:
+        return (
+            Question(self.prompt, self.prompt_answers, self.prompt_answer_id),
+            Question(self.other, self.other_answers, self.other_answer_id),
+        )
 
     @field_validator("same_answer", mode="before")
     @classmethod
@@ -268,10 +292,6 @@ class _MinedLine(_PairLine):
         None, ge=-1.001, le=1.001, description="a cosine, or leave it out"
     )
     reason: String = Field("", description="a text")
-    prompt_answers: Texts = Field((), description="a list of texts, none blank")
-    other_answers: Texts = Field((), description="a list of texts, none blank")
-    prompt_answer_id: Id | None = Field(None, description="the intent or group as text")
-    other_answer_id: Id | None = Field(None, description="the intent or group as text")
 
 
 def read_pairs(file: str | Path, domain: str | None = None) -> list[Pair]:
@@ -308,16 +328,14 @@ def _pair(data: dict[str, Any], where: str, domain: str | None) -> Pair:
             f"{where}: same_answer is missing; give a number from 0 to 1, or label the pairs first"
         )
     named = line.domain if domain is None else domain
-    return Pair(line.prompt, line.other, line.same_answer, named, line.split)
+    one, other = (question.answer_key for question in line.questions)
+    return Pair(line.prompt, line.other, line.same_answer, named, line.split, (one, other))
 
 
 def _mined(data: dict[str, Any], where: str) -> MinedPair:
     line = parse_model(_MinedLine, data, where, _MINED_EXAMPLE, TrainingError)
     return MinedPair(
-        questions=(
-            Question(line.prompt, line.prompt_answers, line.prompt_answer_id),
-            Question(line.other, line.other_answers, line.other_answer_id),
-        ),
+        questions=line.questions,
         similarity=line.similarity,
         split=line.split,
         domain=line.domain,
