@@ -248,8 +248,8 @@ def _can_be_opened(directory: Path) -> bool:
         raise IndexBusyError(f"the index cannot be checked: {error}") from error
     except subprocess.TimeoutExpired as error:
         raise IndexBusyError(
-            f"its check takes longer than {PROBE_SECONDS:g} s; where that stays so, remove {directory} "
-            "while no process has it open: it is rebuilt from the ledger"
+            f"its check takes longer than {PROBE_SECONDS:g} s; where that stays so, remove "
+            f"{directory} while no process has it open: it is rebuilt from the ledger"
         ) from error
     if -done.returncode in _STOPPED_BY_OTHERS:
         raise IndexBusyError(f"its check was stopped by signal {-done.returncode}")
