@@ -37,6 +37,7 @@ from langchain_semcache.model_identity import (
     read_llm_string,
     with_schemas,
 )
+from langchain_semcache.serialization import without_kept_id
 
 CONFIG_KEY = "semcache_namespace"
 """Where `config["configurable"]` names the tenant."""
@@ -378,6 +379,7 @@ def _block(block: Any, kind: str, ids: CallIds) -> Any:
         return block
     what = str(block.get("type"))
     if what in _CALL_BLOCKS:
+        block = without_kept_id(block)  # as in a hit, whose conversation is the same one
         return ids.renumber({k: v for k, v in block.items() if k != "index"})
     # LangChain gives a block a new "lc_..." id each time it is made; a provider's own may be a
     # reference to an image or a file.

@@ -250,13 +250,13 @@ def _forget_provider_ids(message: AIMessage) -> None:
     if isinstance(message.content, str):
         return
     message.content = [
-        _without_id(block) if isinstance(block, dict) else block
+        without_kept_id(block) if isinstance(block, dict) else block
         for block in message.content
         if not (isinstance(block, dict) and str(block.get("id")).startswith("rs_"))
     ]
 
 
-def _without_id(block: dict[str, Any]) -> dict[str, Any]:
+def without_kept_id(block: dict[str, Any]) -> dict[str, Any]:
     """Return `block` without the id of an item that the provider keeps."""
     if not str(block.get("id")).startswith(("msg_", "fc_")):
         return block

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from fake_provider import Body, Provider, Reply
 from langchain_anthropic import ChatAnthropic
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, BaseLLM
 from langchain_litellm import ChatLiteLLM
 from langchain_openai import ChatOpenAI
+from langchain_openai import OpenAI as TextOpenAI
 from llama_index.core.llms.llm import LLM
 from llama_index.llms.anthropic import Anthropic
 from llama_index.llms.openai import OpenAI, OpenAIResponses
@@ -38,6 +39,11 @@ def chat_litellm(provider: Provider, **more: Any) -> BaseChatModel:
     # `max_retries` above is LangChain's; OpenAI's client inside has its own, with a second of pause
     inner = {"max_retries": 0}
     return ChatLiteLLM(model="openai/gpt-4.1-mini", model_kwargs=inner, **at, **more)
+
+
+def text_openai(provider: Provider, **more: Any) -> BaseLLM:
+    at: Any = {"base_url": f"{provider.url}/v1", "api_key": KEY, "max_retries": 0}
+    return TextOpenAI(model="gpt-3.5-turbo-instruct", **at, **more)
 
 
 def llama_openai(provider: Provider, **more: Any) -> LLM:

@@ -1,6 +1,5 @@
 """The index hurt in every way we know of: no answer is lost, and no error reaches the app."""
 
-import errno
 import signal
 import socket
 import subprocess
@@ -458,63 +457,3 @@ def test_an_index_that_is_busy_is_not_taken_for_broken(bench: Bench) -> None:
     assert_finds(cache, step=20)
     never.set()
     assert engine_of(cache).retriever.index is not None
-
-
-# -- faults that are this process's own ------------------------------------------------------------
-
-SHORT_LIVED = """
-import sys, time
-from semcache_core import SemanticCache
-
-cache = SemanticCache(path=sys.argv[1], scan_limit=20)
-cache.stats()
-time.sleep(float(sys.argv[2]))
-"""
-
-
-@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.4, 1.0])
-def test_a_process_that_ends_right_after_opening_leaves_the_index_as_it_was(
-    seconds: float, bench: Bench
-) -> None:
-    cache = bench.open(scan_limit=LIMIT)
-    fill(cache)
-    settle(cache)
-    cache.close()
-    command = [sys.executable, "-c", SHORT_LIVED, str(bench.path), str(seconds)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert done.stderr == ""
-    assert not (bench.path / "chroma.broken").exists()
-    again = bench.open(scan_limit=LIMIT)
-    settle(again, 1)
-    assert again.stats().indexed_scopes == 1
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        OSError(errno.EMFILE, "Too many open files"),
-        MemoryError(),
-        RuntimeError("can't start new thread"),
-    ],
-    ids=lambda fault: type(fault).__name__,
-)
-@pytest.mark.parametrize("call", ["_upsert", "_collection"])
-def test_a_process_without_means_does_not_take_its_index_for_broken(
-    call: str, fault: Exception, bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = bench.open(scan_limit=LIMIT)
-    fill(cache)
-    settle(cache)
-
-    def fail(*arguments: Any, **named: Any) -> Any:
-        raise fault
-
-    with monkeypatch.context() as patched:
-        patched.setattr(ChromaIndex, call, fail)
-        fill(cache, ENTRIES, 2 * ENTRIES)
-        assert_finds(cache, stop=2 * ENTRIES, step=20)
-        settle(cache, 1)
-    assert not (bench.path / "chroma.broken").exists()
-    settle(cache, 1)
-    assert cache.stats().indexed_scopes == 1
-    assert_finds(cache, stop=2 * ENTRIES, step=20)

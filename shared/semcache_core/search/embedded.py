@@ -22,7 +22,7 @@ from semcache_core.storage.sqlite import identity_of
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
-PROBE_SECONDS = 120
+PROBE_SECONDS = 120.0
 _STOPPED_BY_OTHERS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 DATABASE = "chroma.sqlite3"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -200,7 +200,8 @@ def remove_unreferenced(chroma: Path) -> int:
 def _can_be_opened(directory: Path) -> bool:
     """Whether a subprocess can open and query every collection of the index.
 
-    Raises IndexBusyError where that was not found out: it says nothing about the index.
+    Raises IndexBusyError where that was not found out: it says nothing about the index. Nor does a
+    check that takes too long: a slow disk, or an index that is large for it, is not a broken one.
     """
     if not directory.exists():
         return True
@@ -217,8 +218,11 @@ def _can_be_opened(directory: Path) -> bool:
         )
     except OSError as error:
         raise IndexBusyError(f"the index cannot be checked: {error}") from error
-    except subprocess.TimeoutExpired:
-        return False
+    except subprocess.TimeoutExpired as error:
+        raise IndexBusyError(
+            f"its check takes longer than {PROBE_SECONDS:g} s; where that stays so, remove "
+            f"{directory} while no process has it open: it is rebuilt from the ledger"
+        ) from error
     if -done.returncode in _STOPPED_BY_OTHERS:
         raise IndexBusyError(f"its check was stopped by signal {-done.returncode}")
     return done.returncode == 0
