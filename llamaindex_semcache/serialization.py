@@ -205,7 +205,7 @@ _NO_ANSWER = (TextBlock, ThinkingBlock, CachePoint)
 
 @dataclass(frozen=True)
 class ChatAnswers:
-    """The codec of a chat's answers: a message, and other fields as far as JSON has a form for them.
+    """The codec of a chat's answers: a message, and other fields as far as they are JSON.
 
     The provider's `raw` is not stored; a served answer has `raw["semcache"]`. `demands` reads those
     of the call; a hit does not need them.
