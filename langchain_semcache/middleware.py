@@ -87,6 +87,7 @@ class SemanticCacheMiddleware(AgentMiddleware[Any, Any, Any]):
         super().__init__()
         adapters.check_given(namespace)
         adapters.check_writer(writer)
+        self._uncached_tools = tuple(uncached_tools)
         self._uncached = adapters.UncachedTools(uncached_tools)
         self.cache = adapters.open_cache(cache, embedder, chroma_client, options)
         self._tenant_by_config = namespace is namespace_of_config
