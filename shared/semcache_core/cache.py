@@ -215,7 +215,7 @@ class SemanticCache:
         `compute` reaches every caller as itself and nothing is stored. The cache fails open: its
         own errors are counted and logged, and `compute` is called.
         """
-        computation = Computation(self, as_request(request))
+        computation = Computation(self, as_request(request), self._look_again)
         if (hit := computation.stored()) is not None:
             return hit.response
         try:
@@ -228,7 +228,7 @@ class SemanticCache:
         self, request: Request | str, compute: Callable[[], Awaitable[str]]
     ) -> str:
         """See `get_or_create`. A cancelled caller harms no other that waits for the same."""
-        computation = Computation(self, as_request(request))
+        computation = Computation(self, as_request(request), self._look_again)
         if (hit := await computation.astored()) is not None:
             return hit.response
         try:
@@ -237,6 +237,9 @@ class SemanticCache:
             return await self._process.async_flights.run(flight, create)
         finally:
             set_last_lookup(computation.decided)
+
+    def _look_again(self, request: Request) -> Lookup:
+        return lookup(self._use(), request, time.perf_counter(), again=True)
 
     def _flight(self, request: Request) -> bytes:
         """What identical calls have in common."""

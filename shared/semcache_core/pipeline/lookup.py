@@ -27,10 +27,13 @@ _WITHHELD = {
 }
 
 
-def lookup(engine: Engine, request: Request, started: float, audits: bool = False) -> Lookup:
+def lookup(
+    engine: Engine, request: Request, started: float, audits: bool = False, again: bool = False
+) -> Lookup:
     """Look for the stored answer to this request, and count; see `SemanticCache.lookup`.
 
-    `started` is when the call began, by `time.perf_counter`. A call past the cache is not counted.
+    `started` is when the call began, by `time.perf_counter`. A call past the cache is not counted,
+    nor is a miss `again`: the lookup just before it was one.
     """
     if (mode := mode_of(request)) != "normal":
         return REFRESH if mode == "refresh" else BYPASS
@@ -54,8 +57,9 @@ def lookup(engine: Engine, request: Request, started: float, audits: bool = Fals
         if span is not None:
             span.looked_up(hit, decision.near[0].similarity if decision.near else None)
     result = "miss" if hit is None else hit.kind
-    engine.counters.add(result)
-    telemetry.looked_up(result, time.perf_counter() - started, key.namespace)
+    if hit is not None or not again:
+        engine.counters.add(result)
+        telemetry.looked_up(result, time.perf_counter() - started, key.namespace)
     return Lookup(hit, cause)
 
 
