@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("semcache")
 
-_ASKS = (
-    "this one asks the owner about large scopes, and scans those that it does not hold, which is "
-    "as right and slower"
-)
-
 
 class Ownership:
     """The place of the index: a Chroma server, a directory, or memory.
@@ -58,19 +53,15 @@ class Ownership:
     def acquire(self) -> bool:
         """Become the owner if there is no other; whether this process may write to the index."""
         if self.no_index:
-            self._warn(
-                "many hosts may share this ledger, so without chroma_client= there is no vector "
-                "index: large scopes are scanned, which is as right and slower, and those that do "
-                "not fit into scan_memory_mb are answered by exact keys alone"
-            )
+            self._warn_no_index()
             return False
         if self._client is None and not usable_here():
-            self._warn(f"this process was forked from one with a vector index open; {_ASKS}")
+            self._warn_not_owner("this process was forked from one with a vector index open;")
             return False
         if not self.writable and self._home is not None:
             self.writable = self._home.acquire()
             if not self.writable:
-                self._warn(f"another process owns the vector index of this path; {_ASKS}")
+                self._warn_not_owner("another process owns the vector index of this path;")
         return self.writable
 
     def check(self) -> None:
@@ -147,7 +138,20 @@ class Ownership:
     def _through(self) -> dict[bytes, int]:
         return {p: live.through for p, live in dict(self._retriever.indexed).items()}
 
-    def _warn(self, text: str) -> None:
+    def _warn_not_owner(self, why: str) -> None:
         if not self._warned:
             self._warned = True
-            log.warning("semcache: %s", text)
+            log.warning(
+                "semcache: %s this one asks the owner about large scopes, and scans those that it "
+                "does not hold, which is as right and slower",
+                why,
+            )
+
+    def _warn_no_index(self) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "semcache: many hosts may share this ledger, so without chroma_client= there is "
+                "no vector index: large scopes are scanned, which is as right and slower, and "
+                "those that do not fit into scan_memory_mb are answered by exact keys alone"
+            )

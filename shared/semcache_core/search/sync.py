@@ -333,27 +333,27 @@ class IndexSync:
         """Try again later. Lookups go on asking the index: what keeps a write waiting need not
         keep a read, and if it does they scan.
         """
-        self._retry_later(
-            "semcache: the vector index does not answer (%s); large scopes are scanned, which is "
-            "as right and slower, until it does; see to the Chroma server, or to a program that "
-            "keeps the files of the index locked",
-            why,
-        )
+        if why != self._problem:
+            self._problem = why
+            log.warning(
+                "semcache: the vector index does not answer (%s); large scopes are scanned, which "
+                "is as right and slower, until it does; see to the Chroma server, or to a program "
+                "that keeps the files of the index locked",
+                why,
+            )
+        self._retry_at = time.monotonic() + RETRY_SECONDS
 
     def _abandon(self, why: str) -> None:
         """Close the index; an embedded one is set aside, and built again from the ledger."""
-        self._retry_later(
-            "semcache: the vector index failed (%s); large scopes are scanned, which is as right "
-            "and slower, until it is rebuilt; see to the Chroma server, or to the disk",
-            why,
-        )
+        if why != self._problem:  # not at every try while a server is down
+            self._problem = why
+            log.warning(
+                "semcache: the vector index failed (%s); large scopes are scanned, which is as "
+                "right and slower, until it is rebuilt; see to the Chroma server, or to the disk",
+                why,
+            )
         self._close_index()
+        self._retry_at = time.monotonic() + RETRY_SECONDS
         if self._home is not None:
             self._home.set_aside()
             self._state.forget_all()
-
-    def _retry_later(self, text: str, why: str) -> None:
-        if why != self._problem:  # not at every try while a server is down
-            self._problem = why
-            log.warning(text, why)
-        self._retry_at = time.monotonic() + RETRY_SECONDS

@@ -4,7 +4,7 @@ import functools
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -185,13 +185,7 @@ class Lookups:
 
 
 # Built once: SQLAlchemy then finds their compiled form in its cache by identity.
-_ENTRY = (
-    entries.c.id,
-    entries.c.question,
-    entries.c.response,
-    entries.c.created,
-    entries.c.expires,
-)
+_ENTRY = [entries.c[field.name] for field in fields(Entry)]
 ANSWER = sa.func.coalesce(entries.c.answer, entries.c.id).label("answer")
 _ANSWER_TEXT = sa.select(sa.func.coalesce(entries.c.answer_text, entries.c.response)).where(
     entries.c.id == sa.bindparam("id")
