@@ -25,10 +25,11 @@ from semcache_core.storage import postgres as pg
 from semcache_core.storage.entries import NewEntry
 from semcache_core.storage.eviction import Limits
 from semcache_core.storage.ledger import Ledger
-from semcache_core.storage.schema import FIRST_VERSION, meta, quarantined
+from semcache_core.storage.schema import FIRST_VERSION, MIGRATIONS, meta, quarantined
 from semcache_core.transfer.entries import Listing
 from services_hosts import wait_until
 
+NEWEST = FIRST_VERSION + len(MIGRATIONS)
 TESTS = str(Path(__file__).parents[1])
 
 
@@ -190,7 +191,7 @@ def test_a_newer_ledger_is_refused_and_left_as_it_is(
     with ledger.write() as connection:
         newer = sa.update(meta).where(meta.c.name == "schema_version").values(value=41)
         connection.execute(newer)
-    with pytest.raises(SemcacheError, match=rf"version 41.*up to {FIRST_VERSION};"):
+    with pytest.raises(SemcacheError, match=rf"version 41.*up to {NEWEST};"):
         reopen()
     assert ledger.read(sa.select(meta.c.value).order_by(meta.c.value), {})[0][0] == 41
 
@@ -215,6 +216,21 @@ def test_a_ledger_from_before_the_first_release_is_refused_and_left_as_it_is(
     with pytest.raises(SemcacheError, match=r"version 4.*export the entries"):
         reopen()
     assert ledger.read(sa.select(meta.c.value).order_by(meta.c.value), {})[0][0] == 4
+
+
+def test_a_ledger_of_the_first_release_is_migrated_and_keeps_its_entries(
+    ledger: Ledger, reopen: Callable[[], Ledger]
+) -> None:
+    ledger.entries.insert(new("q"))
+    with ledger.write() as connection:
+        connection.execute(sa.text("ALTER TABLE semcache_entries DROP COLUMN parts"))
+        first = sa.update(meta).where(meta.c.name == "schema_version").values(value=FIRST_VERSION)
+        connection.execute(first)
+    migrated = reopen()
+    migrated.entries.insert(new("q2", parts='{"model": "a1b2"}'))
+    newer, older = migrated.lookups.recent("default", "", 10, 100)
+    assert (newer.question, newer.parts) == ("q2", {"model": "a1b2"})
+    assert (older.question, older.parts) == ("q", None)
 
 
 def test_processes_that_open_a_new_ledger_at_once_share_it(url: str) -> None:
