@@ -8,6 +8,7 @@ from pathlib import Path
 
 import attacks
 import banking77
+import calibration_split
 import drift
 import guard
 import hubs
@@ -21,6 +22,7 @@ README = Path(__file__).with_name("README.md")
 TABLES: dict[str, Callable[[Results], str]] = {
     "attacks": attacks.table,
     "banking77": banking77.table,
+    "calibration_split": calibration_split.table,
     "drift": drift.table,
     "guard": guard.table,
     "hubs": hubs.table,
