@@ -348,11 +348,12 @@ class CachedLLM(DelegatingLLM):
 
     def __reduce__(self) -> tuple[Any, ...]:
         opened, options = self._opened_with
-        if opened is not self.semantic_cache:
-            options = {"cache": self.semantic_cache}
-        options = {**options, **{name: getattr(self, name) for name in _OPTIONS}}
+        own = {name: getattr(self, name) for name in _OPTIONS}
         try:
-            pickled = pickle.dumps(options)
+            if opened is not self.semantic_cache or "cache" in options:
+                # what opens it, and not the cache: that would be opened before `_unpickled` runs
+                options = {"cache": self.semantic_cache.__reduce__()[0]}
+            pickle.dumps(options := {**options, **own})
         except (pickle.PicklingError, TypeError, AttributeError, SemcacheError) as error:
             # an error would make LlamaIndex drop the LLM, and use OpenAI in its place
             self.semantic_cache.warn_once(
@@ -360,17 +361,19 @@ class CachedLLM(DelegatingLLM):
                 f"a pickled CachedLLM arrives as its LLM alone, without a cache: {error}; give it "
                 "a path, and functions of a module",
             )
-            return _unpickled, (None, self.llm, b"")
-        return _unpickled, (type(self), self.llm, pickled)
+            return _unpickled, (None, self.llm, {})
+        return _unpickled, (type(self), self.llm, options)
 
 
-def _unpickled(make: Callable[..., LLM] | None, llm: LLM, options: bytes) -> LLM:
+def _unpickled(make: Callable[..., LLM] | None, llm: LLM, options: dict[str, Any]) -> LLM:
     """Open the cache again by `make`; return `llm` alone if that fails."""
     if make is None:
         return llm
     # an error would end the worker, and the pipeline would wait for it for ever
     try:
-        return make(llm=llm, **pickle.loads(options))
+        if "cache" in options:
+            options = {**options, "cache": options["cache"]()}
+        return make(llm=llm, **options)
     except (SemcacheError, OSError) as error:
         log.warning("a CachedLLM arrives as its LLM alone, as its cache does not open: %s", error)
         return llm

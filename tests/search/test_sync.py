@@ -313,7 +313,7 @@ def test_rebuild_makes_the_index_anew_and_counts_what_it_embedded(bench: Bench) 
     cache = bench.open(scan_limit=LIMIT)
     fill(cache)
     settle(cache)
-    embedder: Any = engine_of(cache).embedder
+    embedder: Any = engine_of(cache).embedder.model
     embedder.calls.clear()
     assert cache.rebuild() == 0
     assert embedder.calls == []

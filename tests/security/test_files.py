@@ -15,7 +15,14 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("shared/semcache_core", "langchain_semcache", "llamaindex_semcache")
 RUNS = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 """Modules that run code when they read."""
-WRITES = {"langchain_semcache/langgraph.py": "dumps", "llamaindex_semcache/llm.py": "dumps"}
+WRITES = dict.fromkeys(
+    (
+        "langchain_semcache/langgraph.py",
+        "llamaindex_semcache/llm.py",
+        "shared/semcache_core/pipeline/engine.py",
+    ),
+    "dumps",
+)
 """Where something is pickled, and never read back."""
 
 
