@@ -18,7 +18,7 @@ from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.load import dumps
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.uuid import uuid7
 from pydantic import Field, PrivateAttr, SkipValidation, model_validator
@@ -43,7 +43,13 @@ from langchain_semcache.request import (
     namespace_of_config,
 )
 from langchain_semcache.serialization import EVENT, ChatAnswers, usage_of
-from langchain_semcache.wrapper import OWN_ARGUMENT, DelegatingChatModel, check_model
+from langchain_semcache.wrapper import (
+    OWN_ARGUMENT,
+    DelegatingChatModel,
+    check_model,
+    chosen_by,
+    is_configurable,
+)
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -63,6 +69,9 @@ def _with_call(
     return call, {**arguments, OWN_ARGUMENT: call}
 
 
+_MADE_BY_CLASS = {"tools", "tool_choice", "response_format"}
+"""Arguments whose form depends on the provider."""
+
 _EVENT = ("on_custom_event", "ignore_custom_event", EVENT)
 
 ChatCalls: TypeAlias = adapters.CachedCalls[Question, list[ChatGeneration]]
@@ -72,21 +81,47 @@ class ConfigAwareChatModel(DelegatingChatModel):
     """Passes a `CallConfig` to `_generate` and `_stream`, as the argument OWN_ARGUMENT.
 
     LangChain passes them the run's callbacks at most. A context variable would not do, as the steps
-    of a stream may run in different contexts.
+    of a stream may run in different contexts. Where the config chooses the model (`configurable`),
+    the same method of a copy around that model is called.
     """
+
+    configurable: SkipValidation[Any] = Field(default=None, exclude=True, repr=False)
+
+    def _for(self, config: RunnableConfig | None, arguments: Mapping[str, Any]) -> Self:
+        if self.configurable is None:
+            return self
+        model = chosen_by(self.configurable, ensure_config(config))
+        if type(model) is not type(self.model) and not _MADE_BY_CLASS.isdisjoint(arguments):
+            raise SemcacheError(
+                f"the config chooses a {type(model).__name__}, and the tools or format were bound "
+                f"for a {type(self.model).__name__}; bind them to a CachedChatModel of that model"
+            )
+        return self.model_copy(update={"model": model, "configurable": None})
+
+    def _around(self, model: BaseChatModel) -> BaseChatModel:
+        if self.configurable is not None and model is not self.model:
+            raise SemcacheError(
+                f"a {type(model).__name__} binds tools or formats to a copy of itself, which the "
+                "config would replace; bind them to a CachedChatModel of the model itself"
+            )
+        return super()._around(model)
 
     def invoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
         call, kwargs = _with_call(config, kwargs)
-        return super().invoke(input, call.config, **kwargs)
+        return super(ConfigAwareChatModel, self._for(call.config, kwargs)).invoke(
+            input, call.config, **kwargs
+        )
 
     async def ainvoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
         call, kwargs = _with_call(config, kwargs)
         try:
-            return await super().ainvoke(input, call.config, **kwargs)
+            return await super(ConfigAwareChatModel, self._for(call.config, kwargs)).ainvoke(
+                input, call.config, **kwargs
+            )
         finally:
             adapters.set_last_lookup(call.lookup)  # LangChain asks in a task of its own
 
@@ -94,13 +129,17 @@ class ConfigAwareChatModel(DelegatingChatModel):
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[AIMessageChunk]:
         call, kwargs = _with_call(config, kwargs)
-        return super().stream(input, call.config, **kwargs)
+        return super(ConfigAwareChatModel, self._for(call.config, kwargs)).stream(
+            input, call.config, **kwargs
+        )
 
     def astream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
         call, kwargs = _with_call(config, kwargs)
-        return super().astream(input, call.config, **kwargs)
+        return super(ConfigAwareChatModel, self._for(call.config, kwargs)).astream(
+            input, call.config, **kwargs
+        )
 
     def stream_events(
         self, input: Any, config: Any = None, *, version: Any = "v2", **kwargs: Any
@@ -108,7 +147,9 @@ class ConfigAwareChatModel(DelegatingChatModel):
         if version == "v3":  # the others are made from `stream`
             call, kwargs = _with_call(config, kwargs)
             config = call.config
-        return super().stream_events(input, config, version=version, **kwargs)
+        return super(ConfigAwareChatModel, self._for(config, kwargs)).stream_events(
+            input, config, version=version, **kwargs
+        )
 
     def astream_events(
         self, input: Any, config: Any = None, *, version: Any = "v2", **kwargs: Any
@@ -116,7 +157,9 @@ class ConfigAwareChatModel(DelegatingChatModel):
         if version == "v3":
             call, kwargs = _with_call(config, kwargs)
             config = call.config
-        return super().astream_events(input, config, version=version, **kwargs)
+        return super(ConfigAwareChatModel, self._for(config, kwargs)).astream_events(
+            input, config, version=version, **kwargs
+        )
 
 
 class CachedChatModel(ConfigAwareChatModel):
@@ -134,6 +177,9 @@ class CachedChatModel(ConfigAwareChatModel):
     misses only. `namespace` is the tenant, by default
     `config["configurable"]["semcache_namespace"]` of the call. A hit that is audited is served at
     once, and the model is asked in the background (`audit_rate`).
+
+    `model` may be configurable (`configurable_fields`, `init_chat_model`): the config of a call
+    then chooses the model, and its answers are its own.
 
     Fails open: an error of the cache is a miss, counted in `stats().failures`. An error of the
     model reaches all callers that wait for that answer, and is not stored.
@@ -154,14 +200,17 @@ class CachedChatModel(ConfigAwareChatModel):
 
     def __init__(
         self,
-        model: BaseChatModel,
+        model: BaseChatModel | Runnable[Any, Any],
         *,
         cache: SemanticCache | bool | None = None,
         embedder: object | None = None,
         chroma_client: "ClientAPI | None" = None,
         **options: Any,
     ) -> None:
-        check_model(model)  # before a cache is opened for it
+        inner: Any = model
+        if is_configurable(model):
+            options["configurable"], inner = model, chosen_by(model, RunnableConfig())
+        check_model(inner)  # before a cache is opened for it
         fields = type(self).model_fields
         own = {name: value for name, value in options.items() if name in fields}
         shared: Any = {name: value for name, value in options.items() if name not in fields}
@@ -169,7 +218,7 @@ class CachedChatModel(ConfigAwareChatModel):
         given: Any = options.get("semantic_cache", cache)
         own["semantic_cache"] = adapters.open_cache(given, embedder, chroma_client, shared)
         # LangChain's own field: with False it does not ask its global cache besides this one
-        super().__init__(model=model, cache=False, **own)
+        super().__init__(model=inner, cache=False, **own)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -274,6 +323,8 @@ class CachedChatModel(ConfigAwareChatModel):
         Tools that are bound are arguments too: `model.explain(input, **bound.kwargs)`. Raises
         SemcacheError when the call is not cached, or the cache cannot be read.
         """
+        if self.configurable is not None:
+            return self._for(config, kwargs).explain(input, config, stop=stop, **kwargs)
         # LangChain's own, done on the way to `_generate`; here, as it may move
         from langchain_core.language_models._utils import _normalize_messages
 

@@ -1,18 +1,20 @@
 """A chat model around another one, which answers questions about itself as that one does."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager, Callbacks
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import (
     Runnable,
+    RunnableConfig,
     RunnableParallel,
     RunnableSequence,
     RunnableWithFallbacks,
 )
 from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.configurable import DynamicRunnable
 from langchain_core.tools import BaseTool
 from pydantic import SkipValidation, model_validator
 from semcache_core import SemcacheError
@@ -137,6 +139,28 @@ class DelegatingChatModel(BaseChatModel):
         # LangChain makes the events from our `_stream`, even if the model has its own method
         streams = self._should_stream(**{**kwargs, "stream": True})
         return streams and self.model._should_use_protocol_streaming(**_without_own(kwargs))
+
+
+def is_configurable(model: object) -> bool:
+    """Whether the config of a call chooses the model: `configurable_fields`,
+    `configurable_alternatives` or `init_chat_model(configurable_fields=...)`.
+    """
+    by_langchain = type(model).__module__ == "langchain.chat_models.base"
+    return isinstance(model, DynamicRunnable) or (by_langchain and hasattr(type(model), "_model"))
+
+
+def chosen_by(configurable: Any, config: RunnableConfig) -> BaseChatModel:
+    """Return the model for `config`; raises SemcacheError where that is no chat model."""
+    given = config.get("configurable", {})
+    # with configurable_fields="any" LangChain gives all of them to the model
+    others = {name: value for name, value in given.items() if not name.startswith("semcache")}
+    config = {**config, "configurable": others}
+    if isinstance(configurable, DynamicRunnable):
+        model, _ = configurable.prepare(config)
+    else:
+        model = configurable._model(config)
+    check_model(model)
+    return cast(BaseChatModel, model)
 
 
 def check_model(model: object) -> None:

@@ -240,6 +240,11 @@ class TestNamespaces:
 
 
 class TestGauges:
+    @pytest.fixture(autouse=True)
+    def _no_caches_of_other_tests(self) -> None:
+        """One that was dropped without `close` is shown until it is collected."""
+        gc.collect()
+
     def test_they_show_the_ledger(self, recorded: Metrics, bench: Bench) -> None:
         cache = bench.open()
         cache.update(Request("one two three"), "a")
