@@ -419,9 +419,10 @@ def test_arguments_out_of_range_are_refused_before_the_store_is_touched(store, w
 
 
 def test_a_missing_provider_package_is_an_error_with_the_pip_command(monkeypatch):
-    monkeypatch.setitem(sys.modules, "langchain_openai", None)
-    with pytest.raises(TrainingError, match=r"openai:gpt-4o .*pip install langchain-openai"):
-        Teacher.open("openai:gpt-4o")
+    # a provider that no other test opens: LangChain remembers those that it has imported
+    monkeypatch.setitem(sys.modules, "langchain_groq", None)
+    with pytest.raises(TrainingError, match=r"groq:llama .*pip install langchain-groq"):
+        Teacher.open("groq:llama")
 
 
 def test_without_langchain_the_error_has_the_pip_command(monkeypatch):
