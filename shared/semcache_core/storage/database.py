@@ -243,30 +243,31 @@ class ForkGate:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()  # entered by itself: a Condition's own way is in Python
+        self._changed = threading.Condition(self._lock)
         self._inside = 0
         self._shut = False
 
     def __enter__(self) -> None:
-        with self._changed:
+        with self._lock:
             while self._shut:
                 self._changed.wait()
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
-        with self._changed:
+        with self._lock:
             self._inside -= 1
-            if not self._inside:
+            if self._shut and not self._inside:
                 self._changed.notify_all()
 
     def shut(self) -> bool:
         """Let no operation in; returns whether all inside left within FORK_WAIT_SECONDS."""
-        with self._changed:
+        with self._lock:
             self._shut = True
             return self._changed.wait_for(lambda: not self._inside, FORK_WAIT_SECONDS)
 
     def open(self) -> None:
-        with self._changed:
+        with self._lock:
             self._shut = False
             self._changed.notify_all()
 
