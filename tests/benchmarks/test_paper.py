@@ -22,6 +22,7 @@ from semcache_core.decision.calibration import load_calibration
 from semcache_core.embedding.onnx import OnnxEmbedder
 from semcache_core.embedding.wrappers import SentenceTransformerEmbedder
 from semcache_core.errors import TrainingError
+from semcache_core.training.calibration.calibrate import calibrate
 from semcache_core.training.data.records import Pair, Question, read_pairs, write_pairs
 from semcache_core.training.losses import TuningLoss
 from tiny_models import FILLERS, KEYS, OTHERS, word_model
@@ -77,10 +78,11 @@ def watch(study: Any, arguments: Sequence[object], out: Path, *, exported: bool 
     with pytest.MonkeyPatch.context() as patched:
         if not exported:
             export_nothing(patched)
+        # the made-up intents are twelve
+        patched.setattr(f"{calibrate.__module__}.MIN_ANSWERS", 3)
         patched.setattr(arms, "fit", seen_fit)
         patched.setattr(TuningLoss, "__call__", seen_step)
         if hasattr(study, "calibrate"):
-            calibrate = study.calibrate
             patched.setattr(
                 study,
                 "calibrate",

@@ -19,7 +19,9 @@ pytestmark = pytest.mark.usefixtures("still")
 LIMIT, ENTRIES = 20, 120
 
 OPENS = f"""
-import os, sys, time
+import os, signal, sys, time
+# a child of a background job would ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from fakes import WordEmbedder
 from semcache_core import SemanticCache

@@ -18,6 +18,8 @@ LEAST_CORRELATION = 0.05
 """Of the errors of an answer's questions. Seen on Banking77 (3,079 test questions of 77 answers,
 three tuned models): 0 to .10 where 1 to 4 % of those served are wrong, .2 where 10 % are."""
 _LARGEST_EFFECT = 100.0
+_ONE_EACH = 1 + 1e-9
+"""The mean size of an answer, in questions, where each has one; above 1 by rounding alone."""
 _STARTS = (1.5, 2.25, 3.375)
 _STEP = 1.05
 
@@ -134,12 +136,14 @@ class _Trials:
         if answers < 2:
             return _LARGEST_EFFECT
         size = (of_answer[0] ** 2).sum() / (weight**2).sum()
+        if size <= _ONE_EACH:
+            return 1.0
         effect = max(1.0, 1 + (size - 1) * LEAST_CORRELATION)
         spread = (residual**2).sum()
         if spread > 0:
             seen = (of_answer[1] ** 2).sum() / spread * answers / (answers - 1)
             effect = max(effect, seen)
-        few = stdtrit(answers - 1, level) / ndtri(level) if size > 1 else 1.0
+        few = stdtrit(answers - 1, level) / ndtri(level)
         return float(min(effect * few**2, _LARGEST_EFFECT))
 
     def shown_within(self, probability: float, bound: float, level: float) -> bool:
