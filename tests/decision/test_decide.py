@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from semcache_core import Request, SemanticCache
 from semcache_core._utils.intervals import NOTHING
-from semcache_core.decision.decide import Decision, _answers
+from semcache_core.decision.decide import Decision, _answers, _Miss
+from semcache_core.decision.scoring import CandidateScores, Neighbour
 from semcache_core.quality.verdicts import Verdict
 from semcache_core.request import key_of
 from semcache_core.search.retriever import CANDIDATES, Retrieved
@@ -447,3 +448,27 @@ class TestWrittenForAnother:
             Request("How do I reset my password? Thanks, José"), '"Jos\\u00e9"', answer="Hi José"
         )
         assert cache.lookup(self.PLAIN) is None
+
+
+@pytest.mark.parametrize(
+    ("stored", "similarity", "doubt", "code", "reason"),
+    [
+        ("room 2", 0.95, 0.0, "deciding_word", "decides (other numbers: 1, 2)"),
+        ("room 2", 0.85, 0.0, "deciding_word", "and other evidence is against it too"),
+        ("a room", 0.95, 3.0, "reported_wrong", "has given wrong answers before"),
+        ("a room", 0.85, 0.0, "rival_answer", "about equally near"),
+        ("a room", 0.85, 2.0, "rival_answer", "and the nearest has given wrong answers before"),
+        ("a room", 0.5, 0.0, "below_threshold", "not near enough"),
+    ],
+)
+def test_a_miss_names_what_keeps_the_nearest_from_being_served(
+    stored: str, similarity: float, doubt: float, code: str, reason: str
+) -> None:
+    asked = "room 1" if stored == "room 2" else "the room"
+    near = [
+        Neighbour(1, stored, 1, similarity, doubt),
+        Neighbour(2, asked.replace("room", "hall"), 2, similarity - 0.01),
+    ]
+    scores = CandidateScores(asked, near, MARGINS, complete=True)
+    why = _Miss(scores, MARGINS, 0.5, lambda probability: None).why()
+    assert why.code == code and reason in why.reason

@@ -126,6 +126,12 @@ def test_calibrating_from_a_file_writes_what_the_cache_reads(tmp_path):
     assert "480 pairs" in made.calibrated_on
 
 
+@pytest.mark.parametrize("confidence", [0.0, 0.49, 1.0, float("nan")])
+def test_a_confidence_out_of_range_is_refused(confidence):
+    with pytest.raises(TrainingError, match="confidence is"):
+        calibrate(WordEmbedder(), pairs(), confidence=confidence)
+
+
 @pytest.mark.slow
 def test_calibration_serves_rewordings_and_not_look_alikes(tmp_path):
     made = calibrate(WordEmbedder(), pairs(), seeds=(0, 1))
