@@ -208,28 +208,39 @@ class Connections:
         self._most = most
         self._free: list[Any] = []
 
-    @contextmanager
-    def one(self) -> Iterator[Any]:
-        free = self._free
-        try:
-            connection = free.pop()
-        except IndexError:
-            connection = self._connect()
-        try:
-            yield connection
-        except BaseException:
-            connection.close()
-            raise
-        if free is self._free and len(free) < self._most:
-            free.append(connection)
-        else:  # closed meanwhile
-            connection.close()
+    def one(self) -> AbstractContextManager[Any]:
+        """Lends a connection."""
+        return _Lent(self)
 
     def close(self) -> None:
         """Close the unused ones; the others are closed after their use."""
         free, self._free = self._free, []
         for connection in free:
             connection.close()
+
+
+class _Lent:
+    """One loan. A generator would do, and take a twentieth of the time of an exact hit."""
+
+    __slots__ = ("_connection", "_free", "_pool")
+
+    def __init__(self, pool: Connections) -> None:
+        self._pool, self._free = pool, pool._free
+
+    def __enter__(self) -> Any:
+        try:
+            self._connection = self._free.pop()
+        except IndexError:
+            self._connection = self._pool._connect()
+        return self._connection
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        pool, free = self._pool, self._free
+        # another list: closed meanwhile
+        if kind is None and free is pool._free and len(free) < pool._most:
+            free.append(self._connection)
+        else:
+            self._connection.close()
 
 
 FORK_WAIT_SECONDS = 10.0

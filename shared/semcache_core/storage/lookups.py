@@ -139,9 +139,10 @@ class Lookups:
         of = {"partition": partition, "fingerprint": fingerprint, "now": now, "asked": asked}
         for start in range(0, len(ids), ID_CHUNK):
             chunk = {f"id{n}": int(i) for n, i in enumerate(ids[start : start + ID_CHUNK])}
-            for row in self._database.read_fast(_live(len(chunk)), {**chunk, **of}):
+            rows = self._database.read_fast(_live(len(chunk)), {**chunk, **of})
+            for row, vector in zip(rows, _units([row[1] for row in rows]), strict=True):
                 try:
-                    found.append(_stored(row))
+                    found.append(_stored(row, vector))
                 except UNREADABLE as error:
                     self._pass_over(row[0], error)
         return found
@@ -283,11 +284,11 @@ def _live(n: int) -> "sa.Select[Any]":
     )
 
 
-def _stored(row: Any) -> StoredEntry:
-    entry_id, vector, question, answer, answer_digest, doubt, exact_only_since, writer, wrong = row
+def _stored(row: Any, vector: Vector | None) -> StoredEntry:
+    entry_id, blob, question, answer, answer_digest, doubt, exact_only_since, writer, wrong = row
     return StoredEntry(
         id=int(entry_id),
-        vector=vector_from(vector),
+        vector=vector_from(blob) if vector is None else vector,
         question=text_from(question),
         answer=int(answer),
         answer_digest=answer_digest,
@@ -332,6 +333,17 @@ def vector_from(blob: object) -> Vector:
     if not _are_units(vector[None, :])[0]:
         raise ValueError("its vector has not the length 1")
     return vector
+
+
+def _units(blobs: Sequence[object]) -> list[Vector | None]:
+    """The unit vectors among `blobs`, None for any other. Checked together, they take a tenth of
+    the time of `vector_from`, which says what is wrong with one.
+    """
+    sizes = {len(blob) if type(blob) is bytes else -1 for blob in blobs}
+    if len(sizes) != 1 or (size := sizes.pop()) <= 0 or size % 4:
+        return [None] * len(blobs)
+    matrix = np.frombuffer(b"".join(blobs), np.float32).reshape(len(blobs), -1)  # type: ignore[arg-type]
+    return [v if is_unit else None for v, is_unit in zip(matrix, _are_units(matrix), strict=True)]
 
 
 def vectors_from(blobs: Sequence[object], dimension: int | None) -> Matrix:
