@@ -6,7 +6,6 @@ from semcache_core._utils.intervals import Measured
 from semcache_core._utils.lazy import version_of
 from semcache_core.admission import Admit, Redact
 from semcache_core.cache import SemanticCache
-from semcache_core.call_mode import bypassing, refreshing
 from semcache_core.costs import Prices, Saved
 from semcache_core.decision.same_answer import SameAnswer
 from semcache_core.decision.verifier import Verifier
@@ -14,7 +13,7 @@ from semcache_core.embedding.wrappers import as_embedder
 from semcache_core.errors import SemcacheError
 from semcache_core.hits import last_hit, last_lookup, track_hits
 from semcache_core.pipeline.explain import CacheStats, Explanation
-from semcache_core.request import Split, Splitter, digest, split_question
+from semcache_core.request import Split, Splitter, bypassing, digest, refreshing, split_question
 from semcache_core.settings import CacheOptions, CacheSettings, SharedOptions
 from semcache_core.transfer.transfer import Exported, Imported
 from semcache_core.types import (

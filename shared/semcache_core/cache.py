@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Concatenate, TypeVar
 from typing_extensions import ParamSpec, Self, Unpack
 
 from semcache_core.admission import Admission, Admit, Redact
-from semcache_core.call_mode import mode_of
 from semcache_core.costs import Prices
 from semcache_core.decision.same_answer import SameAnswer
 from semcache_core.decision.verifier import Verifier
@@ -28,7 +27,7 @@ from semcache_core.pipeline.engine import Engine, EngineOptions, picklable_argum
 from semcache_core.pipeline.explain import CacheStats, Explanation, explain, read_stats
 from semcache_core.pipeline.lookup import lookup
 from semcache_core.pipeline.process import Process
-from semcache_core.request import as_request, key_of
+from semcache_core.request import as_request, key_of, mode_of
 from semcache_core.settings import CacheOptions, settings_from
 from semcache_core.transfer.transfer import Exported, Imported, Progress, write_entries
 from semcache_core.types import (

@@ -1,15 +1,17 @@
-"""Finds the question in a prompt, and computes the keys of a request."""
+"""Finds the question in a prompt, and computes the keys of a request and its mode."""
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from semcache_core._utils.courtesy import core_of
 from semcache_core.errors import RequestError
-from semcache_core.types import Request
+from semcache_core.types import CallMode, Request
 
 
 @dataclass(frozen=True)
@@ -157,3 +159,34 @@ def key_of(request: Request, default_namespace: str) -> Key:
 def _with_length(text: str) -> bytes:
     data = text.encode("utf-8", "surrogatepass")
     return len(data).to_bytes(8, "big") + data
+
+
+_MODE: ContextVar[CallMode] = ContextVar("semcache_call_mode", default="normal")
+
+
+def refreshing() -> AbstractContextManager[None]:
+    """Ask the model in calls within this block, and store its answers in place of older ones.
+
+    For an app that could not use the answer it got. It concerns this thread or task, and tasks and
+    threads that it starts with a copy of its context.
+    """
+    return _in_mode("refresh")
+
+
+def bypassing() -> AbstractContextManager[None]:
+    """Ask the model in calls within this block, and neither read nor write the cache."""
+    return _in_mode("bypass")
+
+
+def mode_of(request: Request) -> CallMode:
+    """The mode of the request itself, else that of the present block."""
+    return _MODE.get() if request.mode == "normal" else request.mode
+
+
+@contextmanager
+def _in_mode(mode: CallMode) -> Iterator[None]:
+    token = _MODE.set(mode)
+    try:
+        yield
+    finally:
+        _MODE.reset(token)

@@ -17,7 +17,6 @@ from typing import Any, Generic, Protocol, TypeVar
 from semcache_core.adapters.answers import UsageOf, unknown_usage
 from semcache_core.adapters.audits import Audits
 from semcache_core.cache import SemanticCache
-from semcache_core.call_mode import mode_of
 from semcache_core.hits import (
     BYPASS,
     FAILED,
@@ -27,7 +26,7 @@ from semcache_core.hits import (
     set_last_lookup,
 )
 from semcache_core.pipeline.single_flight import AsyncSingleFlight, Outcome, SingleFlight
-from semcache_core.request import digest
+from semcache_core.request import digest, mode_of
 from semcache_core.types import Hit, Lookup, Request, Usage
 
 Q = TypeVar("Q")

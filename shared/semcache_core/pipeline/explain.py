@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from semcache_core._utils.intervals import Measured
-from semcache_core.call_mode import mode_of
 from semcache_core.costs import Saved
 from semcache_core.decision.decide import Decision
 from semcache_core.decision.guard import differences, read
@@ -17,7 +16,7 @@ from semcache_core.hits import BYPASS, REFRESH
 from semcache_core.observability.gauges import Levels, estimates
 from semcache_core.pipeline.engine import Engine
 from semcache_core.pipeline.lookup import decide, hit_of, is_only_exact
-from semcache_core.request import ANY_ORDER, DOCUMENTS, Key, key_of, part_digests
+from semcache_core.request import ANY_ORDER, DOCUMENTS, Key, key_of, mode_of, part_digests
 from semcache_core.storage.lookups import RecentEntry
 from semcache_core.types import Candidate, Hit, LookupCode, Request, Vector, Why
 

@@ -4,13 +4,12 @@ import time
 from dataclasses import replace
 from functools import partial
 
-from semcache_core.call_mode import mode_of
 from semcache_core.decision.decide import Decision
 from semcache_core.hits import BYPASS, REFRESH, SERVED
 from semcache_core.observability.tracing import Stages
 from semcache_core.pipeline.engine import Engine
 from semcache_core.quality.verdicts import Source
-from semcache_core.request import Key, key_of, why_exact
+from semcache_core.request import Key, key_of, mode_of, why_exact
 from semcache_core.types import Hit, Lookup, Request, Why
 
 EMPTY_SCOPE = Why(

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from semcache_core.call_mode import mode_of
 from semcache_core.decision.same_answer import answer_digest
 from semcache_core.embedding.batching import embed_one
 from semcache_core.errors import RequestError
 from semcache_core.pipeline.engine import Engine
 from semcache_core.pipeline.lookup import is_only_exact
 from semcache_core.quality.verdicts import ServedHit, Verdict
-from semcache_core.request import Key, key_of, part_digests
+from semcache_core.request import Key, key_of, mode_of, part_digests
 from semcache_core.storage.entries import NewEntry, size_of
 from semcache_core.storage.eviction import text_bytes
 from semcache_core.transfer.jsonl import EntriesFile
