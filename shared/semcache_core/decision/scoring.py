@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from semcache_core._utils.courtesy import core_of
 from semcache_core.decision.guard import RULES, Difference, Reading, differences, read
+from semcache_core.embedding.spelling import corrected
 
 VETO = -20.0
 """A weight that nothing outweighs; every rule has it where none was fitted."""
@@ -167,9 +168,11 @@ def _stored_reading(_entry_id: int, question: str) -> Reading:
 def _read_core(question: str) -> Reading:
     """Read the core of a question, with a comma for the greeting that was left out before it: the
     first word behind it can be a name, and the guard takes that of a text for none.
+
+    Slips are corrected as for the embedding: else "enalbe" would be no opposite of "disable".
     """
     core = core_of(question).text
-    return read(question if core == question else f", {core}")
+    return read(corrected(question if core == question else f", {core}"))
 
 
 def sigmoid(log_odds: float) -> float:

@@ -1,20 +1,23 @@
-"""Embeds the core of a question in place of its full text."""
+"""Embeds what a question asks, in place of its full text."""
 
 from dataclasses import dataclass
 
 from semcache_core._utils.courtesy import core_of
+from semcache_core.embedding.spelling import corrected
 from semcache_core.types import Embedder, Matrix
 
 
 @dataclass(frozen=True)
 class QuestionEmbedder:
-    """An embedder that sees questions without the greeting, thanks and emoji around them.
+    """An embedder that sees questions without the greeting, thanks and emoji around them, and
+    without slips of typing where the model reads `english`.
 
-    The fingerprint stays that of the model: the vector of a full text is as valid as that of its
-    core, so vectors that were stored by earlier versions are kept.
+    The fingerprint stays that of the model: the vector of a full text is as valid as that of what
+    it asks, so vectors that were stored by earlier versions are kept.
     """
 
     model: Embedder
+    english: bool = True
 
     @property
     def fingerprint(self) -> str:
@@ -25,7 +28,8 @@ class QuestionEmbedder:
         return self.model.dimension
 
     def embed(self, texts: list[str]) -> Matrix:
-        return self.model.embed([core_of(text).text for text in texts])
+        cores = [core_of(text).text for text in texts]
+        return self.model.embed(list(map(corrected, cores)) if self.english else cores)
 
     def reads(self, text: str, max_tokens: int) -> bool:
         return self.model.reads(core_of(text).text, max_tokens)

@@ -192,7 +192,10 @@ def open_engine(options: EngineOptions, telemetry: Telemetry, counters: Counters
         prices=options.prices,
         telemetry=telemetry,
         counters=counters,
-        embedder=QuestionEmbedder(model),
+        # another model may read another language
+        embedder=QuestionEmbedder(
+            model, english=options.embedder is None and settings.artefact is None
+        ),
         vector_cache=VectorCache(),
         max_tokens=0 if calibration is None else calibration.max_tokens,
         threshold=threshold,
