@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Iterator
 from functools import cache
-from typing import NamedTuple
 
 from semcache_core.embedding.onnx import DEFAULT_ARTEFACT, TOKENIZER_FILE
 
@@ -38,15 +37,6 @@ _NEIGHBOURS = {
 }
 
 
-class _Dictionary(NamedTuple):
-    """How often words occur, and all words that are no slips: besides these the ones that the model
-    has a token for, such as "statin" or "linux", and `_TERMS`.
-    """
-
-    frequency: dict[str, int]
-    words: frozenset[str]
-
-
 def corrected(text: str) -> str:
     """`text` with its slips corrected; `text` itself in most cases.
 
@@ -58,8 +48,8 @@ def corrected(text: str) -> str:
     'How do I cancel my subscription?'
     """
 
-    frequency, known = _dictionary()
-    if known.issuperset(_WORD.findall(text.lower())):
+    known = _dictionary()
+    if known.keys() >= set(_WORD.findall(text.lower())):
         return text  # nearly always; it takes half of the time
 
     def meant(found: re.Match[str]) -> str:
@@ -67,20 +57,26 @@ def corrected(text: str) -> str:
         lowered = word.lower()
         if lowered in known or (word != lowered and found.start() > 0):
             return word
-        other = _meant(lowered, frequency)
+        other = _meant(lowered, known)
         return word if other is None else word[0] + other[1:]
 
     return _WORD.sub(meant, text)
 
 
 @cache
-def _dictionary() -> _Dictionary:
-    """It takes 0.15 s to read, at the first question."""
+def _dictionary() -> dict[str, int]:
+    """How often words occur: 0 for those that film subtitles lack and that are no slips, as the
+    model has a token for them ("statin", "linux"), or they are in `_TERMS`.
+
+    It takes 0.15 s to read, at the first question.
+    """
     from spellchecker import SpellChecker
 
     frequency = SpellChecker(language="en", distance=1).word_frequency.dictionary
     tokens = json.loads((DEFAULT_ARTEFACT / TOKENIZER_FILE).read_text(encoding="utf-8"))
-    return _Dictionary(frequency, _TERMS.union(frequency, tokens["model"]["vocab"]))
+    for word in (*_TERMS, *tokens["model"]["vocab"]):
+        frequency.setdefault(word, 0)
+    return dict(frequency)
 
 
 def _meant(word: str, frequency: dict[str, int]) -> str | None:
