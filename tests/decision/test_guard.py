@@ -224,3 +224,50 @@ def test_the_next_candidate_with_the_same_number_is_served(cache: SemanticCache)
     cache.update(Request(STORED.replace("1234", "1236")), "In Chur.")
     hit = cache.lookup(asked)
     assert hit is not None and hit.response == "In Basel."
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("can children ride free", "can seniors ride free"),
+        ("an aisle seat please", "a window seat please"),
+        ("is the shop open at 9 am", "is the shop open at 9 pm"),
+        ("is lunch included", "is dinner included"),
+        ("the average order value", "the maximum order value"),
+        ("is my pneumonia viral", "is my pneumonia bacterial"),
+        ("checking account fees", "savings account fees"),
+        ("how do I sort by column", "how do I sort by row"),
+        ("export as csv", "export as json"),
+        ("join a list", "join a tuple"),
+        ("exchange shoes", "refund shoes"),
+        ("is the price gross", "is the price net"),
+        ("should I keep the box", "should I discard the box"),
+        ("pay once", "pay twice"),
+        ("users over 40", "users under 40"),
+        ("a part-time contract", "a full-time contract"),
+        ("write it synchronously", "write it asynchronously"),
+        ("last month's invoice", "next month's invoice"),
+        ("open on weekdays", "open on weekends"),
+        ("repair my phone", "replace my phone"),
+        ("a prepaid plan", "a postpaid plan"),
+        ("renew my pass", "terminate my pass"),
+        ("50 mg of levothyroxine", "50 mcg of levothyroxine"),
+        ("the visa limit", "the mastercard limit"),
+    ],
+)
+def test_words_of_trades_that_decide_are_opposites_or_units(one: str, other: str) -> None:
+    assert {"opposite", "unit"} & rules(one, other)
+    assert {"opposite", "unit"} & rules(other, one)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("what are the fees of a savings account", "savings account fees"),
+        ("is breakfast included", "do you include breakfast"),
+        ("this month's invoice", "the invoice of this month"),
+        ("am I able to pay by visa", "can I pay with visa"),
+    ],
+)
+def test_the_same_words_in_another_form_are_none(one: str, other: str) -> None:
+    assert not {"opposite", "unit"} & rules(one, other)

@@ -1,7 +1,7 @@
 """Words that decide an answer: opposites, units, numbers in words, negations, question words."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from itertools import combinations
 
 # the first word of a group is the opposite of each that follows
 _OPPOSITES = """
@@ -58,13 +58,37 @@ synchronous/asynchronous take/bring/give tall/short taller/shorter tallest/short
 teachers/students thick/thin tie/untie today/tomorrow/yesterday together/apart/separately uncle/aunt
 up/down upper/lower upstairs/downstairs useful/useless valid/invalid vegan/carnivore victory/defeat
 visible/hidden/invisible win/lose winner/loser winners/losers winning/losing with/without won/lost
+active/passive acute/chronic adult/kid/infant aisle/window am/pm and/or append/prepend
+asset/liability assets/liabilities bearish/bullish boarding/landing book/cancel business/economy
+checkin/checkout checking/savings column/row columns/rows default/custom/maximum/minimum
+defendant/plaintiff delivery/pickup/collection denominator/numerator diastolic/systolic
+double/single/triple/twin downstream/upstream evening/morning exchange/return exclusive/inclusive
+extend/shorten fixed/variable/floating full/part/partial/half gross/net half/quarter
+hypercalcemia/hypocalcemia hyperkalemia/hypokalemia hypernatremia/hyponatremia increment/decrement
+intersection/union keep/discard/remove/delete landing/takeoff lessee/lessor login/logout lower/raise
+lowercase/uppercase next/previous over/under pop/push postpaid/prepaid postpone/cancel
+protected/public/private renew/cancel/terminate return/single/oneway roundtrip/oneway
+saturday/weekdays serialize/deserialize sum/average/count sunday/weekdays
+synchronously/asynchronously under/above weekday/weekend weekdays/weekends
 yes/no
+""".split()
+
+# of a group each word excludes the others
+_ALTERNATIVES = """
+adult/child/senior/student/teacher adults/children/seniors/students/teachers android/ios
+average/maximum/median/minimum/total amex/mastercard/paypal/visa breakfast/dinner/lunch
+bacterial/fungal/viral bus/flight/hotel/train chat/email/phone chrome/edge/firefox/safari
+csv/json/pdf/xml/yaml dict/list/tuple first/second/third/fourth float/integer/string
+intravenous/oral/topical last/next/this linux/mac/windows linux/macos/windows once/thrice/twice
+primary/secondary/tertiary refund/repair/replace/exchange today/tomorrow/tonight/yesterday
+winter/summer/autumn/spring
 """.split()
 
 # each unit with its other names, by what it measures; no bare letters: "I'm" holds an m
 _UNITS = {
     "time": "second/sec minute/min hour/hr day week month year/yr decade century millisecond",
-    "mass": "gram/gramme kilogram/kg/kilo pound/lb/lbs ounce/oz ton/tonne milligram/mg",
+    "mass": "gram/gramme kilogram/kg/kilo pound/lb/lbs ounce/oz ton/tonne milligram/mg "
+    "microgram/mcg/ug",
     "length": "metre/meter kilometre/kilometer/km centimetre/centimeter/cm "
     "millimetre/millimeter/mm mile foot/feet/ft inch/inches yard",
     "volume": "litre/liter millilitre/milliliter/ml gallon pint cup tablespoon/tbsp teaspoon/tsp",
@@ -112,10 +136,11 @@ DIRECTED = frozenset(
 """Around these, changing places changes what is asked: from A to B, A bigger than B."""
 
 
-def _opposite_table(groups: Iterable[str]) -> dict[str, frozenset[str]]:
+def _opposite_table() -> dict[str, frozenset[str]]:
     table: dict[str, set[str]] = defaultdict(set)
-    for group in groups:
-        first, *others = group.split("/")
+    stars = [(first, others) for first, *others in (group.split("/") for group in _OPPOSITES)]
+    pairs = [pair for group in _ALTERNATIVES for pair in combinations(group.split("/"), 2)]
+    for first, others in (*stars, *((one, [other]) for one, other in pairs)):
         for other in others:
             table[first].add(other)
             table[other].add(first)
@@ -133,7 +158,7 @@ def _unit_table() -> dict[str, frozenset[tuple[str, str]]]:
     return {name: frozenset(found) for name, found in table.items()}
 
 
-OPPOSITES = _opposite_table(_OPPOSITES)
+OPPOSITES = _opposite_table()
 """Each word with those that ask for the contrary."""
 
 UNITS = _unit_table()
