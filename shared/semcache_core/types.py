@@ -201,6 +201,7 @@ LookupCode: TypeAlias = Literal[
     "expired",
     "exact_only",
     "unreadable",
+    "other_language",
     "no_threshold",
     "index_not_ready",
     "refresh",

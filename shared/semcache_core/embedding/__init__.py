@@ -4,6 +4,7 @@
 - `wrappers`: sentence-transformers models, LangChain and LlamaIndex embeddings as embedders
 - `batching`: joins concurrent calls into batches, keeps recent vectors, checks what a model returns
 - `questions`: embeds what a question asks, without courtesy around it and slips of typing
+- `language`: tells whether a question is in English
 - `spelling`: corrects slips of typing in English
 - `cpu`: how many cores a process may use, also in a container
 """

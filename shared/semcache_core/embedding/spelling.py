@@ -63,6 +63,15 @@ def corrected(text: str) -> str:
     return _WORD.sub(meant, text)
 
 
+def is_word(word: str) -> bool:
+    """Whether a word in small letters is an English one, or one slip away from a common one."""
+    known = _dictionary()
+    plain = word.replace("’", "'")
+    if known.get(plain, 0) > 0 or known.get(plain.partition("'")[0], 0) > 0:
+        return True
+    return _WORD.fullmatch(word) is not None and _meant(word, known) is not None
+
+
 @cache
 def _dictionary() -> dict[str, int]:
     """How often words occur: 0 for those that film subtitles lack and that are no slips, as the

@@ -101,7 +101,7 @@ class Engine:
     prices: Prices
     telemetry: Telemetry
     counters: Counters
-    embedder: Embedder
+    embedder: QuestionEmbedder
     vector_cache: VectorCache
     max_tokens: int
     threshold: float | None

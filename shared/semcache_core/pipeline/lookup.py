@@ -19,6 +19,10 @@ _UNREADABLE = Why(
     "unreadable",
     "the question is longer than what was calibrated, or has characters the model has no token for",
 )
+_OTHER_LANGUAGE = Why(
+    "other_language",
+    "the question is not in English, the language of the shipped model; see the guide on training",
+)
 _NO_QUESTION = Why("exact_only", "an empty question is never matched by meaning")
 _WITHHELD = {
     "shadow": Why("withheld", "a stored question is near enough, but shadow mode serves nothing"),
@@ -76,7 +80,8 @@ def decide(engine: Engine, request: Request, key: Key, now: float, stages: Stage
     if not engine.ledger.lookups.has_vectors(key.partition, embedder.fingerprint, now):
         return Decision(EMPTY_SCOPE)
     if not embedder.reads(request.question, engine.max_tokens):
-        return Decision(_UNREADABLE)
+        known = embedder.knows_language(request.question)
+        return Decision(_UNREADABLE if known else _OTHER_LANGUAGE)
     with engine.gate:
         vector = engine.vector_cache.embed(embedder, request.question, key.namespace)
         stages.append(("embed", time.perf_counter()))
