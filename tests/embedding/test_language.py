@@ -13,6 +13,7 @@ LOOK_ALIKES = {
         ("¿Cuál es el límite diario de retiro?", "¿Cuál es el límite mensual de retiro?"),
         ("quiero cancelar mi pedido", "quiero cambiar mi pedido"),
         ("donde esta mi factura de mayo", "donde esta mi factura de junio"),
+        ("no me llega el pedido a casa", "no me llega el pedido a la tienda"),
     ],
     "German": [
         ("Wie aktiviere ich meine Karte?", "Wie deaktiviere ich meine Karte?"),
@@ -45,6 +46,7 @@ LOOK_ALIKES = {
         ("ik wil mijn abonnement opzeggen", "ik wil mijn abonnement verlengen"),
         ("waar is mijn bestelling", "waar is mijn factuur"),
         ("Wat is de limiet per dag?", "Wat is de limiet per maand?"),
+        ("is de app in het nederlands", "is de app in het engels"),
     ],
     "Polish": [("Jak aktywować kartę?", "Jak dezaktywować kartę?")],
     "Turkish": [("Kartımı nasıl etkinleştiririm?", "Kartımı nasıl iptal ederim?")],
@@ -68,6 +70,7 @@ ENGLISH = [
     "error in kubernetes",
     "What does ibuprofen do?",
     "Where is Kraków?",
+    "Is bestinternship.com a legit website?",
     "42?",
     "",
 ]
