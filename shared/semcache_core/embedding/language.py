@@ -16,20 +16,20 @@ _LITTLE = frozenset(
     della delle dem den dengan der des det deze di din dit dla doch donde dos dove du durch
     dónde een efter ein eine einem einen einer eines el ela ele ella elle elles ellos em en er
     es essa esse est esta este está están et ett eu eux faço foi fra från för für gdzie geen
-    gegen gli haben har hat hay heb heeft ho hoe hun ich ihr ihre ik ikke il ile ils im ini inte
-    io isso ist isto itu için ja jag jak jaka jaki je jeg jest jestem jouw já kan kann kein
-    keine kiedy kunnen können la las le lei les leur leurs lo loro los lui ma maar mais mam mas
-    med mein meine meinem meinen meiner mes meu meus mi mia mich mie miei mijn min minha minhas
-    mio mir mis mit mitt mnie mogę moi moja moje mon można mu muito muy más mój mı na naar nach
-    nas nasıl ne neden nej nel nella nem nerede nicht nie niet noch nog nos notre nous num numa
-    nur não när och od oder og ogni ohne om onde ook os ou où par para pas pela pelo perche
-    perché pero peut peux più po por porque posso pour pourquoi puedo på qu quais qual quale
-    quand quando quanto que quel quelle quelles quels quero questa questo qui quien quiero qué
-    sa sans saya schon se sei sein ses seu si sich sie sin sind się sobre som sono sont su sua
-    suo sur sus são så są ta también também te tem tengo tenho tes tidak tiene till toi tra tu
-    uit um uma un una und une uns unser unter untuk uw vad van var ve veux vi você voglio vom
-    von voor vos votre vous waar waarom wann wanneer warum wat welke wenn werden wie wieder wij
-    wird wo wordt wurde ya yang yo yok za ze zijn zu zum zur zurück à è że
+    gegen gli haben har hat hay heb heeft het ho hoe hun ich ihr ihre ik ikke il ile ils im ini
+    inte io isso ist isto itu için ja jag jak jaka jaki je jeg jest jestem jouw já kan kann kein
+    keine kiedy kunnen können la las le lei les leur leurs lo loro los lui ma maar mag mais mam
+    mas med mein meine meinem meinen meiner mes meu meus mi mia mich mie miei mijn min minha
+    minhas mio mir mis mit mitt mnie moet mogę moi moja moje mon można mu muito muy más mój mı
+    na naar nach nas nasıl ne neden nej nel nella nem nerede nicht nie niet noch nog nos notre
+    nous num numa nur não när och od oder og ogni ohne om onde ook os ou où par para pas pela
+    pelo perche perché pero peut peux più po por porque posso pour pourquoi puedo på qu quais
+    qual quale quand quando quanto que quel quelle quelles quels quero questa questo qui quien
+    quiero qué sa sans saya schon se sei sein ses seu si sich sie sin sind się sobre som sono
+    sont su sua suo sur sus são så są ta también também te tem tengo tenho tes tidak tiene till
+    toi tra tu uit um uma un una und une uns unser unter untuk uw vad van var ve veux vi você
+    voglio vom von voor vos votre vous waar waarom wann wanneer warum wat wel welke wenn werden
+    wie wieder wij wird wo wordt wurde ya yang yo yok za ze zijn zu zum zur zurück à è że
     """.split()
 )
 # those of English, but for the ones that others have too, such as "no", "is" and "in"
