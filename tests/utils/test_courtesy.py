@@ -27,6 +27,9 @@ PLAIN = "How do I reset my password?"
         f"{PLAIN}\n\nKind regards,\nJosé O'Neill-Smith",
         f"{PLAIN} Any help would be greatly appreciated!",
         f"{PLAIN} \U0001f60a",
+        f"{PLAIN} \U0001f62d\U0001f62d",
+        f"\U0001f621 {PLAIN}",
+        f"{PLAIN} \U0001f91e",
         f"{PLAIN}\U0001f64f\U0001f3fd\U0001f64f\U0001f3fd",
         f"{PLAIN} :-)",
         f"\U0001f44b {PLAIN}",
@@ -77,7 +80,6 @@ def test_courtesy_around_a_question_is_left_out(text: str) -> None:
         "How many calories are in a slice? \U0001f355",
         "Do you ship to my country? \U0001f1e9\U0001f1ea",
         "Is that right? \U0001f44d",
-        "How do I get over my loss? \U0001f62d",
         "How do I \U0001f60a reset my password?",
         "Great service \U0001f60a",
         # other languages

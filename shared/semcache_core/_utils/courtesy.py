@@ -1,4 +1,4 @@
-"""Finds the core of a question: the text without greeting, thanks, sign-off and friendly emoji.
+"""Finds the core of a question: the text without greeting, thanks, sign-off and faces.
 
 What is left out must never change an answer. So phrases and emoji are closed lists, a text about
 words is left whole, and in doubt nothing is left out: the text is then compared as it is.
@@ -14,11 +14,12 @@ _LONGEST_END = 160
 _FEWEST_WORDS = 3
 """With fewer, the greeting may be what is asked about: "Good morning, Vietnam"."""
 
-# Friendly faces, hands and sparks with their variants. No object, heart, flag or thumb, no sad or
-# angry face: those can be what is asked about, or what the answer responds to.
+# Faces, hands and sparks with their variants: a mood changes no answer. No object, heart, flag or
+# thumb: those can be what is asked about.
 _EMOJI = (
-    "(?:[\U0001f600-\U0001f60b\U0001f60e\U0001f642\U0001f643\U0001f914\U0001f917\U0001f923"
-    "\U0001f44b\U0001f64b\U0001f64f\U0001f937\U0001f389\u2728\u263a\u2753-\u2755\u2757\u203c\u2049]"
+    "(?:[\U0001f600-\U0001f64f\U0001f910-\U0001f917\U0001f91d\U0001f91e\U0001f920-\U0001f92f"
+    "\U0001f970-\U0001f976\U0001f979\U0001f97a\U0001fae0-\U0001fae8\U0001f44b\U0001f937\U0001f926"
+    "\U0001f389\u2728\u2639\u263a\u2753-\u2755\u2757\u203c\u2049]"
     "\ufe0f?[\U0001f3fb-\U0001f3ff]?(?:\u200d[\u2640\u2642]\ufe0f?)?(?![\u200d\ufe0f]))"
 )
 _SMILEY = r"(?<=[\s.?!])[:;]-?\)"
