@@ -271,3 +271,40 @@ def test_words_of_trades_that_decide_are_opposites_or_units(one: str, other: str
 )
 def test_the_same_words_in_another_form_are_none(one: str, other: str) -> None:
     assert not {"opposite", "unit"} & rules(one, other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("move sheet one to sheet two", "move sheet two to sheet one"),
+        ("forward the mail from Ann to Bob", "forward the mail from Bob to Ann"),
+        ("does Rita owe Paul", "does Paul owe Rita"),
+        ("9 am Tokyo in Berlin time", "9 am Berlin in Tokyo time"),
+        ("the room was dirty but the pool clean", "the room was clean but the pool dirty"),
+        ("Who did Liverpool lose to Chelsea with?", "Who did Chelsea lose to Liverpool with?"),
+        ("what is 9 - 4", "what is 4 - 9"),
+        ("what is 9 / 4", "what is 4 / 9"),
+        ("rows where age > 30", "rows where age >= 30"),
+        ("is x = 3", "is x != 3"),
+        ("is 9 + 4 odd", "is 9 * 4 odd"),
+    ],
+)
+def test_places_that_are_exchanged_and_operators_decide(one: str, other: str) -> None:
+    assert rules(one, other) == rules(other, one) == {"order"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("difference between tea and coffee", "difference between coffee and tea"),
+        ("tea or coffee", "coffee or tea"),
+        ("how do I do a password reset", "how do I do a reset password"),
+        ("my card is lost, what do I do", "what do I do, my card is lost"),
+        ("what is 4 + 9", "what is 9 + 4"),
+        ("what is 4+9", "what is 4 + 9"),
+        ("help! it hangs", "help - it hangs!"),
+        ("can I pay online today", "today can I pay online"),
+    ],
+)
+def test_another_order_that_asks_the_same_is_none(one: str, other: str) -> None:
+    assert rules(one, other) == rules(other, one) == set()

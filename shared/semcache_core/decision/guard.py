@@ -15,6 +15,7 @@ from semcache_core.decision.lexicon import (
     NEGATIONS,
     NUMBERS,
     OPPOSITES,
+    SYMMETRIC,
     UNITS,
 )
 
@@ -36,6 +37,10 @@ _COURTESY = re.compile(
     r"|(?:many )?thank(?:s| you)(?: a lot| so much| very much)?(?: in advance)?"
     r"|have a (?:nice|good|great) (?:day|one))\b"
 )
+
+_OPERATOR = re.compile(r"[<>=≤≥≠]=?|!=|&&|\|\||(?<=\d)\s?[-+*/%^]\s?(?=\d)")
+_COMMUTING = re.compile(r"[+*×]")
+_MOST_EXCHANGED = 3
 
 _NO_NAMES = LITTLE_WORDS | ASKING.keys() | MEASURES
 
@@ -222,12 +227,43 @@ def _opposite(changed: _Changed) -> str:
 
 
 def _turned_around(changed: _Changed) -> str:
-    """The same words where their order counts: from Basel to Bern, from Bern to Basel."""
+    """The same words where their order counts: from Basel to Bern, from Bern to Basel; copy one to
+    the other; 8 - 5, 5 - 8; > 5, >= 5.
+    """
     first, second = changed.readings
-    if changed.all or DIRECTED.isdisjoint(first.kinds):
+    if changed.all:
         return ""
-    one, other = ([w for w in each.words if w not in LITTLE_WORDS] for each in (first, second))
-    return "" if one == other else "the same words the other way round"
+    if first.words == second.words:
+        one, other = (
+            [sign.strip() for sign in _OPERATOR.findall(each.lowered)] for each in (first, second)
+        )
+        return "" if one == other else f"another operator: {_listed(one)}, {_listed(other)}"
+    told = "the same words the other way round"
+    if not DIRECTED.isdisjoint(first.kinds):
+        one, other = ([w for w in each.words if w not in LITTLE_WORDS] for each in (first, second))
+        return "" if one == other else told
+    return told if _are_exchanged(first, second) else ""
+
+
+def _are_exchanged(one: Reading, other: Reading) -> bool:
+    """Whether two words, or two or three each, have each other's place, and all others their own.
+
+    What stands between must not say that their order is all the same, as "and" does; without
+    anything between only numbers count: a "password reset" is the reset of a password.
+    """
+    left, right = one.words, other.words
+    apart = [at for at, pair in enumerate(zip(left, right, strict=True)) if pair[0] != pair[1]]
+    start, end = apart[0], apart[-1] + 1
+    left, right = left[start:end], right[start:end]
+    for size in range(1, min(_MOST_EXCHANGED, len(left) // 2) + 1):
+        for last in range(1, min(_MOST_EXCHANGED, len(left) - size) + 1):
+            between = left[size : len(left) - last]
+            if right == (*left[len(left) - last :], *between, *left[:size]):
+                if between:
+                    return not SYMMETRIC.issuperset(between)
+                figures = all(word.isdigit() for word in left)
+                return figures and not _COMMUTING.search(one.lowered)
+    return False
 
 
 def _negated(changed: _Changed) -> str:

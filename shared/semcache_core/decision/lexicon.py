@@ -135,6 +135,9 @@ DIRECTED = frozenset(
 )
 """Around these, changing places changes what is asked: from A to B, A bigger than B."""
 
+SYMMETRIC = frozenset("and or vs nor plus with the a an my your our".split())
+"""Between two words, these say that it is all the same which comes first."""
+
 
 def _opposite_table() -> dict[str, frozenset[str]]:
     table: dict[str, set[str]] = defaultdict(set)
