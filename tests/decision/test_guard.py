@@ -298,6 +298,9 @@ def test_places_that_are_exchanged_and_operators_decide(one: str, other: str) ->
     [
         ("difference between tea and coffee", "difference between coffee and tea"),
         ("tea or coffee", "coffee or tea"),
+        ("what is my balance", "my balance is what"),
+        ("is Bern the capital", "the capital is Bern"),
+        ("one two three", "three two one"),
         ("how do I do a password reset", "how do I do a reset password"),
         ("my card is lost, what do I do", "what do I do, my card is lost"),
         ("what is 4 + 9", "what is 9 + 4"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from semcache_core.decision.lexicon import (
     ASKING,
+    CONNECTING,
     DIRECTED,
     LITTLE_WORDS,
     MEASURES,
@@ -15,7 +16,6 @@ from semcache_core.decision.lexicon import (
     NEGATIONS,
     NUMBERS,
     OPPOSITES,
-    SYMMETRIC,
     UNITS,
 )
 
@@ -248,8 +248,9 @@ def _turned_around(changed: _Changed) -> str:
 def _are_exchanged(one: Reading, other: Reading) -> bool:
     """Whether two words, or two or three each, have each other's place, and all others their own.
 
-    What stands between must not say that their order is all the same, as "and" does; without
-    anything between only numbers count: a "password reset" is the reset of a password.
+    They must be no question words and the like, and a word such as "to" or "but" must stand between
+    them: with "and" or "is" the order is all the same, and a "password reset" is the reset of a
+    password. Of numbers the order counts too.
     """
     left, right = one.words, other.words
     apart = [at for at, pair in enumerate(zip(left, right, strict=True)) if pair[0] != pair[1]]
@@ -259,8 +260,9 @@ def _are_exchanged(one: Reading, other: Reading) -> bool:
         for last in range(1, min(_MOST_EXCHANGED, len(left) - size) + 1):
             between = left[size : len(left) - last]
             if right == (*left[len(left) - last :], *between, *left[:size]):
+                exchanged = {*left[:size], *left[len(left) - last :]}
                 if between:
-                    return not SYMMETRIC.issuperset(between)
+                    return not (CONNECTING.isdisjoint(between) or exchanged & _NO_NAMES)
                 figures = all(word.isdigit() for word in left)
                 return figures and not _COMMUTING.search(one.lowered)
     return False

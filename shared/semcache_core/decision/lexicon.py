@@ -135,8 +135,10 @@ DIRECTED = frozenset(
 )
 """Around these, changing places changes what is asked: from A to B, A bigger than B."""
 
-SYMMETRIC = frozenset("and or vs nor plus with the a an my your our".split())
-"""Between two words, these say that it is all the same which comes first."""
+CONNECTING = frozenset(
+    "to in on onto for by at of but while as against under over behind per owe owes".split()
+)
+"""Between two words, these say that it matters which comes first."""
 
 
 def _opposite_table() -> dict[str, frozenset[str]]:
